@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pool.h - the pool: one file that holds the epochs of one program
+ *
+ * Used by the keeper (which writes) and by recovery (which reads). The pool knows pages, not
+ * processes: an epoch is a set of changed 4 KiB pages, a set of forgotten pages, and a record,
+ * an opaque blob that the caller makes and understands. An epoch is atomic and checksummed; it
+ * exists from the moment ph_pool_commit returns 0 and not before.
+ *
+ * Caveats: one writer at a time, enforced by libpmemobj's flock; not to be used across fork;
+ * a failed write makes the epoch in progress fail, never a committed one. All functions may be
+ * called from one thread only, unless said otherwise (migration runs in a thread of its own,
+ * inside).
+ */
+#ifndef PH_POOL_H
+#define PH_POOL_H
+
+#include "error.h"
+#include "layout.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct ph_pool;
+struct ph_view;
+
+#define PH_LABEL_MAX   64  /* bytes of an epoch's label, with the terminating 0 */
+#define PH_COMMAND_MAX 512 /* bytes of the program's command line kept, likewise */
+
+struct ph_pool_options {
+    uint64_t size;       /* logical size of the file in bytes; 0: 4 x physical memory, >= 64 GiB */
+    uint32_t keep;       /* epochs that stay recoverable, at least 2; 0: 2 */
+    const char *command; /* the program's command line, for people; may be NULL */
+};
+
+enum ph_pool_mode {
+    PH_POOL_READ,  /* epochs can be listed and read; the file is not written to */
+    PH_POOL_WRITE, /* epochs can be appended too; refused with PH_EBUSY while another does */
+};
+
+enum ph_pool_state { PH_POOL_RUNNING, PH_POOL_FINISHED };
+
+struct ph_pool_info {
+    enum ph_pool_state state;
+    int32_t exit_status;         /* of a finished program */
+    uint64_t created;            /* CLOCK_REALTIME, nanoseconds */
+    uint64_t newest;             /* number of the newest committed epoch; 0: none */
+    uint64_t oldest;             /* number of the oldest recoverable epoch; 0: none */
+    uint64_t home_epoch;         /* what the home image holds; 0: nothing yet */
+    uint32_t keep;
+    uint64_t size;               /* logical size of the file, bytes */
+    uint64_t allocated;          /* bytes the file takes on disk */
+    uint64_t log_bytes;          /* bytes of the log in use */
+    uint64_t home_pages;         /* pages in the home image */
+    uint64_t pages_appended, pages_migrated, pages_filtered; /* since opened */
+    char command[PH_COMMAND_MAX];
+};
+
+/**
+ * Create a pool at @p path, which must not exist, mode 0600.
+ * @return 0, PH_EACCES, PH_EUNFINISHED if @p path exists, PH_EFULL, PH_EPOOLSIZE (too small),
+ *         PH_EIO, PH_ENOMEM. On failure no file is left.
+ */
+int ph_pool_create(struct ph_pool **out, const char *path, const struct ph_pool_options *opt);
+
+/**
+ * Open the pool at @p path. Never changes a committed epoch, whatever state a crash left.
+ * Bad input never crashes: @return 0, PH_ENOENT, PH_EACCES, PH_EOWNER (another user's, or group
+ * or others can write, or a symbolic link), PH_ENOTPOOL, PH_ETRUNC, PH_ENEWER, PH_ECORRUPT,
+ * PH_EBUSY, PH_EIO, PH_ENOMEM.
+ */
+int ph_pool_open(struct ph_pool **out, const char *path, enum ph_pool_mode mode);
+
+/** Wait for migration to stop, discard an epoch in progress, close. NULL is allowed. */
+void ph_pool_close(struct ph_pool *pool);
+
+void ph_pool_get_info(struct ph_pool *pool, struct ph_pool_info *out);
+
+/** A text about the last failure on @p pool: the system's reason, the file. Never NULL. */
+const char *ph_pool_error_detail(const struct ph_pool *pool);
+
+/** The file descriptor of the pool, readable; page data of a view is read through it. */
+int ph_pool_fd(const struct ph_pool *pool);
+
+/* ---- writing an epoch (PH_POOL_WRITE) ------------------------------------------------ */
+
+/** Start epoch @p number, greater than the newest one. @return 0, PH_EUSAGE. */
+int ph_pool_begin(struct ph_pool *pool, uint64_t number);
+
+/**
+ * Add @p n changed pages: the page at address addr[i] (page-aligned, each at most once an
+ * epoch) now holds the 4096 bytes at page[i]. Pages that hash equal to the stored ones are
+ * dropped. The caller may reuse the memory when this returns.
+ * @param written if not NULL, receives how many were not dropped.
+ * @return 0, PH_EFULL, PH_EPOOLSIZE, PH_EIO, PH_ENOMEM; after a failure only ph_pool_abort.
+ */
+int ph_pool_append(struct ph_pool *pool, const uint64_t *addr, const void *const *page,
+                   size_t n, size_t *written);
+
+/**
+ * State what the program's memory consists of: @p n spans, ascending, not overlapping. Stored
+ * pages outside of all of them are forgotten by this epoch: a later view reads them as absent
+ * (zero). Pages inside that were never appended are absent as well. At most once an epoch;
+ * without it nothing is forgotten.
+ */
+struct ph_page_span {
+    uint64_t start, end; /* addresses, page-aligned */
+};
+int ph_pool_set_present(struct ph_pool *pool, const struct ph_page_span *span, size_t n);
+
+/** Add @p size bytes to the epoch's record. Pieces are concatenated. */
+int ph_pool_append_record(struct ph_pool *pool, const void *bytes, size_t size);
+
+/**
+ * Make the epoch durable: data and index, fdatasync, root record, fdatasync. When this returns 0 the epoch
+ * survives a power cut. @param label may be NULL. @param time CLOCK_REALTIME, nanoseconds.
+ */
+int ph_pool_commit(struct ph_pool *pool, const char *label, uint64_t time);
+
+/** Discard the epoch in progress; the committed ones stay as they are. */
+void ph_pool_abort(struct ph_pool *pool);
+
+/** Mark the run as finished with @p exit_status. Durable on return. */
+int ph_pool_finish(struct ph_pool *pool, int exit_status);
+
+/** Drop all epochs after @p number, which must be recoverable. Durable on return. */
+int ph_pool_rewind(struct ph_pool *pool, uint64_t number);
+
+/* ---- reading --------------------------------------------------------------------- */
+
+struct ph_epoch_info {
+    uint64_t number;
+    uint64_t time;        /* CLOCK_REALTIME, nanoseconds */
+    uint64_t pages;       /* pages written by this epoch */
+    uint64_t bytes;       /* bytes the epoch takes in the log: pages, index, record */
+    uint64_t record_size; /* bytes */
+    char label[PH_LABEL_MAX];
+};
+
+/** The recoverable epochs, newest first, at most @p max. @return how many there are. */
+size_t ph_pool_epochs(struct ph_pool *pool, struct ph_epoch_info *out, size_t max);
+
+/** A run of pages, contiguous in memory and in the file. */
+struct ph_run {
+    uint64_t addr;   /* of the first page */
+    uint64_t npages; /* at least 1 */
+    uint64_t offset; /* of the first page's content in the pool file, page-aligned */
+};
+
+/**
+ * The memory as of epoch @p number: runs ascending by address, each page at most once.
+ * Checks the checksums of everything but the pages themselves.
+ * @return 0, PH_ENOEPOCH, PH_ECORRUPT, PH_EIO, PH_ENOMEM.
+ */
+int ph_pool_view(struct ph_pool *pool, uint64_t number, struct ph_view **out);
+const struct ph_run *ph_view_runs(const struct ph_view *view, size_t *n);
+/** The epoch's record; valid until the view is freed. */
+const void *ph_view_record(const struct ph_view *view, size_t *size);
+void ph_view_free(struct ph_view *view);
+
+/**
+ * Read every page of @p view and compare it with its checksum.
+ * @param progress called now and then with bytes done and bytes in all; may be NULL.
+ * @param bad_addr if not NULL, receives the address of the first damaged page.
+ * @return 0, PH_ECORRUPT, PH_EIO.
+ */
+int ph_view_verify(const struct ph_view *view,
+                   void (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
+                   uint64_t *bad_addr);
+
+#endif
