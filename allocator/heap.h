@@ -71,7 +71,8 @@ size_t ph_heap_used_spans(struct ph_span *out, size_t max);
  */
 bool ph_heap_live_run(uint64_t from, uint64_t to, struct ph_span *out);
 
-/** Tell the heap that an epoch has been taken: pages dirtied from now on are the new epoch's. */
+/** Tell the heap that an epoch has been taken: pages dirtied from now on are the new epoch's.
+ */
 void ph_heap_epoch_mark(void);
 
 /** Called around fork, from pthread_atfork: leaves the child a usable heap. */

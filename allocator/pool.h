@@ -29,8 +29,8 @@ struct ph_view;
 #define PH_COMMAND_MAX 512 /* bytes of the program's command line kept, likewise */
 
 struct ph_pool_options {
-    uint64_t size;       /* logical size of the file in bytes; 0: 4 x physical memory, >= 64 GiB */
-    uint32_t keep;       /* epochs that stay recoverable, at least 2; 0: 2 */
+    uint64_t size; /* logical size of the file in bytes; 0: 4 x physical memory, >= 64 GiB */
+    uint32_t keep; /* epochs that stay recoverable, at least 2; 0: 2 */
     const char *command; /* the program's command line, for people; may be NULL */
 };
 
@@ -43,16 +43,16 @@ enum ph_pool_state { PH_POOL_RUNNING, PH_POOL_FINISHED };
 
 struct ph_pool_info {
     enum ph_pool_state state;
-    int32_t exit_status;         /* of a finished program */
-    uint64_t created;            /* CLOCK_REALTIME, nanoseconds */
-    uint64_t newest;             /* number of the newest committed epoch; 0: none */
-    uint64_t oldest;             /* number of the oldest recoverable epoch; 0: none */
-    uint64_t home_epoch;         /* what the home image holds; 0: nothing yet */
+    int32_t exit_status; /* of a finished program */
+    uint64_t created;    /* CLOCK_REALTIME, nanoseconds */
+    uint64_t newest;     /* number of the newest committed epoch; 0: none */
+    uint64_t oldest;     /* number of the oldest recoverable epoch; 0: none */
+    uint64_t home_epoch; /* what the home image holds; 0: nothing yet */
     uint32_t keep;
-    uint64_t size;               /* logical size of the file, bytes */
-    uint64_t allocated;          /* bytes the file takes on disk */
-    uint64_t log_bytes;          /* bytes of the log in use */
-    uint64_t home_pages;         /* pages in the home image */
+    uint64_t size;       /* logical size of the file, bytes */
+    uint64_t allocated;  /* bytes the file takes on disk */
+    uint64_t log_bytes;  /* bytes of the log in use */
+    uint64_t home_pages; /* pages in the home image */
     uint64_t pages_appended, pages_migrated, pages_filtered; /* since opened */
     char command[PH_COMMAND_MAX];
 };
@@ -113,8 +113,9 @@ int ph_pool_set_present(struct ph_pool *pool, const struct ph_page_span *span, s
 int ph_pool_append_record(struct ph_pool *pool, const void *bytes, size_t size);
 
 /**
- * Make the epoch durable: data and index, fdatasync, root record, fdatasync. When this returns 0 the epoch
- * survives a power cut. @param label may be NULL. @param time CLOCK_REALTIME, nanoseconds.
+ * Make the epoch durable: data and index, fdatasync, root record, fdatasync. When this returns
+ * 0 the epoch survives a power cut. @param label may be NULL. @param time CLOCK_REALTIME,
+ * nanoseconds.
  */
 int ph_pool_commit(struct ph_pool *pool, const char *label, uint64_t time);
 
