@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT */
+/* staging.c - the ring between program and keeper; see staging.h for its invariants */
+#include "staging.h"
+
+#include <limits.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+void ph_futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_ms)
+{
+    struct timespec ts = {timeout_ms / 1000, (timeout_ms % 1000) * 1000000L};
+    syscall(SYS_futex, word, FUTEX_WAIT, expected, &ts, NULL, 0);
+}
+
+void ph_futex_wake(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+uint64_t ph_now_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static bool wait_for_room(struct ph_stage *stage, uint64_t pages)
+{
+    struct ph_control *c = stage->control;
+    uint64_t began = 0;
+    while (stage->position + pages - atomic_load(&c->consumed) > stage->ring_pages) {
+        /* The room needed may be in batches that the keeper has not been shown yet. */
+        ph_stage_publish(stage);
+        if (!began)
+            began = ph_now_ns();
+        atomic_store(&c->producer_waits, 1);
+        uint32_t seq = atomic_load(&c->consumed_seq);
+        if (stage->position + pages - atomic_load(&c->consumed) > stage->ring_pages)
+            ph_futex_wait(&c->consumed_seq, seq, 100);
+        atomic_store(&c->producer_waits, 0);
+        if (!stage->peer_alive())
+            return false;
+    }
+    if (began)
+        stage->wait_ns += ph_now_ns() - began;
+    return true;
+}
+
+static struct ph_batch *header_at(struct ph_stage *stage, uint32_t npages)
+{
+    struct ph_batch *b =
+        (struct ph_batch *)(stage->ring + stage->position % stage->ring_pages * PH_PAGE);
+    memset(b, 0, offsetof(struct ph_batch, addr) + sizeof b->label);
+    b->magic = PH_BATCH_MAGIC;
+    b->npages = npages;
+    stage->position += 1 + (uint64_t)npages;
+    return b;
+}
+
+struct ph_batch *ph_stage_reserve(struct ph_stage *stage, uint32_t npages)
+{
+    uint64_t tail = stage->ring_pages - stage->position % stage->ring_pages;
+    if (tail < 1 + (uint64_t)npages) {
+        if (!wait_for_room(stage, tail))
+            return NULL;
+        /* A SKIP batch may be longer than PH_BATCH_MAX: its payload is never touched. */
+        header_at(stage, (uint32_t)(tail - 1))->kind = PH_BATCH_SKIP;
+    }
+    if (!wait_for_room(stage, 1 + (uint64_t)npages))
+        return NULL;
+    return header_at(stage, npages);
+}
+
+void ph_stage_publish(struct ph_stage *stage)
+{
+    struct ph_control *c = stage->control;
+    if (atomic_load_explicit(&c->produced, memory_order_relaxed) == stage->position)
+        return;
+    atomic_store(&c->produced, stage->position);
+    atomic_fetch_add(&c->produced_seq, 1);
+    if (atomic_load(&c->consumer_waits))
+        ph_futex_wake(&c->produced_seq);
+}
+
+bool ph_stage_bytes(struct ph_stage *stage, enum ph_batch_kind kind, uint64_t epoch,
+                    const void *bytes, size_t size)
+{
+    const unsigned char *p = bytes;
+    while (size) {
+        size_t piece = size < PH_BATCH_MAX * PH_PAGE ? size : PH_BATCH_MAX * PH_PAGE;
+        uint32_t npages = (uint32_t)((piece + PH_PAGE - 1) / PH_PAGE);
+        struct ph_batch *b = ph_stage_reserve(stage, npages);
+        if (!b)
+            return false;
+        b->kind = kind;
+        b->epoch = epoch;
+        b->bytes = piece;
+        memcpy((unsigned char *)b + PH_PAGE, p, piece);
+        ph_stage_publish(stage);
+        p += piece;
+        size -= piece;
+    }
+    return true;
+}
+
+const struct ph_batch *ph_drain_next(struct ph_drain *drain, int timeout_ms, bool *broken)
+{
+    struct ph_control *c = drain->control;
+    *broken = false;
+    uint64_t at = atomic_load(&c->consumed);
+    if (atomic_load(&c->produced) == at) {
+        atomic_store(&c->consumer_waits, 1);
+        uint32_t seq = atomic_load(&c->produced_seq);
+        if (atomic_load(&c->produced) == at)
+            ph_futex_wait(&c->produced_seq, seq, timeout_ms);
+        atomic_store(&c->consumer_waits, 0);
+    }
+    uint64_t ready = atomic_load(&c->produced) - at;
+    if (!ready)
+        return NULL;
+    uint64_t pos = at % drain->ring_pages, tail = drain->ring_pages - pos;
+    const struct ph_batch *b = (const struct ph_batch *)(drain->ring + pos * PH_PAGE);
+    uint64_t n = 1 + (uint64_t)b->npages;
+    if (ready > drain->ring_pages || b->magic != PH_BATCH_MAGIC || n > ready || n > tail ||
+        b->count > PH_BATCH_MAX || b->bytes > (uint64_t)b->npages * PH_PAGE ||
+        (b->kind == PH_BATCH_PAGES && b->count > b->npages)) {
+        *broken = true;
+        return NULL;
+    }
+    return b;
+}
+
+void ph_drain_done(struct ph_drain *drain, const struct ph_batch *batch)
+{
+    struct ph_control *c = drain->control;
+    atomic_fetch_add(&c->consumed, 1 + (uint64_t)batch->npages);
+    atomic_fetch_add(&c->consumed_seq, 1);
+    if (atomic_load(&c->producer_waits))
+        ph_futex_wake(&c->consumed_seq);
+}

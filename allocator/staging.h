@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * staging.h - the shared memory through which epochs pass from the program to the keeper
+ *
+ * A memfd, mapped by both: a control page, then a ring of pages. The program produces
+ * batches, the keeper consumes them in order. A batch is one header page and the payload pages
+ * after it, contiguous in memory; one that would not fit before the ring's end is preceded by
+ * a SKIP batch. An epoch is BEGIN, any number of PAGES, PRESENT and RECORD batches, COMMIT.
+ *
+ * Invariants
+ *  S1  consumed <= produced <= consumed + ring_pages; both only grow.
+ *  S2  The pages [consumed, produced) belong to the keeper, the others to the program.
+ *  S3  durable only grows. An epoch above `durable` and at most `failed` will never be durable.
+ *  S4  After a failed epoch the keeper drops everything up to the next BEGIN with
+ *      PH_EPOCH_FULL: an incremental epoch means nothing without its predecessor.
+ *
+ * The ring bounds the memory of staging: a full ring makes the program wait, in the middle of
+ * an epoch if need be.
+ */
+#ifndef PH_STAGING_H
+#define PH_STAGING_H
+
+#include "layout.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#define PH_CONTROL_MAGIC   UINT64_C(0x314c544350594850) /* "PHYPCTL1" */
+#define PH_CONTROL_VERSION 1
+
+#define PH_BATCH_MAGIC     UINT32_C(0x42485950)
+#define PH_BATCH_MAX     256 /* payload pages of a batch at most: 1 MiB */
+
+struct ph_control {
+    uint64_t magic;
+    uint32_t version;
+    int32_t socket_fd; /* in a recovered program: the number of its control socket */
+    uint64_t ring_pages;
+    uint64_t generation;  /* how often the program has been recovered */
+    uint64_t first_epoch; /* the epoch it was recovered from; 0: started anew */
+
+    _Alignas(64) _Atomic uint64_t produced; /* pages, by the program */
+    _Atomic uint32_t produced_seq;          /* futex: changes with `produced` */
+    _Atomic uint32_t consumer_waits;
+
+    _Alignas(64) _Atomic uint64_t consumed; /* pages, by the keeper */
+    _Atomic uint32_t consumed_seq;          /* futex: changes with `consumed` */
+    _Atomic uint32_t producer_waits;
+
+    _Alignas(64) _Atomic uint64_t durable; /* newest durable epoch */
+    _Atomic uint64_t failed;               /* newest epoch known to have failed; 0: none */
+    _Atomic uint32_t outcome_seq;          /* futex: changes with `durable` and `failed` */
+    _Atomic int32_t failed_code;           /* PH_E* */
+    char failed_detail[256];
+
+    /* Written by the keeper before `durable` grows. */
+    _Alignas(64) _Atomic uint64_t pages_written, bytes_written, commit_ns;
+    _Atomic uint64_t total_pages_written, total_bytes_written;
+};
+_Static_assert(sizeof(struct ph_control) <= PH_CONTROL_SIZE, "control fits in its range");
+
+enum ph_batch_kind {
+    PH_BATCH_SKIP = 1, /* the payload is unused space before the ring's end */
+    PH_BATCH_BEGIN,
+    PH_BATCH_PAGES,   /* `count` pages, addresses in addr[] */
+    PH_BATCH_PRESENT, /* `bytes` of struct ph_span */
+    PH_BATCH_RECORD,  /* `bytes` of the process record */
+    PH_BATCH_COMMIT,
+};
+
+#define PH_EPOCH_FULL 1u /* BEGIN: the epoch holds every page, not only the changed ones */
+
+struct ph_batch {
+    uint32_t magic, kind;
+    uint32_t npages; /* payload pages after this header page */
+    uint32_t count;
+    uint64_t epoch;
+    uint64_t bytes;
+    uint64_t time;     /* COMMIT: CLOCK_REALTIME, nanoseconds; BEGIN: CLOCK_MONOTONIC */
+    uint32_t flags;    /* BEGIN: PH_EPOCH_FULL */
+    uint32_t messages; /* COMMIT: messages with descriptors sent over the socket */
+    union {
+        uint64_t addr[PH_BATCH_MAX];
+        char label[64]; /* COMMIT; empty: none */
+    };
+};
+_Static_assert(sizeof(struct ph_batch) <= 4096, "header fits in a page");
+
+/** The smallest and the default ring, bytes. */
+#define PH_RING_MIN (UINT64_C(4) << 20)
+
+/** Size of the whole memfd for a ring of @p ring_pages pages. */
+static inline uint64_t ph_staging_size(uint64_t ring_pages)
+{
+    return PH_CONTROL_SIZE + ring_pages * PH_PAGE;
+}
+
+/* ---- the program's side ---------------------------------------------------------- */
+
+struct ph_stage {
+    struct ph_control *control;
+    unsigned char *ring;
+    uint64_t ring_pages;
+    uint64_t position;        /* next page to fill; published up to control->produced */
+    uint64_t wait_ns;         /* time spent waiting for room, since cleared */
+    bool (*peer_alive)(void); /* asked now and then while waiting */
+};
+
+/**
+ * Room for a batch with @p npages payload pages (at most PH_BATCH_MAX), waiting for the
+ * keeper when the ring is full. @return the header, zeroed but for magic and npages, payload
+ * pages behind it; NULL when the keeper is gone.
+ */
+struct ph_batch *ph_stage_reserve(struct ph_stage *stage, uint32_t npages);
+
+/** Hand over everything reserved so far. */
+void ph_stage_publish(struct ph_stage *stage);
+
+/** Stage @p size bytes as batches of @p kind. @return whether the keeper is there. */
+bool ph_stage_bytes(struct ph_stage *stage, enum ph_batch_kind kind, uint64_t epoch,
+                    const void *bytes, size_t size);
+
+/* ---- the keeper's side ------------------------------------------------------------ */
+
+struct ph_drain {
+    struct ph_control *control;
+    unsigned char *ring;
+    uint64_t ring_pages;
+};
+
+/**
+ * The next batch, waiting at most @p timeout_ms. NULL when none came. A batch that is not well
+ * formed (a program may overwrite anything) is returned as NULL with *broken set.
+ */
+const struct ph_batch *ph_drain_next(struct ph_drain *drain, int timeout_ms, bool *broken);
+
+/** Give the room of the batch last returned back to the program. */
+void ph_drain_done(struct ph_drain *drain, const struct ph_batch *batch);
+
+/** Payload page @p i of @p batch. */
+static inline const void *ph_batch_page(const struct ph_batch *batch, uint32_t i)
+{
+    return (const unsigned char *)batch + (i + UINT64_C(1)) * PH_PAGE;
+}
+
+/** Wait on @p word while it is @p expected, at most @p timeout_ms; shared between processes. */
+void ph_futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_ms);
+void ph_futex_wake(_Atomic uint32_t *word);
+
+/** CLOCK_MONOTONIC in nanoseconds. */
+uint64_t ph_now_ns(void);
+
+#endif

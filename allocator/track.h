@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * track.h - which pages of this process have changed
+ *
+ * Asynchronous userfaultfd write-protection with PAGEMAP_SCAN (Linux 6.7; kernel
+ * Documentation/admin-guide/mm/userfaultfd.rst and pagemap.rst). A page table entry without
+ * the write-protect bit counts as changed. Scanning reports such pages and sets the bit; the
+ * kernel clears it on the first write, without a message, also for writes by system calls.
+ *
+ * Invariants
+ *  T1  A private page whose content differs from the last epoch's lacks the bit, or its
+ *      mapping is not registered. New mappings are not registered, and mremap loses the
+ *      registration: therefore every present page of an unregistered mapping counts as changed.
+ *  T2  Pages that a private file mapping still shares with the page cache, and the zero page,
+ *      are never reported: their content is known without us.
+ */
+#ifndef PH_TRACK_H
+#define PH_TRACK_H
+
+#include "layout.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct ph_track {
+    int uffd, pagemap; /* -1: not open */
+};
+
+/** What PAGEMAP_SCAN fills in: struct page_region of the kernel. */
+struct ph_track_region {
+    uint64_t start, end, categories;
+};
+
+/**
+ * Open both descriptors, close-on-exec, at numbers from @p lowest_fd up.
+ * @return 0, PH_EKERNEL (denied or too old, errno says which), PH_ENOMEM.
+ */
+int ph_track_open(struct ph_track *track, int lowest_fd);
+void ph_track_close(struct ph_track *track);
+
+enum ph_track_what {
+    PH_TRACK_CHANGED,      /* registered, written since the last scan; protects them again */
+    PH_TRACK_UNREGISTERED, /* present in mappings that are not registered */
+    PH_TRACK_PRESENT,      /* present in any mapping */
+    PH_TRACK_PROTECT,      /* present in registered mappings; protects them */
+};
+
+/**
+ * Report the pages of [*at, end) as regions, ascending, at most @p max. *at moves to where the
+ * scan stopped: @p end when all is reported.
+ * @return the number of regions, or PH_EKERNEL.
+ */
+long ph_track_scan(const struct ph_track *track, enum ph_track_what what, uint64_t *at,
+                   uint64_t end, struct ph_track_region *out, size_t max);
+
+/**
+ * Register all mappings in [start, end), which may contain holes and mappings already
+ * registered. @return 0, or PH_EKERNEL with errno when one of them cannot be.
+ */
+int ph_track_register(const struct ph_track *track, uint64_t start, uint64_t end);
+
+#endif
