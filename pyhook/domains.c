@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * domains.c - Python's allocators are served from the heap
+ *
+ * CPython has three domains (RAW, called without the GIL; MEM and OBJ) and an arena allocator,
+ * which also gives the chunks of the interpreter's frames from 3.11 on.
+ *
+ *   D1  From ph_domains_install on each domain and the arenas give blocks of the heap only.
+ *   D2  A block from before, or given out while the interpreter had put its own allocator
+ *       back for a moment (it does so in start-up), is freed and resized by the allocator
+ *       that was there before: by address, as the heap's range holds nothing else. Counted.
+ *   D3  Whether D1 holds is seen by allocating, not by comparing hooks: tracemalloc and the
+ *       debug hooks wrap ours, which is well, while development mode throws them out.
+ */
+#include "hook.h"
+
+#include "allocator/heap.h"
+#include "python_abi.h"
+
+#include <stdatomic.h>
+
+static struct ph_py_allocator previous[PH_PY_DOMAINS];
+static struct ph_py_arena_allocator previous_arena;
+static atomic_uint_fast64_t foreign;
+
+static void *domain_malloc(void *ctx, size_t size)
+{
+    (void)ctx;
+    return ph_heap_malloc(size);
+}
+
+static void *domain_calloc(void *ctx, size_t n, size_t size)
+{
+    (void)ctx;
+    return ph_heap_calloc(n, size);
+}
+
+static void *domain_realloc(void *ctx, void *p, size_t size)
+{
+    if (__builtin_expect(p && !ph_heap_owns(p), 0)) {
+        const struct ph_py_allocator *before = ctx;
+        atomic_fetch_add_explicit(&foreign, 1, memory_order_relaxed);
+        return before->realloc(before->ctx, p, size);
+    }
+    return ph_heap_realloc(p, size);
+}
+
+static void domain_free(void *ctx, void *p)
+{
+    if (__builtin_expect(p && !ph_heap_owns(p), 0)) {
+        const struct ph_py_allocator *before = ctx;
+        atomic_fetch_add_explicit(&foreign, 1, memory_order_relaxed);
+        before->free(before->ctx, p);
+        return;
+    }
+    ph_heap_free(p);
+}
+
+static void *arena_alloc(void *ctx, size_t size)
+{
+    (void)ctx;
+    return ph_heap_memalign(PH_PAGE, size);
+}
+
+static void arena_free(void *ctx, void *p, size_t size)
+{
+    const struct ph_py_arena_allocator *before = ctx;
+    if (p && !ph_heap_owns(p)) {
+        atomic_fetch_add_explicit(&foreign, 1, memory_order_relaxed);
+        before->free(before->ctx, p, size);
+        return;
+    }
+    ph_heap_free(p);
+}
+
+void ph_domains_install(bool debug)
+{
+    for (int domain = 0; domain < PH_PY_DOMAINS; domain++) {
+        ph_py.PyMem_GetAllocator(domain, &previous[domain]);
+        struct ph_py_allocator ours = {
+            .ctx = &previous[domain],
+            .malloc = domain_malloc,
+            .calloc = domain_calloc,
+            .realloc = domain_realloc,
+            .free = domain_free,
+        };
+        ph_py.PyMem_SetAllocator(domain, &ours);
+    }
+    ph_py.PyObject_GetArenaAllocator(&previous_arena);
+    struct ph_py_arena_allocator arena = {&previous_arena, arena_alloc, arena_free};
+    ph_py.PyObject_SetArenaAllocator(&arena);
+    if (debug)
+        ph_py.PyMem_SetupDebugHooks();
+}
+
+bool ph_domains_in_force(void)
+{
+    void *raw = ph_py.PyMem_RawMalloc(1);
+    void *mem = ph_py.PyMem_Malloc(1);
+    void *obj = ph_py.PyObject_Malloc(1);
+    struct ph_py_arena_allocator arena;
+    ph_py.PyObject_GetArenaAllocator(&arena);
+    bool ours = ph_heap_owns(raw) && ph_heap_owns(mem) && ph_heap_owns(obj) &&
+                arena.alloc == arena_alloc;
+    ph_py.PyMem_RawFree(raw);
+    ph_py.PyMem_Free(mem);
+    ph_py.PyObject_Free(obj);
+    return ours;
+}
+
+uint64_t ph_domains_foreign(void)
+{
+    return atomic_load_explicit(&foreign, memory_order_relaxed);
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * hook.h - the parts of libpyheap.so that touch the interpreter
+ *
+ * Order of reading: preload.c starts everything; python_abi.h is how Python is spoken to;
+ * domains.c, libc_malloc.c and virtual_pid.c each divert one thing; module.c is what the
+ * program sees. Until ph_hook_active, each of them behaves as if libpyheap.so were not there.
+ */
+#ifndef PH_HOOK_H
+#define PH_HOOK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* preload.c */
+
+/** Whether the hook has been installed in this process; stays true in forked children. */
+bool ph_hook_active(void);
+
+/* domains.c: Python's allocators */
+
+/** Serve every domain and the arenas from the heap. @pre Python has not allocated yet.
+ *  @param debug put the interpreter's debug hooks on top. */
+void ph_domains_install(bool debug);
+
+/** Whether every domain and the arenas are still served from the heap, seen by allocating. */
+bool ph_domains_in_force(void);
+
+/** Blocks that came from an earlier allocator and were freed or resized through the domains. */
+uint64_t ph_domains_foreign(void);
+
+/* libc_malloc.c: large blocks of libc's allocator */
+
+/** From here on large blocks of malloc and its family come from the heap. */
+void ph_libc_malloc_enable(void);
+
+/* virtual_pid.c: getpid and kill */
+
+/** From here on the program keeps its pid through recoveries. @pre called by the leader. */
+void ph_virtual_pid_enable(void);
+
+/* module.c: the built-in module */
+
+/** Make `import pyheap` find the built-in module. @return 0 or PH_ENOMEM. */
+int ph_module_register(void);
+
+#endif

@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * module.c - the built-in module `pyheap`
+ *
+ * What a program sees of pyheap. The same names are in python/pyheap/, which stands in where
+ * the program runs in plain Python; a test compares the two.
+ *
+ *   N1  An epoch is taken with the GIL held, after the hook was seen in force and Python's
+ *       standard streams were flushed: what was printed before epoch() is printed once.
+ *   N2  In a recovered program the callbacks run before epoch() returns, in the order in which
+ *       they were registered, in the thread that called epoch().
+ *   N3  Waiting never holds the GIL, and signals are handled while waiting.
+ *
+ * Functions here return 0, a PH_E* code, or RAISED with a Python exception set.
+ */
+#include "hook.h"
+
+#include "agent.h"
+#include "pyheap.h"
+#include "python_abi.h"
+
+#include <stddef.h>
+
+#define RAISED   (-1)
+#define SLICE_MS 50 /* between two looks at the signals while waiting */
+
+static PyObject *callbacks; /* list */
+
+/* --- errors ------------------------------------------------------------------------------ */
+
+enum { ERROR, KEEPER, POOL_FULL, FORK, THREAD, UNSUPPORTED, ERROR_CLASSES };
+
+static const struct {
+    const char *name, *doc;
+} error_texts[ERROR_CLASSES] = {
+    [ERROR] = {"pyheap.Error", "An epoch could not be taken. The base of pyheap's errors."},
+    [KEEPER] = {"pyheap.KeeperError",
+                "The keeper, the process that owns the pool, is gone: no epoch can be taken "
+                "any more. The program goes on and the last durable epoch is safe."},
+    [POOL_FULL] = {"pyheap.PoolFullError",
+                   "The disk or the pool has no room for the epoch. The last durable epoch is "
+                   "safe, and the next epoch() tries again."},
+    [FORK] = {"pyheap.ForkError",
+              "Called in a forked child; only the program that pyheap-run started can take "
+              "epochs."},
+    [THREAD] = {"pyheap.ThreadError",
+                "A thread could not be stopped, or the caller does not hold the GIL. Nothing "
+                "was saved."},
+    [UNSUPPORTED] = {"pyheap.UnsupportedError",
+                     "The kernel, or something that the program holds, does not allow saving "
+                     "the program."},
+};
+
+static PyObject *error_classes[ERROR_CLASSES];
+
+static int class_of(int err)
+{
+    switch (err) {
+    case PH_EKEEPER:
+        return KEEPER;
+    case PH_EFULL:
+    case PH_EPOOLSIZE:
+        return POOL_FULL;
+    case PH_EFORKED:
+        return FORK;
+    case PH_ETHREAD:
+    case PH_ENOGIL:
+        return THREAD;
+    case PH_EKERNEL:
+    case PH_EUNSUPPORTED:
+        return UNSUPPORTED;
+    default:
+        return ERROR;
+    }
+}
+
+/* Turn @p err into an exception, unless it is one already. Always NULL. */
+static PyObject *raise_error(int err)
+{
+    if (err == RAISED)
+        return NULL;
+    const char *detail = err == PH_EFORKED ? "" : ph_agent_error_detail();
+    return ph_py.PyErr_Format(error_classes[class_of(err)], *detail ? "%s (%s)" : "%s",
+                              ph_error_text(err), detail);
+}
+
+static int make_errors(PyObject *module)
+{
+    for (int i = 0; i < ERROR_CLASSES; i++) {
+        PyObject *base = i == ERROR ? *ph_py.PyExc_RuntimeError : error_classes[ERROR];
+        PyObject *class = ph_py.PyErr_NewExceptionWithDoc(error_texts[i].name,
+                                                          error_texts[i].doc, base, NULL);
+        if (!class)
+            return RAISED;
+        error_classes[i] = class;
+        ph_py.Py_IncRef(class);
+        if (ph_py.PyModule_AddObject(module, error_texts[i].name + sizeof "pyheap", class) <
+            0) {
+            ph_py.Py_DecRef(class);
+            return RAISED;
+        }
+    }
+    return 0;
+}
+
+/* --- taking an epoch --------------------------------------------------------------------- */
+
+static bool in_development_mode(void)
+{
+    PyObject *flags = ph_py.PySys_GetObject("flags"); /* borrowed */
+    PyObject *mode = flags ? ph_py.PyObject_GetAttrString(flags, "dev_mode") : NULL;
+    bool on = mode && ph_py.PyObject_IsTrue(mode) == 1;
+    if (mode)
+        ph_py.Py_DecRef(mode);
+    ph_py.PyErr_Clear();
+    return on;
+}
+
+static int check_hook(void)
+{
+    if (ph_domains_in_force())
+        return 0;
+    ph_py.PyErr_SetString(
+        error_classes[ERROR],
+        in_development_mode()
+            ? "the interpreter does not use pyheap's allocator, because development mode (-X "
+              "dev, PYTHONDEVMODE) replaces it; start the program without it"
+            : "the interpreter does not use pyheap's allocator any more, because something has "
+              "replaced it (PyMem_SetAllocator); start the program without that");
+    return RAISED;
+}
+
+/* Flush sys.<name>, unless it is missing, None, closed, or knows no flushing. */
+static int flush_stream(const char *name)
+{
+    PyObject *stream = ph_py.PySys_GetObject(name); /* borrowed */
+    if (!stream || stream == PH_PY_NONE || !ph_py.PyObject_HasAttrString(stream, "flush"))
+        return 0;
+    ph_py.Py_IncRef(stream);
+    int closed = 0;
+    if (ph_py.PyObject_HasAttrString(stream, "closed")) {
+        PyObject *flag = ph_py.PyObject_GetAttrString(stream, "closed");
+        closed = flag ? ph_py.PyObject_IsTrue(flag) : -1;
+        if (flag)
+            ph_py.Py_DecRef(flag);
+    }
+    PyObject *done = NULL;
+    if (closed == 0)
+        done = ph_py.PyObject_CallMethod(stream, "flush", NULL);
+    if (done)
+        ph_py.Py_DecRef(done);
+    ph_py.Py_DecRef(stream);
+    return closed == 1 || done ? 0 : RAISED;
+}
+
+static int run_callbacks(void)
+{
+    /* A copy: a callback may register another, which is then for the next recovery. */
+    PyObject *all = ph_py.PyList_AsTuple(callbacks);
+    if (!all)
+        return RAISED;
+    int err = 0;
+    for (ssize_t i = 0; err == 0 && i < ph_py.PyTuple_Size(all); i++) {
+        PyObject *done = ph_py.PyObject_CallObject(ph_py.PyTuple_GetItem(all, i), NULL);
+        if (done)
+            ph_py.Py_DecRef(done);
+        else
+            err = RAISED;
+    }
+    ph_py.Py_DecRef(all);
+    return err;
+}
+
+static int take_epoch(const char *label, uint64_t *number, bool *recovered)
+{
+    if (ph_agent_forked())
+        return PH_EFORKED;
+    int err = check_hook();
+    if (err == 0)
+        err = flush_stream("stdout");
+    if (err == 0)
+        err = flush_stream("stderr");
+    if (err == 0)
+        err = ph_agent_epoch(label, number, recovered);
+    if (err == 0 && *recovered)
+        err = run_callbacks();
+    return err;
+}
+
+static int wait_durable(uint64_t number)
+{
+    for (;;) {
+        PyThreadState *state = ph_py.PyEval_SaveThread();
+        int err = ph_agent_wait(number, SLICE_MS);
+        ph_py.PyEval_RestoreThread(state);
+        if (err != PH_EINTR)
+            return err;
+        if (ph_py.PyErr_CheckSignals() < 0)
+            return RAISED;
+    }
+}
+
+__attribute__((visibility("default"))) int pyheap_epoch(const char *label)
+{
+    if (!ph_hook_active() || !ph_py.Py_IsInitialized())
+        return PH_EINACTIVE;
+    /* Once there are subinterpreters the first of the two always says yes. */
+    if (!ph_py.PyGILState_Check() || !ph_py.PyGILState_GetThisThreadState())
+        return PH_ENOGIL;
+    uint64_t number;
+    bool recovered = false;
+    return take_epoch(label, &number, &recovered);
+}
+
+/* --- the module's functions -------------------------------------------------------------- */
+
+static PyObject *epoch(PyObject *self, PyObject *args, PyObject *keywords)
+{
+    (void)self;
+    static char *names[] = {"label", "wait", NULL};
+    const char *label = NULL;
+    int wait = 0;
+    if (!ph_py.PyArg_ParseTupleAndKeywords(args, keywords, "|zp:epoch", names, &label, &wait))
+        return NULL;
+    uint64_t number = 0;
+    bool recovered = false;
+    int err = take_epoch(label, &number, &recovered);
+    if (err == 0 && wait && !recovered) /* what was recovered is durable */
+        err = wait_durable(number);
+    return err == 0 ? ph_py.PyLong_FromUnsignedLongLong(number) : raise_error(err);
+}
+
+static PyObject *sync_epochs(PyObject *self, PyObject *args)
+{
+    (void)self, (void)args;
+    if (ph_agent_forked())
+        return raise_error(PH_EFORKED);
+    struct ph_agent_status status;
+    ph_agent_get_status(&status);
+    if (status.epoch > 0) {
+        int err = wait_durable(status.epoch);
+        if (err != 0)
+            return raise_error(err);
+        ph_agent_get_status(&status);
+    }
+    return ph_py.PyLong_FromUnsignedLongLong(status.durable);
+}
+
+/* Put @p value under @p key into @p dict, taking over the reference. */
+static int put(PyObject *dict, const char *key, PyObject *value)
+{
+    int err = value ? ph_py.PyDict_SetItemString(dict, key, value) : RAISED;
+    if (value)
+        ph_py.Py_DecRef(value);
+    return err;
+}
+
+#define STATUS_COUNTS(X)                                                                       \
+    X(epoch)                                                                                   \
+    X(durable)                                                                                 \
+    X(recoveries)                                                                              \
+    X(pages_staged)                                                                            \
+    X(bytes_staged)                                                                            \
+    X(pages_written)                                                                           \
+    X(bytes_written)                                                                           \
+    X(total_pages_staged)                                                                      \
+    X(total_bytes_staged)                                                                      \
+    X(total_pages_written)                                                                     \
+    X(total_bytes_written)                                                                     \
+    X(staging_size)
+
+#define STATUS_TIMES(X)                                                                        \
+    X(pause)                                                                                   \
+    X(wait)                                                                                    \
+    X(commit)
+
+static PyObject *status(PyObject *self, PyObject *args)
+{
+    (void)self, (void)args;
+    struct ph_agent_status now;
+    ph_agent_get_status(&now);
+    PyObject *dict = ph_py.PyDict_New();
+    if (!dict)
+        return NULL;
+    int err = 0;
+#define X(name) err = err ? err : put(dict, #name, ph_py.PyLong_FromUnsignedLongLong(now.name));
+    STATUS_COUNTS(X)
+#undef X
+#define X(name)                                                                                \
+    err = err ? err : put(dict, #name, ph_py.PyFloat_FromDouble((double)now.name##_ns / 1e9));
+    STATUS_TIMES(X)
+#undef X
+    const char *tracker = now.tracker ? now.tracker : "";
+    err = err ? err : put(dict, "tracker", ph_py.PyUnicode_FromString(tracker));
+    if (err == 0)
+        return dict;
+    ph_py.Py_DecRef(dict);
+    return NULL;
+}
+
+static PyObject *on_restore(PyObject *self, PyObject *callback)
+{
+    (void)self;
+    if (!ph_py.PyCallable_Check(callback)) {
+        ph_py.PyErr_SetString(*ph_py.PyExc_TypeError, "on_restore() needs a callable");
+        return NULL;
+    }
+    if (ph_py.PyList_Append(callbacks, callback) < 0)
+        return NULL;
+    ph_py.Py_IncRef(callback);
+    return callback;
+}
+
+static PyObject *hook(PyObject *self, PyObject *args)
+{
+    (void)self, (void)args;
+    PyObject *dict = ph_py.PyDict_New();
+    if (!dict)
+        return NULL;
+    int err = put(dict, "in_force", ph_py.PyBool_FromLong(ph_domains_in_force()));
+    err = err ? err
+              : put(dict, "foreign", ph_py.PyLong_FromUnsignedLongLong(ph_domains_foreign()));
+    if (err == 0)
+        return dict;
+    ph_py.Py_DecRef(dict);
+    return NULL;
+}
+
+static struct ph_py_method methods[] = {
+    {"epoch", (ph_py_function *)(void *)epoch, PH_PY_VARARGS | PH_PY_KEYWORDS,
+     "epoch($module, /, label=None, wait=False)\n--\n\n"
+     "Save the whole program and return the number of this epoch.\n\n"
+     "sys.stdout and sys.stderr are flushed first. All threads stand still while the pages\n"
+     "that changed since the last epoch are copied; the epoch becomes durable a little later.\n"
+     "With wait=True return only when it is. label is a short text for people, shown by\n"
+     "pyheap-recover --list.\n\n"
+     "In a program that pyheap-recover has brought back, epoch() returns once more, with the\n"
+     "same number, after the callbacks of on_restore().\n\n"
+     "Raises an Error: KeeperError, PoolFullError, ForkError, ThreadError or\n"
+     "UnsupportedError. An epoch that failed after epoch() had returned is reported by the\n"
+     "next call, which takes none; the call after it tries again."},
+    {"sync", sync_epochs, PH_PY_NOARGS,
+     "sync($module, /)\n--\n\n"
+     "Wait until the newest epoch taken is durable; return the number of the newest durable\n"
+     "epoch, 0 if there is none. Raises an Error as epoch() does."},
+    {"status", status, PH_PY_NOARGS,
+     "status($module, /)\n--\n\n"
+     "Return a dict about the epochs so far:\n\n"
+     "epoch, durable          number of the newest epoch taken, and durable; 0: none\n"
+     "recoveries              how often the program has been recovered\n"
+     "pages_staged, bytes_staged    copied by the newest epoch (pages of 4096 bytes)\n"
+     "pages_written, bytes_written  written by the newest durable epoch, after dropping\n"
+     "                        pages with unchanged content\n"
+     "total_pages_staged, total_bytes_staged, total_pages_written, total_bytes_written\n"
+     "                        the same, since the start or the last recovery\n"
+     "pause                   seconds for which the newest epoch stopped the program\n"
+     "wait                    seconds of it spent waiting for room to copy to\n"
+     "commit                  seconds from the first copy to durable, newest durable epoch\n"
+     "staging_size            bytes of that room\n"
+     "tracker                 how changed pages are found"},
+    {"on_restore", on_restore, PH_PY_O,
+     "on_restore($module, callback, /)\n--\n\n"
+     "Have callback() called in every recovered program before epoch() returns there, for\n"
+     "what cannot be brought back: network connections, child processes, devices. Callbacks\n"
+     "run in the order of registration; an exception propagates out of epoch(). Returns\n"
+     "callback, so it serves as a decorator. Raises TypeError if callback is not callable."},
+    {"_hook", hook, PH_PY_NOARGS,
+     "_hook($module, /)\n--\n\n"
+     "Return a dict about the allocator hook, for tests and reports of problems."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct ph_py_module_def definition = {
+    .head = {.refcount = 1},
+    .name = "pyheap",
+    .doc =
+        "Save the running program so that it can go on after a crash.\n\n"
+        "Call pyheap.epoch() where the program may go on from, in a program that was started\n"
+        "with pyheap-run. After a crash or a kill, pyheap-recover continues it there.",
+    .size = -1, /* one for the process: what it stands for is the process's too */
+    .methods = methods,
+};
+
+static PyObject *init_module(void)
+{
+    PyObject *module = ph_py.PyModule_Create2(&definition, PH_PY_ABI_VERSION);
+    if (!module)
+        return NULL;
+    callbacks = ph_py.PyList_New(0);
+    if (callbacks && make_errors(module) == 0 && check_hook() == 0 &&
+        ph_py.PyModule_AddStringConstant(module, "__version__", PYHEAP_VERSION) == 0 &&
+        ph_py.PyModule_AddObject(module, "active", ph_py.PyBool_FromLong(1)) == 0)
+        return module;
+    ph_py.Py_DecRef(module);
+    return NULL;
+}
+
+int ph_module_register(void)
+{
+    return ph_py.PyImport_AppendInittab("pyheap", init_module) == 0 ? 0 : PH_ENOMEM;
+}
