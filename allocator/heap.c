@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * heap.c - the public functions: slab or extent, fast paths, start, fork
+ *
+ * One small allocation, from end to end: the size gives the class (a table), the class the
+ * thread's current slab, the slab's cursor a word of its bitmap, the word's lowest set bit the
+ * slot. Clearing that bit makes the block live. A free finds the slab by address, the slot by
+ * multiplication, and sets the bit again, which makes the block dead. Neither touches the
+ * block's own page. What is not that simple goes to heap_local.c.
+ */
+#include "heap_internal.h"
+#include "error.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+struct ph_heap ph_heap;
+uint32_t ph_heap_epoch;
+
+/* ---- start --------------------------------------------------------------------------- */
+
+static int reserve(uint64_t start, uint64_t end)
+{
+    void *want = (void *)start;
+    void *p = mmap(want, end - start, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    if (p == MAP_FAILED)
+        return errno == ENOMEM ? PH_ENOMEM : PH_EMAP;
+    if (p != want) { /* a kernel before 4.17 takes the address as a hint */
+        munmap(p, end - start);
+        return PH_EMAP;
+    }
+    return 0;
+}
+
+int ph_heap_init(void)
+{
+    static struct ph_lock once;
+    int saved = errno, err = 0;
+    ph_lock_acquire(&once);
+    if (ph_heap.ready)
+        goto out;
+    err = reserve(PH_HEAP_BASE, PH_HEAP_EXTENTS);
+    if (err)
+        goto out;
+    err = reserve(PH_HEAP_EXTENTS, PH_HEAP_END);
+    if (err)
+        goto unmap_slabs;
+    madvise((void *)PH_HEAP_EXTENTS, PH_HEAP_END - PH_HEAP_EXTENTS, MADV_HUGEPAGE);
+    ph_class_init();
+    ph_heap.nrecords = 1;
+    err = ph_local_init();
+    if (err)
+        goto unmap_extents;
+    __atomic_store_n(&ph_heap.ready, 1, __ATOMIC_RELEASE);
+    goto out;
+
+unmap_extents:
+    munmap((void *)PH_HEAP_EXTENTS, PH_HEAP_END - PH_HEAP_EXTENTS);
+unmap_slabs:
+    munmap((void *)PH_HEAP_BASE, PH_HEAP_EXTENTS - PH_HEAP_BASE);
+out:
+    ph_lock_release(&once);
+    errno = saved;
+    return err;
+}
+
+_Noreturn void ph_heap_fatal(const char *what, const void *p)
+{
+    char line[128] = "pyheap: ", digits[] = "0123456789abcdef";
+    size_t n = strlen(line);
+    for (; *what && n < sizeof line - 32; n++)
+        line[n] = *what++;
+    memcpy(line + n, " 0x", 3);
+    n += 3;
+    for (int shift = 60; shift >= 0; shift -= 4)
+        line[n++] = digits[(uintptr_t)p >> shift & 15];
+    line[n++] = '\n';
+    if (write(STDERR_FILENO, line, n) < 0) {
+        /* nobody to tell */
+    }
+    abort();
+}
+
+/* ---- slots --------------------------------------------------------------------------- */
+
+static inline void *slot_alloc(unsigned c)
+{
+    struct ph_slab *s = ph_self.local->current[c];
+    unsigned w = s->cursor;
+    uint64_t bits = s->free[w];
+    if (PH_UNLIKELY(!bits))
+        return ph_local_alloc_slow(c);
+    __atomic_store_n(&s->free[w], bits & (bits - 1), __ATOMIC_RELAXED);
+    s->nfree--;
+    PH_BARRIER();
+    return (void *)(s->base + (w * 64 + (unsigned)__builtin_ctzll(bits)) * (uint64_t)s->size);
+}
+
+static inline bool in_slabs(const void *p)
+{
+    return (uintptr_t)p - PH_SLABS < PH_HEAP_EXTENTS - PH_SLABS;
+}
+
+static inline struct ph_slab *slab_of(const void *p)
+{
+    return &ph_slabs[((uintptr_t)p - PH_SLABS) >> PH_SLAB_SHIFT];
+}
+
+/* The slot that starts at @p p; nslots or more if none does. */
+static inline uint32_t slot_of(const struct ph_slab *s, const void *p)
+{
+    uint32_t offset = (uint32_t)((uintptr_t)p & (PH_SLAB_SIZE - 1));
+    uint32_t slot = (uint32_t)((uint64_t)offset * s->inverse >> 32);
+    return slot * s->size == offset ? slot : UINT32_MAX;
+}
+
+static __attribute__((noinline)) void slot_free_remote(struct ph_slab *s, uint32_t slot,
+                                                       void *p)
+{
+    if (slot >= s->nslots || __atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == PH_SLAB_FREE ||
+        !ph_local_free_remote(s, slot))
+        ph_heap_fatal("free of what is no live block:", p);
+}
+
+static inline void slot_free(void *p)
+{
+    struct ph_slab *s = slab_of(p);
+    uint32_t slot = slot_of(s, p);
+    PH_BARRIER();
+    if (PH_UNLIKELY(__atomic_load_n(&s->owner, __ATOMIC_RELAXED) != ph_self.number)) {
+        slot_free_remote(s, slot, p);
+        return;
+    }
+    uint64_t bit = UINT64_C(1) << slot % 64;
+    unsigned w = slot / 64;
+    if (PH_UNLIKELY(slot >= s->nslots) || PH_UNLIKELY(s->free[w] & bit))
+        ph_heap_fatal("free of what is no live block:", p);
+    __atomic_store_n(&s->free[w], s->free[w] | bit, __ATOMIC_RELAXED);
+    s->cursor = (uint16_t)w;
+    if (PH_UNLIKELY(++s->nfree == s->wake) ||
+        PH_UNLIKELY(s->stamp != __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED)))
+        ph_local_freed(s);
+}
+
+/* Bytes of the live block at @p p, of either kind; 0 if there is none. */
+static size_t block_size(const void *p)
+{
+    if (!in_slabs(p))
+        return ph_heap_owns(p) && (uintptr_t)p >= PH_HEAP_EXTENTS ? ph_extent_size(p) : 0;
+    const struct ph_slab *s = slab_of(p);
+    uint32_t slot = slot_of(s, p);
+    if (slot >= s->nslots || __atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == PH_SLAB_FREE)
+        return 0;
+    uint64_t dead = __atomic_load_n(&s->free[slot / 64], __ATOMIC_RELAXED) |
+                    __atomic_load_n(&s->remote[slot / 64], __ATOMIC_RELAXED);
+    return dead >> slot % 64 & 1 ? 0 : s->size;
+}
+
+/* ---- public -------------------------------------------------------------------------- */
+
+static __attribute__((noinline)) void *extent_alloc(size_t size, size_t alignment,
+                                                    size_t *stale)
+{
+    if (!__atomic_load_n(&ph_heap.ready, __ATOMIC_ACQUIRE)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    void *p = ph_extent_alloc(size, alignment, stale);
+    PH_BARRIER();
+    return p;
+}
+
+void *ph_heap_malloc(size_t size)
+{
+    if (PH_LIKELY(size <= PH_SMALL_MAX))
+        return slot_alloc(ph_class_of(size));
+    size_t stale;
+    return extent_alloc(size, PH_PAGE, &stale);
+}
+
+void *ph_heap_calloc(size_t n, size_t size)
+{
+    size_t total;
+    if (__builtin_mul_overflow(n, size, &total)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    if (PH_LIKELY(total <= PH_SMALL_MAX)) {
+        void *p = slot_alloc(ph_class_of(total));
+        return p ? memset(p, 0, total) : NULL;
+    }
+    size_t stale;
+    void *p = extent_alloc(total, PH_PAGE, &stale);
+    return p ? memset(p, 0, stale < total ? stale : total) : NULL;
+}
+
+void ph_heap_free(void *p)
+{
+    if (PH_LIKELY(in_slabs(p))) {
+        slot_free(p);
+        return;
+    }
+    if (!p)
+        return;
+    PH_BARRIER();
+    if (!ph_heap_owns(p) || (uintptr_t)p < PH_HEAP_EXTENTS || !ph_extent_free(p))
+        ph_heap_fatal("free of what is no live block:", p);
+}
+
+/* Whether a block of @p have bytes may serve @p size: no smaller class would, or it would save
+ * less than a quarter. */
+static bool fits(size_t have, size_t size)
+{
+    return size <= have && (size >= have - have / 4 || have <= 64);
+}
+
+void *ph_heap_realloc(void *p, size_t size)
+{
+    if (!p)
+        return ph_heap_malloc(size);
+    size_t have = block_size(p);
+    if (!have)
+        ph_heap_fatal("realloc of what is no live block:", p);
+    if (in_slabs(p)) {
+        if (fits(have, size))
+            return p;
+    } else if (size > PH_SMALL_MAX && ph_extent_resize(p, size)) {
+        return p;
+    }
+    /* Both blocks are live while the bytes move. */
+    void *q = ph_heap_malloc(size);
+    if (!q)
+        return size <= have ? p : NULL;
+    memcpy(q, p, size < have ? size : have);
+    PH_BARRIER();
+    ph_heap_free(p);
+    return q;
+}
+
+void *ph_heap_memalign(size_t alignment, size_t size)
+{
+    if (alignment == 0 || alignment & (alignment - 1)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    if (alignment <= PH_SLOT_MIN)
+        return ph_heap_malloc(size);
+    if (size <= PH_SMALL_MAX && alignment <= PH_SMALL_MAX) {
+        unsigned c = ph_class_of(size > alignment ? size : alignment);
+        while (ph_class_size[c] % alignment) /* ends: the last class is a power of two */
+            c++;
+        return slot_alloc(c);
+    }
+    size_t stale;
+    return extent_alloc(size, alignment, &stale);
+}
+
+size_t ph_heap_usable_size(const void *p)
+{
+    size_t size = p ? block_size(p) : 0;
+    if (p && !size)
+        ph_heap_fatal("size of what is no live block:", p);
+    return size;
+}
+
+void ph_heap_epoch_mark(void)
+{
+    __atomic_fetch_add(&ph_heap_epoch, 1, __ATOMIC_RELAXED);
+}
+
+/* ---- fork ---------------------------------------------------------------------------- */
+
+void ph_heap_fork_prepare(void)
+{
+    ph_lock_acquire(&ph_heap.slab_lock);
+    ph_lock_acquire(&ph_heap.extent_lock);
+}
+
+void ph_heap_fork_parent(void)
+{
+    ph_lock_release(&ph_heap.extent_lock);
+    ph_lock_release(&ph_heap.slab_lock);
+}
+
+void ph_heap_fork_child(void)
+{
+    if (ph_heap.ready)
+        ph_local_after_fork();
+    ph_lock_release(&ph_heap.extent_lock);
+    ph_lock_release(&ph_heap.slab_lock);
+}

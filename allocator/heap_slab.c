@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * heap_slab.c - the pool of slabs
+ *
+ * A slab is 64 KiB of slab space and the record of the same index in the table. A slab without
+ * live blocks goes back to the pool and may serve any class next; those used last are reused
+ * first, as their memory is populated and probably dirty in this epoch anyway.
+ *
+ * While a record is being prepared its state is free, so the walker counts none of its pages;
+ * the store of another state makes it a slab of its class, whole (S1 to S3).
+ */
+#include "heap_internal.h"
+
+#include <string.h>
+
+struct ph_slab ph_no_slab;
+
+/* Set the first n bits of a bitmap. */
+static void set_bits(uint64_t *words, unsigned n)
+{
+    memset(words, 0, PH_WORDS * sizeof *words);
+    for (unsigned w = 0; w < n / 64; w++)
+        words[w] = ~UINT64_C(0);
+    if (n % 64)
+        words[n / 64] = (UINT64_C(1) << n % 64) - 1;
+}
+
+struct ph_slab *ph_slab_take(unsigned c, uint32_t owner)
+{
+    uint32_t index = ph_heap.slab_pool;
+    struct ph_slab *s;
+    if (index) {
+        s = &ph_slabs[index];
+        ph_heap.slab_pool = s->next;
+    } else {
+        if (ph_heap.nslabs == PH_SLAB_MAX)
+            return NULL;
+        index = ph_heap.nslabs;
+        s = &ph_slabs[index];
+        s->owner = PH_NO_OWNER;
+        ph_heap.nslabs = index + 1;
+    }
+    uint32_t size = ph_class_size[c];
+    s->base = PH_SLABS + ((uint64_t)index << PH_SLAB_SHIFT);
+    s->size = size;
+    s->inverse = (uint32_t)(((UINT64_C(1) << 32) + size - 1) / size);
+    s->nslots = (uint16_t)(PH_SLAB_SIZE / size);
+    s->nfree = s->nslots;
+    s->words = (uint16_t)((s->nslots + 63) / 64);
+    s->class = (uint8_t)c;
+    s->cursor = 0;
+    s->wake = 0;
+    s->stamp = __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED);
+    s->next = s->prev = 0;
+    set_bits(s->free, s->nslots);
+    /* remote[] is zero: every bit has been collected before the slab could become free. */
+    __atomic_store_n(&s->owner, owner, __ATOMIC_RELAXED);
+    __atomic_store_n(&s->state, PH_SLAB_CURRENT, __ATOMIC_RELEASE);
+    return s;
+}
+
+void ph_slab_give(struct ph_slab *s)
+{
+    __atomic_store_n(&s->state, PH_SLAB_FREE, __ATOMIC_RELEASE);
+    __atomic_store_n(&s->owner, PH_NO_OWNER, __ATOMIC_RELEASE);
+    s->prev = 0;
+    s->next = ph_heap.slab_pool;
+    ph_heap.slab_pool = ph_slab_index(s);
+}
+
+/* Whether a slot in [first, last] is live. */
+static bool any_live(const struct ph_slab *s, unsigned first, unsigned last)
+{
+    for (unsigned w = first / 64; w <= last / 64; w++) {
+        uint64_t live = ~(__atomic_load_n(&s->free[w], __ATOMIC_RELAXED) |
+                          __atomic_load_n(&s->remote[w], __ATOMIC_RELAXED));
+        if (w == first / 64)
+            live &= ~UINT64_C(0) << first % 64;
+        if (w == last / 64)
+            live &= ~UINT64_C(0) >> (63 - last % 64);
+        if (live)
+            return true;
+    }
+    return false;
+}
+
+uint32_t ph_slab_live_pages(const struct ph_slab *s)
+{
+    if (__atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == PH_SLAB_FREE)
+        return 0;
+    uint32_t mask = 0;
+    for (unsigned page = 0; page < PH_SLAB_PAGES; page++) {
+        unsigned first = (unsigned)(page * PH_PAGE * s->inverse >> 32);
+        unsigned last = (unsigned)((page * PH_PAGE + PH_PAGE - 1) * s->inverse >> 32);
+        if (first >= s->nslots)
+            break;
+        if (last >= s->nslots)
+            last = s->nslots - 1u;
+        if (any_live(s, first, last))
+            mask |= 1u << page;
+    }
+    return mask;
+}
