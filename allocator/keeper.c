@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * keeper.c - draining epochs into the pool, and being a good parent; see keeper.h
+ *
+ * Two threads: the main one waits for signals and for the child, the drainer consumes batches.
+ * All pool calls between ph_keeper_open and the drainer's end are the drainer's.
+ *
+ * Invariants
+ *  K1  `durable` in the control page grows only after ph_pool_commit returned 0.
+ *  K2  A commit comes after fdatasync of every file that the program sent with the epoch.
+ *  K3  The program is never killed, stopped or waited for longer than it takes to end.
+ */
+#include "keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+void ph_keeper_complain(const char *command, const char *text, const char *detail)
+{
+    bool more = detail && *detail;
+    fprintf(stderr, "%s: %s%s%s%s\n", command, text, more ? " (" : "", more ? detail : "",
+            more ? ")" : "");
+}
+
+uint64_t ph_keeper_default_ring(void)
+{
+    uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t ring = memory / 8, most = UINT64_C(1) << 30;
+    return ring < most ? ring : most;
+}
+
+/** Signals that whoever sent them meant for the program. */
+static void forwarded(sigset_t *set)
+{
+    static const int plain[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGTERM, SIGUSR1,
+                                SIGUSR2, SIGALRM, SIGURG,  SIGXCPU, SIGPWR};
+    sigemptyset(set);
+    for (size_t i = 0; i < sizeof plain / sizeof plain[0]; i++)
+        sigaddset(set, plain[i]);
+    for (int sig = SIGRTMIN; sig <= SIGRTMAX; sig++)
+        sigaddset(set, sig);
+}
+
+int ph_keeper_open(struct ph_keeper *k, const char *command, const char *pool_path,
+                   struct ph_pool *pool, uint64_t ring_bytes, uint64_t generation,
+                   uint64_t first_epoch)
+{
+    *k = (struct ph_keeper){.command = command,
+                            .pool_path = pool_path,
+                            .pool = pool,
+                            .memfd = -1,
+                            .program_socket = -1,
+                            .socket = -1};
+    uint64_t pages = (ring_bytes < PH_RING_MIN ? PH_RING_MIN : ring_bytes) / PH_PAGE;
+    uint64_t size = ph_staging_size(pages);
+    int pair[2];
+    /* Not close-on-exec: the program's ends pass through exec. Ours never execs. */
+    k->memfd = memfd_create("pyheap-staging", 0);
+    if (k->memfd < 0 || ftruncate(k->memfd, (off_t)size) != 0)
+        return PH_ENOMEM;
+    void *map =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, k->memfd, 0);
+    if (map == MAP_FAILED)
+        return PH_ENOMEM;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) != 0)
+        return PH_ENOMEM;
+    k->socket = pair[0];
+    k->program_socket = pair[1];
+    fcntl(k->socket, F_SETFD, FD_CLOEXEC);
+    k->control = map;
+    k->control->magic = PH_CONTROL_MAGIC;
+    k->control->version = PH_CONTROL_VERSION;
+    k->control->ring_pages = pages;
+    k->control->generation = generation;
+    k->control->first_epoch = first_epoch;
+    atomic_store(&k->control->durable, first_epoch);
+    k->drain = (struct ph_drain){k->control, (unsigned char *)map + PH_CONTROL_SIZE, pages};
+
+    sigset_t set;
+    forwarded(&set);
+    sigaddset(&set, SIGCHLD);
+    pthread_sigmask(SIG_BLOCK, &set, &k->old_mask);
+    signal(SIGPIPE, SIG_IGN);
+    return 0;
+}
+
+/* ---- draining ----------------------------------------------------------------------- */
+
+static void publish_outcome(struct ph_keeper *k)
+{
+    atomic_fetch_add(&k->control->outcome_seq, 1);
+    ph_futex_wake(&k->control->outcome_seq);
+}
+
+static void fail_epoch(struct ph_keeper *k, uint64_t epoch)
+{
+    struct ph_control *c = k->control;
+    snprintf(c->failed_detail, sizeof c->failed_detail, "%s", k->detail);
+    atomic_store(&c->failed_code, k->failure);
+    atomic_store(&c->failed, epoch);
+    publish_outcome(k);
+}
+
+static void fail(struct ph_keeper *k, int code, const char *detail)
+{
+    ph_pool_abort(k->pool);
+    k->failure = code;
+    snprintf(k->detail, sizeof k->detail, "%s", detail);
+    k->dropping = true;
+    fail_epoch(k, k->epoch);
+    k->epoch = 0;
+}
+
+static void fail_pool(struct ph_keeper *k, int code)
+{
+    char detail[256];
+    snprintf(detail, sizeof detail, "%s", ph_pool_error_detail(k->pool));
+    fail(k, code, detail);
+}
+
+static void begin(struct ph_keeper *k, const struct ph_batch *b)
+{
+    if (k->epoch)
+        ph_pool_abort(k->pool); /* the program gave up in the middle */
+    k->epoch = 0;
+    if (k->dropping && !(b->flags & PH_EPOCH_FULL)) {
+        fail_epoch(k, b->epoch);
+        return;
+    }
+    k->dropping = false;
+    k->epoch = b->epoch;
+    k->begun_ns = b->time;
+    k->pages = k->bytes = 0;
+    int rc = ph_pool_begin(k->pool, b->epoch);
+    if (rc)
+        fail_pool(k, rc);
+}
+
+static void add_pages(struct ph_keeper *k, const struct ph_batch *b)
+{
+    const void *page[PH_BATCH_MAX];
+    for (uint32_t i = 0; i < b->count; i++)
+        page[i] = ph_batch_page(b, i);
+    size_t written = 0;
+    int rc = ph_pool_append(k->pool, b->addr, page, b->count, &written);
+    if (rc) {
+        fail_pool(k, rc);
+        return;
+    }
+    k->pages += written;
+    k->bytes += written * PH_PAGE;
+}
+
+/** The present spans come in pieces; the pool wants them whole. */
+static struct {
+    struct ph_page_span *span;
+    size_t n, room;
+} present;
+
+static void add_present(struct ph_keeper *k, const struct ph_batch *b)
+{
+    _Static_assert(sizeof(struct ph_page_span) == 16, "as staged by the program");
+    size_t n = b->bytes / sizeof(struct ph_page_span);
+    if (present.n + n > present.room) {
+        size_t room = (present.n + n) * 2;
+        struct ph_page_span *p = realloc(present.span, room * sizeof *p);
+        if (!p) {
+            fail(k, PH_ENOMEM, "list of present pages");
+            return;
+        }
+        present.span = p;
+        present.room = room;
+    }
+    memcpy(present.span + present.n, ph_batch_page(b, 0), n * sizeof *present.span);
+    present.n += n;
+}
+
+static void add_record(struct ph_keeper *k, const struct ph_batch *b)
+{
+    int rc = ph_pool_append_record(k->pool, ph_batch_page(b, 0), b->bytes);
+    if (rc)
+        fail_pool(k, rc);
+    else
+        k->bytes += b->bytes;
+}
+
+/** One message with descriptors. @return whether it was there; *err what syncing them said. */
+static bool sync_message(struct ph_keeper *k, uint64_t *epoch, int *err)
+{
+    union {
+        char buf[CMSG_SPACE(sizeof(int) * 253)];
+        struct cmsghdr align;
+    } control;
+    struct iovec iov = {epoch, sizeof *epoch};
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = control.buf,
+                       .msg_controllen = sizeof control.buf};
+    ssize_t n;
+    do
+        n = recvmsg(k->socket, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    if (n != (ssize_t)sizeof *epoch)
+        return false;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < count; i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+            /* EINVAL, EROFS: this file knows no sync, so there is nothing to lose. */
+            if (fdatasync(fd) != 0 && errno != EINVAL && errno != EROFS)
+                *err = errno;
+            close(fd);
+        }
+    }
+    return true;
+}
+
+/** Messages are sent before the batch that counts them, so they are there already. */
+static int sync_files(struct ph_keeper *k, const struct ph_batch *b)
+{
+    int err = 0;
+    uint64_t epoch = 0;
+    for (uint32_t got = 0; got < b->messages;) {
+        if (!sync_message(k, &epoch, &err))
+            return EPIPE;
+        got += epoch == b->epoch;
+    }
+    return err;
+}
+
+static void commit(struct ph_keeper *k, const struct ph_batch *b)
+{
+    struct ph_control *c = k->control;
+    int err = sync_files(k, b);
+    if (!k->epoch)
+        return;
+    if (err) {
+        fail(k, err == ENOSPC ? PH_EFULL : PH_EIO, "making the program's output files durable");
+        return;
+    }
+    char label[PH_LABEL_MAX];
+    snprintf(label, sizeof label, "%s", b->label);
+    int rc = ph_pool_set_present(k->pool, present.span, present.n);
+    if (rc == 0)
+        rc = ph_pool_commit(k->pool, label[0] ? label : NULL, b->time);
+    if (rc) {
+        fail_pool(k, rc);
+        return;
+    }
+    atomic_store(&c->pages_written, k->pages);
+    atomic_store(&c->bytes_written, k->bytes);
+    atomic_fetch_add(&c->total_pages_written, k->pages);
+    atomic_fetch_add(&c->total_bytes_written, k->bytes);
+    atomic_store(&c->commit_ns, ph_now_ns() - k->begun_ns);
+    atomic_store(&c->durable, k->epoch);
+    k->epoch = 0;
+    publish_outcome(k);
+}
+
+static void consume(struct ph_keeper *k, const struct ph_batch *b)
+{
+    switch (b->kind) {
+    case PH_BATCH_BEGIN:
+        present.n = 0;
+        begin(k, b);
+        break;
+    case PH_BATCH_PAGES:
+        if (k->epoch == b->epoch)
+            add_pages(k, b);
+        break;
+    case PH_BATCH_PRESENT:
+        if (k->epoch == b->epoch)
+            add_present(k, b);
+        break;
+    case PH_BATCH_RECORD:
+        if (k->epoch == b->epoch)
+            add_record(k, b);
+        break;
+    case PH_BATCH_COMMIT:
+        commit(k, b);
+        break;
+    default:
+        break;
+    }
+}
+
+static void *drain(void *arg)
+{
+    struct ph_keeper *k = arg;
+    for (;;) {
+        bool stop = atomic_load(&k->stop), broken;
+        const struct ph_batch *b = ph_drain_next(&k->drain, 100, &broken);
+        if (b) {
+            consume(k, b);
+            ph_drain_done(&k->drain, b);
+        } else if (broken) {
+            if (!k->epoch)
+                k->epoch = atomic_load(&k->control->durable) + 1;
+            fail(k, PH_EINTERNAL, "the program has overwritten the staging memory");
+            return NULL;
+        } else if (stop) {
+            break; /* nothing was left when we already knew that no more would come */
+        }
+    }
+    if (k->epoch)
+        ph_pool_abort(k->pool);
+    return NULL;
+}
+
+/* ---- the program -------------------------------------------------------------------- */
+
+/** Wait for the child's end, passing signals on. */
+static int wait_for_end(pid_t child)
+{
+    sigset_t set;
+    forwarded(&set);
+    sigaddset(&set, SIGCHLD);
+    for (;;) {
+        int status;
+        if (waitpid(child, &status, WNOHANG) == child)
+            return status;
+        siginfo_t info;
+        int sig = sigwaitinfo(&set, &info);
+        if (sig < 0 || sig == SIGCHLD)
+            continue;
+        /* What the terminal sends, it sends to the whole foreground group: the program has it.
+         */
+        if (info.si_code != SI_KERNEL)
+            kill(child, sig);
+    }
+}
+
+static void report(struct ph_keeper *k, int status, const struct ph_pool_info *info)
+{
+    char how[96];
+    if (WIFSIGNALED(status))
+        snprintf(how, sizeof how, "was ended by SIG%s%s", sigabbrev_np(WTERMSIG(status)),
+                 WCOREDUMP(status) ? " (core dumped)" : "");
+    else
+        snprintf(how, sizeof how, "ended with status %d", WEXITSTATUS(status));
+    if (info->newest == 0)
+        fprintf(stderr, "%s: the program %s before any epoch was durable: nothing to recover\n",
+                k->command, how);
+    else
+        fprintf(stderr,
+                "%s: the program %s; epoch %llu is safe: to go on from it, run "
+                "pyheap-recover %s\n",
+                k->command, how, (unsigned long long)info->newest, k->pool_path);
+    if (k->failure && atomic_load(&k->control->failed) > info->newest)
+        ph_keeper_complain(k->command, ph_error_text(k->failure), k->detail);
+}
+
+int ph_keeper_watch(struct ph_keeper *k, pid_t child)
+{
+    close(k->program_socket);
+    close(k->memfd);
+    int rc = pthread_create(&k->drainer, NULL, drain, k);
+    if (rc) {
+        ph_keeper_complain(k->command, "no thread for the pool; ending the program",
+                           strerror(rc));
+        kill(child, SIGKILL);
+    }
+    int status = wait_for_end(child);
+    if (rc == 0) {
+        atomic_store(&k->stop, true);
+        atomic_fetch_add(&k->control->produced_seq, 1);
+        ph_futex_wake(&k->control->produced_seq);
+        pthread_join(k->drainer, NULL);
+    }
+
+    struct ph_pool_info info;
+    bool finished = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    ph_pool_get_info(k->pool, &info);
+    if (finished && info.newest) {
+        rc = ph_pool_finish(k->pool, 0);
+        if (rc)
+            ph_keeper_complain(k->command, ph_error_text(rc), ph_pool_error_detail(k->pool));
+    }
+    ph_pool_close(k->pool);
+    if (!info.newest)
+        unlink(k->pool_path);
+    if (!finished)
+        report(k, status, &info);
+    return status;
+}
+
+void ph_keeper_exit_like(int status)
+{
+    if (WIFEXITED(status))
+        exit(WEXITSTATUS(status));
+    int sig = WTERMSIG(status);
+    struct rlimit none = {0, 0};
+    setrlimit(RLIMIT_CORE, &none); /* the program's core is the one that matters */
+    fflush(NULL);
+    signal(sig, SIG_DFL);
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, sig);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    raise(sig);
+    exit(128 + sig);
+}

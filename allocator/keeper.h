@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * keeper.h - the parent process: owns the pool, drains the staging ring into it, watches over
+ * the program
+ *
+ * Used by pyheap-run and pyheap-recover alike. It knows a child process, a ring and a pool, and
+ * nothing of what the child is. Order of use: ph_keeper_open, fork and exec with the two
+ * descriptors, ph_keeper_watch.
+ */
+#ifndef PH_KEEPER_H
+#define PH_KEEPER_H
+
+#include "pool.h"
+#include "staging.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/types.h>
+
+struct ph_keeper {
+    const char *command;   /* "pyheap-run", for messages */
+    const char *pool_path; /* as the user named it */
+    struct ph_pool *pool;
+    int memfd;          /* staging; the program maps it */
+    int program_socket; /* the program's end; closed here once it has started */
+    int socket;         /* our end */
+    struct ph_control *control;
+    struct ph_drain drain;
+    sigset_t old_mask; /* to be set in the child before it executes */
+
+    pthread_t drainer;
+    _Atomic bool stop; /* the program has ended: drain what is there and return */
+    uint64_t epoch;    /* in progress; 0: none */
+    uint64_t begun_ns;
+    uint64_t pages, bytes; /* of the epoch in progress, after the filter */
+    bool dropping;         /* S4 of staging.h */
+    int failure;           /* why */
+    char detail[256];
+};
+
+/**
+ * Make staging memory with a ring of @p ring_bytes and the socket pair, and block the signals
+ * that will be forwarded. @p pool is open for writing and from now on the keeper's.
+ * @param first_epoch, generation see struct ph_control.
+ * @return 0, PH_ENOMEM.
+ */
+int ph_keeper_open(struct ph_keeper *keeper, const char *command, const char *pool_path,
+                   struct ph_pool *pool, uint64_t ring_bytes, uint64_t generation,
+                   uint64_t first_epoch);
+
+/** The default ring: an eighth of physical memory, at most 1 GiB. Touched only as used. */
+uint64_t ph_keeper_default_ring(void);
+
+/**
+ * Forward signals to @p child and drain its epochs until it ends; finish the epoch in flight;
+ * mark the pool finished when the program exited with 0; say one line on stderr otherwise.
+ * Removes a pool without any epoch. Closes the pool.
+ * @return the wait status of the program, as of waitpid(2).
+ */
+int ph_keeper_watch(struct ph_keeper *keeper, pid_t child);
+
+/** End this process as the program ended: with its exit status, or by the same signal. */
+_Noreturn void ph_keeper_exit_like(int wait_status);
+
+/** "command: text (detail)" as one line on stderr; @p detail may be NULL or empty. */
+void ph_keeper_complain(const char *command, const char *text, const char *detail);
+
+#endif

@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * agent.c - life of the agent: connecting, taking epochs, waiting for them, recovery
+ *
+ * The state is in ordinary memory, so a recovered program finds it as the epoch left it. What
+ * the kernel does not bring back is replaced by ph_agent_recovered: the descriptors, the
+ * staging memory (the restorer has mapped the new one at the same place) and the scratch range
+ * (empty). The generation in the control page tells the two returns of an epoch apart: it is
+ * greater than ours exactly when we have been recovered.
+ */
+#include "agent_internal.h"
+
+#include "allocator/pool.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+struct ph_agent ph_agent;
+
+/* ---- small helpers ------------------------------------------------------------------ */
+
+void *ph_area_push(struct ph_area *area, size_t n)
+{
+    n = (n + 7) & ~(size_t)7;
+    if (area->overflow || n > area->size - area->used) {
+        area->overflow = true;
+        return area->base; /* the epoch will be refused: what is written here is not used */
+    }
+    void *p = area->base + area->used;
+    area->used += n;
+    memset(p, 0, n);
+    return p;
+}
+
+char *ph_format_u64(char *buf, uint64_t v)
+{
+    char tmp[24];
+    int n = 0;
+    do
+        tmp[n++] = (char)('0' + v % 10);
+    while (v /= 10);
+    for (int i = 0; i < n; i++)
+        buf[i] = tmp[n - 1 - i];
+    buf[n] = 0;
+    return buf;
+}
+
+long ph_read_file(const char *path, struct ph_area *area)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    size_t start = area->used, room = area->size - area->used;
+    long n = 0;
+    while (area->used - start + 1 < room) {
+        n = read(fd, area->base + area->used, room - 1 - (area->used - start));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        area->used += (size_t)n;
+    }
+    long err = n < 0 ? -errno : 0;
+    close(fd);
+    area->base[area->used] = 0;
+    long length = (long)(area->used - start);
+    area->used = (area->used + 8) & ~(size_t)7;
+    return err ? err : length;
+}
+
+uint32_t ph_record_string(const char *s, size_t n)
+{
+    struct ph_area *a = &ph_agent.areas.strings;
+    if (a->used == 0)
+        ph_area_push(a, 8); /* reference 0 is the empty string */
+    char *p = ph_area_push(a, n + 1);
+    if (a->overflow)
+        return 0;
+    memcpy(p, s, n);
+    return (uint32_t)((unsigned char *)p - a->base);
+}
+
+static size_t append(char *buf, size_t used, size_t size, const char *s)
+{
+    while (s && *s && used + 1 < size)
+        buf[used++] = *s++;
+    buf[used] = 0;
+    return used;
+}
+
+void ph_agent_detail(const char *text, const char *subject, int err)
+{
+    char *d = ph_agent.detail;
+    size_t size = sizeof ph_agent.detail, n = append(d, 0, size, text);
+    if (subject) {
+        n = append(d, n, size, " ");
+        n = append(d, n, size, subject);
+    }
+    if (err) {
+        n = append(d, n, size, ": ");
+        append(d, n, size, strerrordesc_np(err));
+    }
+}
+
+void ph_agent_say(const char *piece, ...)
+{
+    char line[512];
+    size_t n = append(line, 0, sizeof line - 1, "pyheap: ");
+    va_list ap;
+    va_start(ap, piece);
+    for (const char *p = piece; p; p = va_arg(ap, const char *))
+        n = append(line, n, sizeof line - 1, p);
+    va_end(ap);
+    line[n++] = '\n';
+    ssize_t ignored = write(2, line, n);
+    (void)ignored;
+}
+
+/* ---- connecting --------------------------------------------------------------------- */
+
+static int fail(int code, const char *text, int err)
+{
+    ph_agent_detail(text, NULL, err);
+    return code;
+}
+
+static int map_scratch(void)
+{
+    if (mmap((void *)PH_SCRATCH_BASE, PH_SCRATCH_SIZE, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
+             0) != (void *)PH_SCRATCH_BASE)
+        return errno == EEXIST ? PH_EMAP : PH_ENOMEM;
+    return 0;
+}
+
+/** Divide the scratch range. Also after recovery, when the restorer has mapped it. */
+static void divide_scratch(void)
+{
+    unsigned char *at = (unsigned char *)PH_SCRATCH_BASE;
+#define X(name, mib)                                                                           \
+    ph_agent.areas.name = (struct ph_area){at, 0, (size_t)(mib) << 20, false};                 \
+    at += (size_t)(mib) << 20;
+    PH_AREAS(X)
+#undef X
+    madvise((void *)PH_SCRATCH_BASE, PH_SCRATCH_SIZE, MADV_DONTFORK);
+}
+
+static void attach_stage(void)
+{
+    struct ph_control *c = PH_CONTROL;
+    ph_agent.stage = (struct ph_stage){.control = c,
+                                       .ring = (unsigned char *)PH_RING_BASE,
+                                       .ring_pages = c->ring_pages,
+                                       .position = atomic_load(&c->produced),
+                                       .peer_alive = ph_agent_keeper_alive};
+    ph_agent.status.staging_size = c->ring_pages * PH_PAGE;
+    madvise(c, PH_CONTROL_SIZE, MADV_DONTFORK);
+    madvise((void *)PH_RING_BASE, c->ring_pages * PH_PAGE, MADV_DONTFORK);
+}
+
+static int map_staging(int memfd)
+{
+    struct stat st;
+    struct ph_control *c =
+        mmap((void *)PH_CONTROL_BASE, PH_CONTROL_SIZE, PROT_READ | PROT_WRITE,
+             MAP_SHARED | MAP_FIXED_NOREPLACE, memfd, 0);
+    if (c != PH_CONTROL)
+        return fail(errno == EEXIST ? PH_EMAP : PH_ENOMEM, "mapping the control page", errno);
+    if (c->magic != PH_CONTROL_MAGIC || c->version != PH_CONTROL_VERSION)
+        return fail(PH_EINTERNAL, "pyheap-run and libpyheap.so are of different versions", 0);
+    if (fstat(memfd, &st) != 0 || (uint64_t)st.st_size != ph_staging_size(c->ring_pages))
+        return fail(PH_EINTERNAL, "the staging memory has a wrong size", 0);
+    if (mmap((void *)PH_RING_BASE, c->ring_pages * PH_PAGE, PROT_READ | PROT_WRITE,
+             MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, memfd,
+             PH_CONTROL_SIZE) != (void *)PH_RING_BASE)
+        return fail(errno == EEXIST ? PH_EMAP : PH_ENOMEM, "mapping the staging ring", errno);
+    return 0;
+}
+
+/** Where the program knows the vdso to be. It stays the truth in every recovered program. */
+static int find_vdso(void)
+{
+    struct ph_area *text = &ph_agent.areas.text;
+    text->used = 0;
+    if (ph_read_file("/proc/self/maps", text) < 0)
+        return fail(PH_EKERNEL, "/proc/self/maps", errno);
+    for (char *line = (char *)text->base; *line;) {
+        char *next = strchr(line, '\n'), *p;
+        if (next)
+            *next++ = 0;
+        else
+            next = line + strlen(line);
+        uint64_t start = strtoul(line, &p, 16);
+        uint64_t end = strtoul(p + 1, &p, 16);
+        if (strstr(p, "[vvar") && !ph_agent.vvar_start)
+            ph_agent.vvar_start = start;
+        if (strstr(p, "[vdso]")) {
+            ph_agent.vdso_start = start;
+            ph_agent.vdso_end = end;
+        }
+        line = next;
+    }
+    return 0;
+}
+
+int ph_agent_init(void)
+{
+    const char *s = getenv("PYHEAP_CONTROL");
+    if (!s)
+        return PH_EINACTIVE;
+    char *end;
+    long pid = strtol(s, &end, 10);
+    long memfd = *end == ',' ? strtol(end + 1, &end, 10) : -1;
+    long sock = *end == ',' ? strtol(end + 1, &end, 10) : -1;
+    if (memfd < 0 || sock < 0)
+        return fail(PH_EINTERNAL, "PYHEAP_CONTROL is malformed", 0);
+    if (pid != syscall(SYS_getpid))
+        return PH_EINACTIVE;
+    unsetenv("PYHEAP_CONTROL");
+
+    int rc = map_scratch();
+    if (rc)
+        return fail(rc, "reserving the scratch range", errno);
+    divide_scratch();
+    if ((rc = map_staging((int)memfd)) != 0 || (rc = find_vdso()) != 0)
+        return rc;
+    close((int)memfd);
+    attach_stage();
+    ph_agent.socket_fd = ph_files_hide((int)sock);
+    ph_agent.generation = PH_CONTROL->generation;
+    ph_agent.pid = (pid_t)pid;
+    ph_agent.track = (struct ph_track){-1, -1};
+    ph_agent.full = true;
+    ph_agent.status.tracker = "userfaultfd";
+    ph_files_inherit();
+
+    /* glibc 2.35 and newer register rseq; its place relative to fs is the same in all threads.
+     */
+    const ptrdiff_t *offset = dlsym(RTLD_DEFAULT, "__rseq_offset");
+    const unsigned *size = dlsym(RTLD_DEFAULT, "__rseq_size");
+    if (offset && size && *size) {
+        ph_agent.rseq = true;
+        ph_agent.rseq_offset = *offset;
+    }
+    ph_agent.active = true;
+    return 0;
+}
+
+/** The second return of an epoch: replace what did not come back. */
+static void recovered(void)
+{
+    struct ph_control *c = PH_CONTROL;
+    divide_scratch();
+    attach_stage();
+    ph_agent.generation = c->generation;
+    ph_agent.socket_fd = c->socket_fd;
+    ph_agent.epoch = c->first_epoch;
+    ph_agent.failed_seen = 0;
+    ph_agent.tracking = false;
+    ph_agent.track = (struct ph_track){-1, -1};
+    ph_agent.full = true;
+    ph_files_inherit();
+    struct ph_agent_status *s = &ph_agent.status;
+    s->recoveries = c->generation;
+    s->total_pages_staged = s->total_bytes_staged = 0;
+}
+
+/* ---- epochs ------------------------------------------------------------------------- */
+
+bool ph_agent_keeper_alive(void)
+{
+    char byte;
+    ssize_t n = recv(ph_agent.socket_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (n > 0)
+        return true;
+    return n < 0 && (errno == EAGAIN || errno == EINTR);
+}
+
+static int usable(void)
+{
+    ph_agent.detail[0] = 0;
+    if (ph_agent.forked)
+        return PH_EFORKED;
+    if (!ph_agent.active)
+        return PH_EINACTIVE;
+    return ph_agent_keeper_alive() ? 0 : PH_EKEEPER;
+}
+
+/** An epoch that failed after epoch() had returned is reported once, by the next call. */
+static int earlier_failure(void)
+{
+    struct ph_control *c = PH_CONTROL;
+    uint64_t failed = atomic_load(&c->failed);
+    if (failed <= ph_agent.failed_seen)
+        return 0;
+    ph_agent.failed_seen = failed;
+    ph_agent.full = true;
+    char number[24];
+    ph_agent_detail("epoch", ph_format_u64(number, failed), 0);
+    size_t n = strlen(ph_agent.detail);
+    n = append(ph_agent.detail, n, sizeof ph_agent.detail, ": ");
+    append(ph_agent.detail, n, sizeof ph_agent.detail, c->failed_detail);
+    return atomic_load(&c->failed_code);
+}
+
+int ph_agent_epoch(const char *label, uint64_t *number, bool *was_recovered)
+{
+    int rc = usable();
+    if (rc == 0)
+        rc = earlier_failure();
+    if (rc)
+        return rc;
+    if (!ph_agent.tracking) {
+        rc = ph_track_open(&ph_agent.track, ph_agent.socket_fd);
+        if (rc) {
+            ph_agent_detail("userfaultfd with asynchronous write-protection", NULL, errno);
+            return rc;
+        }
+        ph_agent.tracking = true;
+    }
+    ph_capture = (struct ph_capture){ph_agent.epoch + 1, label, ph_agent.full, 0};
+    rc = ph_park_and_run(ph_capture_run);
+    bool second = PH_CONTROL->generation != ph_agent.generation;
+    if (second)
+        recovered();
+    else if (rc == 0)
+        rc = ph_capture.result;
+    if (rc) {
+        ph_agent.full = true;
+        return rc;
+    }
+    if (!second) {
+        ph_agent.epoch = ph_capture.epoch;
+        ph_agent.full = false;
+        ph_heap_epoch_mark();
+    }
+    *number = ph_agent.epoch;
+    if (was_recovered)
+        *was_recovered = second;
+    return 0;
+}
+
+int ph_agent_wait(uint64_t number, int timeout_ms)
+{
+    int rc = usable();
+    if (rc && rc != PH_EKEEPER)
+        return rc;
+    struct ph_control *c = PH_CONTROL;
+    uint32_t seq = atomic_load(&c->outcome_seq);
+    if (atomic_load(&c->durable) >= number)
+        return 0;
+    if (atomic_load(&c->failed) >= number) {
+        int code = earlier_failure();
+        return code ? code : atomic_load(&c->failed_code);
+    }
+    if (rc)
+        return rc;
+    ph_futex_wait(&c->outcome_seq, seq, timeout_ms);
+    return atomic_load(&c->durable) >= number ? 0 : PH_EINTR;
+}
+
+void ph_agent_get_status(struct ph_agent_status *out)
+{
+    *out = ph_agent.status;
+    if (!ph_agent_active())
+        return;
+    struct ph_control *c = PH_CONTROL;
+    out->epoch = ph_agent.epoch;
+    out->durable = atomic_load(&c->durable);
+    out->pages_written = atomic_load(&c->pages_written);
+    out->bytes_written = atomic_load(&c->bytes_written);
+    out->commit_ns = atomic_load(&c->commit_ns);
+    out->total_pages_written = atomic_load(&c->total_pages_written);
+    out->total_bytes_written = atomic_load(&c->total_bytes_written);
+}
+
+bool ph_agent_active(void)
+{
+    return ph_agent.active && !ph_agent.forked;
+}
+
+bool ph_agent_forked(void)
+{
+    return ph_agent.forked;
+}
+
+const char *ph_agent_error_detail(void)
+{
+    return ph_agent.detail;
+}
+
+int ph_agent_pid(void)
+{
+    return ph_agent_active() ? ph_agent.pid : 0;
+}
+
+void ph_agent_fork_child(void)
+{
+    if (!ph_agent.active)
+        return;
+    /* The child must not keep the keeper's socket open, nor see the parent's memory tracked. */
+    close(ph_agent.socket_fd);
+    ph_track_close(&ph_agent.track);
+    ph_agent.forked = true;
+}

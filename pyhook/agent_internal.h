@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * agent_internal.h - what the parts of the agent share
+ *
+ * The order of reading: agent.c (life), park.c (threads stand still), capture.c (an epoch from
+ * begin to end), memory.c (mappings and pages), files.c (descriptors).
+ *
+ * Everything here runs while all other threads are parked at arbitrary instructions, so it
+ * takes no lock, calls no malloc, no stdio, and nothing in libc that might. Working memory is
+ * the scratch range: never captured, empty after recovery.
+ */
+#ifndef PH_AGENT_INTERNAL_H
+#define PH_AGENT_INTERNAL_H
+
+#include "agent.h"
+#include "allocator/heap.h"
+#include "allocator/staging.h"
+#include "allocator/track.h"
+#include "record.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+
+/* ---- scratch ---------------------------------------------------------------------- */
+
+/** A growing array in the scratch range. */
+struct ph_area {
+    unsigned char *base;
+    size_t used, size; /* bytes */
+    bool overflow;     /* something did not fit: the epoch fails */
+};
+
+/** Room for @p n bytes, 8-aligned, zeroed; a dummy that may be written to on overflow. */
+void *ph_area_push(struct ph_area *area, size_t n);
+
+/* Each area's share of the scratch range, in MiB. */
+#define PH_AREAS(X)                                                                            \
+    X(text, 64)                                                                                \
+    X(regions, 64)                                                                             \
+    X(present, 256)                                                                            \
+    X(vmas, 64) X(threads, 8) X(files, 16) X(auxv, 1) X(vdso, 1) X(data, 256) X(strings, 64)
+
+struct ph_areas {
+#define X(name, mib) struct ph_area name;
+    PH_AREAS(X)
+#undef X
+};
+
+/* ---- agent.c ---------------------------------------------------------------------- */
+
+/** The agent's state. In .bss, so captured and restored; see ph_agent_recovered for what is
+ *  made anew then. */
+struct ph_agent {
+    bool active, forked;
+    int socket_fd;
+    pid_t pid;            /* virtual */
+    uint64_t generation;  /* of this incarnation */
+    uint64_t epoch;       /* newest taken */
+    uint64_t failed_seen; /* newest failed epoch that was reported */
+    bool full;            /* the next epoch must be a full one */
+    bool tracking;        /* track is open */
+    struct ph_track track;
+    struct ph_stage stage;
+    struct ph_areas areas;
+    uint64_t vdso_start, vdso_end, vvar_start; /* as the program knows them */
+    uint64_t std_dev[3], std_ino[3];           /* what was inherited as descriptor 0, 1, 2 */
+    uint32_t fd_messages;                      /* sent in this epoch */
+    ptrdiff_t rseq_offset;
+    bool rseq;
+    struct ph_agent_status status;
+    char detail[256];
+};
+extern struct ph_agent ph_agent;
+
+#define PH_CONTROL ((struct ph_control *)PH_CONTROL_BASE)
+
+/** Set the error detail: @p text, then @p path if not NULL, then the text of @p err if not 0.
+ */
+void ph_agent_detail(const char *text, const char *subject, int err);
+
+bool ph_agent_keeper_alive(void);
+
+/** One line on stderr, by write(2): "pyheap: " and the given pieces, NULL-terminated. */
+void ph_agent_say(const char *piece, ...) __attribute__((sentinel));
+
+/** Decimal digits of @p v into @p buf (at least 24 bytes). @return buf. */
+char *ph_format_u64(char *buf, uint64_t v);
+
+/** Read all of @p path into @p area, 0-terminated. @return its length, negative errno. */
+long ph_read_file(const char *path, struct ph_area *area);
+
+/** Add a string to the record. @return its reference. */
+uint32_t ph_record_string(const char *s, size_t n);
+
+/* ---- park.c ----------------------------------------------------------------------- */
+
+/**
+ * Stop all other threads, run @p body on this one with its registers saved, let them go on.
+ * @p body is called inside the signal handler. Returns a second time after recovery, without
+ * having called @p body.
+ * @return 0, PH_ETHREAD.
+ */
+int ph_park_and_run(void (*body)(void));
+
+/** The action of the parking signal as the program set it; 0 filled if never. */
+extern struct ph_sigaction_pm ph_park_old_action;
+#define PH_PARK_SIGNAL 33
+
+/* ---- memory.c, files.c -------------------------------------------------------------- */
+
+/** Read the mappings into areas.vmas (struct ph_vma_pm) and the mm numbers into @p record. */
+int ph_memory_map(struct ph_record_pm *record);
+
+/** Stage the changed pages, or all with @p full; fill areas.present. Counts into status. */
+int ph_memory_stage(uint64_t epoch, bool full);
+
+/** Read the descriptors into areas.files; send those to be made durable to the keeper. */
+int ph_files_capture(uint64_t epoch);
+
+/** Remember what descriptors 0, 1, 2 are, as inherited. */
+void ph_files_inherit(void);
+
+/** Move a descriptor of ours out of the program's way, close-on-exec. @return the new one. */
+int ph_files_hide(int fd);
+
+/* ---- capture.c -------------------------------------------------------------------- */
+
+/** Take epoch @p number; called by ph_park_and_run. @return via the global below. */
+struct ph_capture {
+    uint64_t epoch;
+    const char *label;
+    bool full;
+    int result;
+};
+extern struct ph_capture ph_capture;
+void ph_capture_run(void);
+
+#endif

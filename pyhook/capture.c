@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * capture.c - one epoch, from BEGIN to COMMIT
+ *
+ * Runs in the caller's signal handler while the other threads are parked. Order: the mappings
+ * first, since staging pages needs their protection; then pages; then the small things. An
+ * epoch that fails half-way is never committed: the keeper drops what it has at the next BEGIN.
+ */
+#include "agent_internal.h"
+
+#include "allocator/syscall.h"
+#include "record_cpu.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ARCH_GET_XCOMP_PERM_ 0x1022 /* asm/prctl.h of Linux 5.16 */
+
+struct ph_capture ph_capture;
+
+static void reset_areas(void)
+{
+    size_t threads = ph_agent.areas.threads.used; /* filled by park.c already */
+#define X(name, mib)                                                                           \
+    ph_agent.areas.name.used = 0;                                                              \
+    ph_agent.areas.name.overflow = false;
+    PH_AREAS(X)
+#undef X
+    ph_agent.areas.threads.used = threads;
+}
+
+static bool areas_overflow(void)
+{
+    bool overflow = false;
+#define X(name, mib) overflow |= ph_agent.areas.name.overflow;
+    PH_AREAS(X)
+#undef X
+    return overflow;
+}
+
+static uint64_t clock_ns(clockid_t clock)
+{
+    struct timespec ts;
+    clock_gettime(clock, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static uint32_t link_string(const char *path)
+{
+    char name[4096];
+    ssize_t n = readlink(path, name, sizeof name);
+    return n > 0 ? ph_record_string(name, (size_t)n) : 0;
+}
+
+static int begin(void)
+{
+    struct ph_batch *b = ph_stage_reserve(&ph_agent.stage, 0);
+    if (!b)
+        return PH_EKEEPER;
+    b->kind = PH_BATCH_BEGIN;
+    b->epoch = ph_capture.epoch;
+    b->flags = ph_capture.full ? PH_EPOCH_FULL : 0;
+    b->time = ph_now_ns();
+    ph_stage_publish(&ph_agent.stage);
+    return 0;
+}
+
+static void fill_header(struct ph_record_pm *r)
+{
+    r->magic = PH_RECORD_MAGIC;
+    r->version = PH_RECORD_VERSION;
+    r->header_size = sizeof *r;
+    r->epoch = ph_capture.epoch;
+    r->generation = ph_agent.generation;
+    r->realtime_ns = clock_ns(CLOCK_REALTIME);
+    r->monotonic_ns = clock_ns(CLOCK_MONOTONIC);
+    r->socket_fd = (uint64_t)ph_agent.socket_fd;
+    r->pid = ph_agent.pid;
+    r->pid_actual = (int32_t)syscall(SYS_getpid);
+    r->umask = umask(077);
+    umask(r->umask);
+    r->cwd = link_string("/proc/self/cwd");
+    r->exe = link_string("/proc/self/exe");
+    char host[256] = "";
+    gethostname(host, sizeof host - 1);
+    r->hostname = ph_record_string(host, strlen(host));
+    r->vdso_start = ph_agent.vdso_start;
+    r->vvar_start = ph_agent.vvar_start;
+    ph_syscall(SYS_arch_prctl, ARCH_GET_XCOMP_PERM_, &r->xcomp_perm);
+    ph_cpu_read(&r->cpu);
+
+    for (int sig = 1; sig <= 64; sig++)
+        syscall(SYS_rt_sigaction, sig, NULL, &r->sigaction[sig - 1], 8);
+    r->sigaction[PH_PARK_SIGNAL - 1] = ph_park_old_action;
+    for (unsigned i = 0; i < PH_LIMITS; i++) {
+        struct rlimit limit;
+        if (getrlimit((__rlimit_resource_t)i, &limit) == 0)
+            r->limit[i] = (struct ph_limit_pm){limit.rlim_cur, limit.rlim_max};
+    }
+    for (int i = 0; i < 3; i++) {
+        struct itimerval timer;
+        if (getitimer((__itimer_which_t)i, &timer) == 0)
+            r->itimer[i] =
+                (struct ph_itimer_pm){timer.it_interval.tv_sec, timer.it_interval.tv_usec,
+                                      timer.it_value.tv_sec, timer.it_value.tv_usec};
+    }
+}
+
+static int fill_images(void)
+{
+    struct ph_areas *a = &ph_agent.areas;
+    size_t n = ph_agent.vdso_end - ph_agent.vdso_start;
+    memcpy(ph_area_push(&a->vdso, n), (const void *)ph_agent.vdso_start, n);
+    return ph_read_file("/proc/self/auxv", &a->auxv) < 0 ? PH_EKERNEL : 0;
+}
+
+/** Stage the record: the header, then the tables in the order in which it names them. */
+static int stage_record(struct ph_record_pm *r)
+{
+    struct {
+        struct ph_table_pm *table;
+        const struct ph_area *area;
+        size_t entry;
+    } part[] = {
+        {&r->vmas, &ph_agent.areas.vmas, sizeof(struct ph_vma_pm)},
+        {&r->threads, &ph_agent.areas.threads, sizeof(struct ph_thread_pm)},
+        {&r->files, &ph_agent.areas.files, sizeof(struct ph_file_pm)},
+        {&r->auxv, &ph_agent.areas.auxv, 1},
+        {&r->vdso, &ph_agent.areas.vdso, 1},
+        {&r->data, &ph_agent.areas.data, 1},
+        {&r->strings, &ph_agent.areas.strings, 1},
+    };
+    size_t parts = sizeof part / sizeof part[0];
+    r->size = sizeof *r;
+    for (size_t i = 0; i < parts; i++) {
+        part[i].table->offset = r->size;
+        part[i].table->count = part[i].area->used / part[i].entry;
+        r->size += part[i].area->used;
+    }
+    uint64_t epoch = ph_capture.epoch;
+    bool ok = ph_stage_bytes(&ph_agent.stage, PH_BATCH_RECORD, epoch, r, sizeof *r);
+    for (size_t i = 0; i < parts && ok; i++)
+        ok = ph_stage_bytes(&ph_agent.stage, PH_BATCH_RECORD, epoch, part[i].area->base,
+                            part[i].area->used);
+    ph_agent.status.bytes_staged =
+        ph_agent.status.pages_staged * PH_PAGE + r->size + ph_agent.areas.present.used;
+    return ok ? 0 : PH_EKEEPER;
+}
+
+static int commit(uint64_t time)
+{
+    struct ph_batch *b = ph_stage_reserve(&ph_agent.stage, 0);
+    if (!b)
+        return PH_EKEEPER;
+    b->kind = PH_BATCH_COMMIT;
+    b->epoch = ph_capture.epoch;
+    b->time = time;
+    b->messages = ph_agent.fd_messages;
+    if (ph_capture.label)
+        strncpy(b->label, ph_capture.label, sizeof b->label - 1);
+    ph_stage_publish(&ph_agent.stage);
+    return 0;
+}
+
+static int capture(struct ph_record_pm *record)
+{
+    int rc = begin();
+    if (rc == 0)
+        rc = ph_memory_map(record);
+    if (rc == 0)
+        rc = ph_memory_stage(ph_capture.epoch, ph_capture.full);
+    if (rc == 0)
+        rc = ph_files_capture(ph_capture.epoch);
+    if (rc)
+        return rc;
+    fill_header(record);
+    rc = fill_images();
+    if (rc)
+        return rc;
+    if (areas_overflow()) {
+        ph_agent_detail("more mappings, descriptors or fragments than an epoch can hold", NULL,
+                        0);
+        return PH_EUNSUPPORTED;
+    }
+    if (!ph_stage_bytes(&ph_agent.stage, PH_BATCH_PRESENT, ph_capture.epoch,
+                        ph_agent.areas.present.base, ph_agent.areas.present.used))
+        return PH_EKEEPER;
+    rc = stage_record(record);
+    return rc ? rc : commit(record->realtime_ns);
+}
+
+void ph_capture_run(void)
+{
+    static struct ph_record_pm record;
+    struct ph_agent_status *s = &ph_agent.status;
+    uint64_t began = ph_now_ns();
+    memset(&record, 0, sizeof record);
+    reset_areas();
+    ph_agent.stage.wait_ns = 0;
+    s->pages_staged = 0;
+    ph_capture.result = capture(&record);
+    s->pause_ns = ph_now_ns() - began;
+    s->wait_ns = ph_agent.stage.wait_ns;
+    s->total_pages_staged += s->pages_staged;
+    s->total_bytes_staged += s->bytes_staged;
+}

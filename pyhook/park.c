@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * park.c - all threads stand still, each with its registers on its own stack
+ *
+ * Signal 33 is glibc's own (setxid) and the one signal that no program blocks through glibc.
+ * For the moment of an epoch its action is ours. Each thread that gets it has had its whole
+ * register state written to its stack by the kernel, notes where, and waits. Bringing a thread
+ * back means: make a thread with the same fs base, point rsp at that frame, rt_sigreturn.
+ *
+ * Invariants
+ *  P1  When the body runs, every thread of the process but the caller waits in `parked_here`,
+ *      and no other can come into being: a scan of /proc/self/task found none that had not
+ *      announced itself, and only running threads create threads.
+ *  P2  A parked thread has made no libc call since the signal: its errno is the program's.
+ *  P3  In a recovered program no thread returns to parked_here; `parking` may hold any value.
+ */
+#include "agent_internal.h"
+
+#include "allocator/syscall.h"
+
+#include <asm/prctl.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#ifndef PR_GET_TID_ADDRESS
+#define PR_GET_TID_ADDRESS 40
+#endif
+#define SA_RESTORER_FLAG UINT64_C(0x04000000)
+#define RSEQ_SIGNATURE   0x53053053u /* glibc's, sysdeps/unix/sysv/linux/x86/bits/rseq.h */
+#define PARK_TIMEOUT_NS  UINT64_C(10000000000)
+#define MAX_THREADS      16384
+
+struct ph_sigaction_pm ph_park_old_action;
+
+static struct {
+    int caller;
+    int result;
+    void (*body)(void);
+    _Atomic uint32_t release; /* futex: 0 while threads are to wait */
+    _Atomic uint32_t announced, parked, left;
+    bool ran;
+} parking;
+
+__asm__(".text\n"
+        "ph_park_restorer:\n"
+        "  mov $15, %eax\n" /* rt_sigreturn */
+        "  syscall\n");
+extern void ph_park_restorer(void) __attribute__((visibility("hidden")));
+
+/** Note where this thread's state is. The table is in scratch; tid is written last. */
+static void announce(void *context, int tid)
+{
+    uint32_t i = atomic_fetch_add(&parking.announced, 1);
+    if (i >= MAX_THREADS)
+        return;
+    struct ph_thread_pm *t = (struct ph_thread_pm *)ph_agent.areas.threads.base + i;
+    t->context = (uintptr_t)context;
+    ph_syscall(SYS_arch_prctl, ARCH_GET_FS, &t->fs);
+    ph_syscall(SYS_arch_prctl, ARCH_GET_GS, &t->gs);
+    if (ph_syscall(SYS_prctl, PR_GET_TID_ADDRESS, &t->tid_address) < 0)
+        t->tid_address = 0;
+    ph_syscall(SYS_get_robust_list, 0, &t->robust_list, &t->robust_length);
+    t->rseq = 0;
+    if (ph_agent.rseq) {
+        /* The kernel keeps the processor number at offset 4; negative: not registered. */
+        uint64_t area = t->fs + (uint64_t)ph_agent.rseq_offset;
+        if (*(const volatile int32_t *)(area + 4) >= 0) {
+            t->rseq = area;
+            t->rseq_length = 32;
+            t->rseq_signature = RSEQ_SIGNATURE;
+        }
+    }
+    t->timer_slack = (uint64_t)ph_syscall(SYS_prctl, PR_GET_TIMERSLACK);
+    ph_syscall(SYS_prctl, PR_GET_NAME, t->name);
+    t->flags = (tid == ph_syscall(SYS_getpid) ? PH_THREAD_LEADER : 0) |
+               (tid == parking.caller ? PH_THREAD_CALLER : 0);
+    __atomic_store_n(&t->tid, (uint32_t)tid, __ATOMIC_SEQ_CST);
+}
+
+static void with_others_parked(void);
+
+static void parked_here(int sig, siginfo_t *info, void *context)
+{
+    (void)sig;
+    (void)info;
+    int tid = (int)ph_syscall(SYS_gettid);
+    announce(context, tid);
+    if (tid == parking.caller) {
+        parking.ran = true;
+        with_others_parked();
+        return;
+    }
+    atomic_fetch_add(&parking.parked, 1);
+    while (!atomic_load(&parking.release))
+        ph_syscall(SYS_futex, &parking.release, FUTEX_WAIT_PRIVATE, 0, 0);
+    atomic_fetch_add(&parking.left, 1);
+}
+
+static bool has_announced(uint32_t tid)
+{
+    const struct ph_thread_pm *t = (const struct ph_thread_pm *)ph_agent.areas.threads.base;
+    uint32_t n = atomic_load(&parking.announced);
+    for (uint32_t i = 0; i < n && i < MAX_THREADS; i++)
+        if (__atomic_load_n(&t[i].tid, __ATOMIC_SEQ_CST) == tid)
+            return true;
+    return false;
+}
+
+struct dirent64_kernel {
+    uint64_t ino, off;
+    uint16_t reclen;
+    uint8_t type;
+    char name[];
+};
+
+/**
+ * Signal every thread that has not been signalled. The memory of whom is the tid written into
+ * `signalled`, an area of its own. @return how many have not announced themselves, or -1.
+ */
+static int signal_rest(uint32_t *signalled, uint32_t *nsignalled, uint32_t *some_tid)
+{
+    char buf[4096];
+    int missing = 0;
+    int pid = (int)syscall(SYS_getpid);
+    int fd = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    long n;
+    while ((n = syscall(SYS_getdents64, fd, buf, sizeof buf)) > 0) {
+        for (long at = 0; at < n;) {
+            const struct dirent64_kernel *d = (const void *)(buf + at);
+            at += d->reclen;
+            if (d->name[0] == '.')
+                continue;
+            uint32_t tid = (uint32_t)strtoul(d->name, NULL, 10);
+            if ((int)tid == parking.caller || has_announced(tid))
+                continue;
+            missing++;
+            *some_tid = tid;
+            bool known = false;
+            for (uint32_t i = 0; i < *nsignalled && !known; i++)
+                known = signalled[i] == tid;
+            if (!known && *nsignalled < MAX_THREADS &&
+                syscall(SYS_tgkill, pid, tid, PH_PARK_SIGNAL) == 0)
+                signalled[(*nsignalled)++] = tid;
+        }
+    }
+    close(fd);
+    return n < 0 ? -1 : missing;
+}
+
+static int park_others(void)
+{
+    uint32_t *signalled =
+        (uint32_t *)(ph_agent.areas.threads.base + MAX_THREADS * sizeof(struct ph_thread_pm));
+    uint32_t nsignalled = 0, some_tid = 0;
+    uint64_t began = ph_now_ns();
+    for (unsigned n = 0;; n++) {
+        int missing = signal_rest(signalled, &nsignalled, &some_tid);
+        if (missing < 0 || atomic_load(&parking.announced) > MAX_THREADS)
+            return PH_ETHREAD;
+        /* The caller has announced itself, but does not park. */
+        if (missing == 0 && atomic_load(&parking.parked) == atomic_load(&parking.announced) - 1)
+            return 0;
+        if (ph_now_ns() - began > PARK_TIMEOUT_NS) {
+            char number[24];
+            ph_agent_detail("it does not react to signals for 10 s: thread",
+                            ph_format_u64(number, some_tid), 0);
+            return PH_ETHREAD;
+        }
+        struct timespec ts = {0, n < 50 ? 10000 : 1000000};
+        syscall(SYS_nanosleep, &ts, NULL);
+    }
+}
+
+static void release_others(void)
+{
+    atomic_store(&parking.release, 1);
+    syscall(SYS_futex, &parking.release, FUTEX_WAKE_PRIVATE, INT32_MAX);
+    while (atomic_load(&parking.left) != atomic_load(&parking.parked)) {
+        struct timespec ts = {0, 10000};
+        syscall(SYS_nanosleep, &ts, NULL);
+    }
+}
+
+static void with_others_parked(void)
+{
+    parking.result = park_others();
+    if (parking.result == 0) {
+        ph_agent.areas.threads.used =
+            atomic_load(&parking.announced) * sizeof(struct ph_thread_pm);
+        parking.body();
+    }
+    release_others();
+}
+
+int ph_park_and_run(void (*body)(void))
+{
+    struct ph_area *area = &ph_agent.areas.threads;
+    _Static_assert(MAX_THREADS * (sizeof(struct ph_thread_pm) + 4) <= (8u << 20),
+                   "thread table and list of the signalled fit in their area");
+    memset(area->base, 0, (atomic_load(&parking.announced) + 1) * sizeof(struct ph_thread_pm));
+
+    parking.caller = (int)syscall(SYS_gettid);
+    parking.body = body;
+    atomic_store(&parking.release, 0);
+    atomic_store(&parking.announced, 0);
+    atomic_store(&parking.parked, 0);
+    atomic_store(&parking.left, 0);
+    parking.ran = false;
+    parking.result = 0;
+
+    struct ph_sigaction_pm action = {.handler = (uintptr_t)parked_here,
+                                     .flags = SA_SIGINFO | SA_RESTART | SA_RESTORER_FLAG,
+                                     .restorer = (uintptr_t)ph_park_restorer,
+                                     .mask = ~UINT64_C(0)};
+    struct ph_sigaction_pm old;
+    if (syscall(SYS_rt_sigaction, PH_PARK_SIGNAL, &action, &old, 8) != 0)
+        return PH_ETHREAD;
+    if (old.handler != action.handler)
+        ph_park_old_action = old;
+    syscall(SYS_tgkill, (int)syscall(SYS_getpid), parking.caller, PH_PARK_SIGNAL);
+    /* Here twice: as the signal returns, and in every recovered program. */
+    if (parking.result == 0) /* else our signal may still be on its way to some thread */
+        syscall(SYS_rt_sigaction, PH_PARK_SIGNAL, &ph_park_old_action, NULL, 8);
+    if (!parking.ran) {
+        ph_agent_detail("signal 33 is blocked in the calling thread", NULL, 0);
+        return PH_ETHREAD;
+    }
+    return parking.result;
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * record.h - the process record: all of an epoch that is not memory
+ *
+ * Written by the agent in the program, read by recovery: the only thing that these two rooms
+ * share. One flat blob: a header, then tables at the offsets that the header names, then the
+ * strings. Everything is host byte order and fixed width; the pool's checksum covers it.
+ *
+ * Invariants
+ *  R1  Every table lies inside the record: offset + count * size <= header.size.
+ *  R2  Every string reference is below strings.count, and the strings end with a 0 byte.
+ *  R3  vmas ascend and do not overlap; none touches pyheap's own ranges (layout.h) but the
+ * heap. R4  Exactly one thread has PH_THREAD_LEADER and exactly one PH_THREAD_CALLER.
+ * ph_record_check holds a record against all of them.
+ */
+#ifndef PH_RECORD_H
+#define PH_RECORD_H
+
+#include "allocator/layout.h"
+
+#include <stddef.h>
+
+#define PH_RECORD_MAGIC   UINT64_C(0x3144524350594850) /* "PHYPCRD1" */
+#define PH_RECORD_VERSION 1
+
+struct ph_table_pm {
+    uint64_t offset; /* from the start of the record */
+    uint64_t count;  /* entries */
+};
+
+enum ph_vma_kind {
+    PH_VMA_ANON = 1,    /* private; content in the pool, zero where the pool has nothing */
+    PH_VMA_FILE,        /* private over a file; changed pages are in the pool */
+    PH_VMA_SHARED_FILE, /* shared over a file that still has its name; content in the file */
+    PH_VMA_SHARED_ANON, /* shared, no name; content in the pool */
+};
+
+#define PH_VMA_GROWSDOWN 1u
+#define PH_VMA_HUGEPAGE  2u
+
+struct ph_vma_pm {
+    uint64_t start, end;
+    uint64_t offset;   /* in the file, bytes */
+    uint64_t dev, ino; /* of the file */
+    uint64_t size;     /* of the file, bytes */
+    uint64_t mtime_ns; /* of the file */
+    uint32_t path;     /* string */
+    uint32_t kind;     /* enum ph_vma_kind */
+    uint32_t prot;     /* PROT_* */
+    uint32_t flags;    /* PH_VMA_* */
+};
+_Static_assert(sizeof(struct ph_vma_pm) == 72, "ph_vma_pm is part of the format");
+
+#define PH_THREAD_LEADER 1u
+#define PH_THREAD_CALLER 2u
+
+struct ph_thread_pm {
+    uint64_t context; /* address of the ucontext in the signal frame: rsp for rt_sigreturn */
+    uint64_t fs, gs;  /* segment bases */
+    uint64_t tid_address; /* where the kernel clears and glibc keeps the thread id */
+    uint64_t robust_list, robust_length;
+    uint64_t rseq;        /* 0: not registered */
+    uint64_t timer_slack; /* ns */
+    uint32_t rseq_length, rseq_signature;
+    uint32_t tid;   /* when the epoch was taken */
+    uint32_t flags; /* PH_THREAD_* */
+    char name[16];
+};
+_Static_assert(sizeof(struct ph_thread_pm) == 96, "ph_thread_pm is part of the format");
+
+enum ph_file_kind {
+    PH_FILE_INHERIT = 1, /* stdin, stdout, stderr as given by whoever started the program */
+    PH_FILE_REGULAR,
+    PH_FILE_DIRECTORY,
+    PH_FILE_CHAR,     /* character device, by path; a terminal by what replaces it */
+    PH_FILE_PIPE,     /* with `peer`; both ends inside */
+    PH_FILE_SOCKPAIR, /* AF_UNIX with `peer`; both ends inside */
+    PH_FILE_EPOLL,    /* watches in the data: struct ph_epoll_pm */
+    PH_FILE_EVENTFD,  /* position: the counter */
+    PH_FILE_DEAD,     /* cannot come back */
+};
+
+#define PH_FILE_DELETED  1u /* no name any more; content in the data */
+#define PH_FILE_WRITABLE 2u
+#define PH_FILE_TTY      4u
+
+struct ph_file_pm {
+    int32_t fd;
+    uint32_t kind;       /* enum ph_file_kind */
+    uint32_t flags;      /* PH_FILE_* */
+    uint32_t open_flags; /* O_* as fcntl(F_GETFL) tells */
+    uint32_t fd_flags;   /* FD_CLOEXEC */
+    int32_t same_as;     /* lower descriptor of the same open file description, or -1 */
+    int32_t peer;        /* descriptor of the other end, or -1 */
+    uint32_t mode;       /* st_mode */
+    uint64_t position, size;
+    uint64_t dev, ino, rdev;
+    uint64_t data_offset,
+        data_size;        /* into the data table: contents, watches, bytes in flight */
+    uint32_t path;        /* string: the kernel's name for it */
+    uint32_t socket_type; /* SOCK_* of a socketpair */
+};
+_Static_assert(sizeof(struct ph_file_pm) == 96, "ph_file_pm is part of the format");
+
+struct ph_epoll_pm {
+    int32_t fd;
+    uint32_t events;
+    uint64_t data;
+};
+
+/* The kernel's struct sigaction on x86-64. */
+struct ph_sigaction_pm {
+    uint64_t handler, flags, restorer, mask;
+};
+
+struct ph_limit_pm {
+    uint64_t soft, hard;
+};
+#define PH_LIMITS 16
+
+/* setitimer: microseconds */
+struct ph_itimer_pm {
+    int64_t interval_s, interval_us, value_s, value_us;
+};
+
+/* What prctl(PR_SET_MM, PR_SET_MM_MAP) wants to know: struct prctl_mm_map. */
+struct ph_mm_pm {
+    uint64_t start_code, end_code, start_data, end_data, start_brk, brk, start_stack;
+    uint64_t arg_start, arg_end, env_start, env_end;
+};
+
+/* CPUID words whose set bits the program may rely on; recovery needs all of them. */
+#define PH_CPU_WORDS 8
+struct ph_cpu_pm {
+    uint32_t word[PH_CPU_WORDS]; /* order: see ph_cpu_read */
+    uint64_t xcr0;
+};
+
+struct ph_record_pm {
+    uint64_t magic;
+    uint32_t version, header_size;
+    uint64_t size; /* of the record, bytes */
+    uint64_t epoch, generation;
+    uint64_t realtime_ns, monotonic_ns;
+
+    struct ph_table_pm vmas, threads, files, auxv, vdso, data, strings;
+
+    struct ph_mm_pm mm;
+    uint64_t vdso_start; /* where the program knows the vdso to be; its image is a table */
+    uint64_t vvar_start; /* where the data pages before it start */
+    uint64_t socket_fd;  /* number of the control socket in the program */
+    uint64_t xcomp_perm;                 /* ARCH_GET_XCOMP_PERM */
+    struct ph_cpu_pm cpu;
+    struct ph_sigaction_pm sigaction[64]; /* signal n at n - 1 */
+    struct ph_limit_pm limit[PH_LIMITS];
+    struct ph_itimer_pm itimer[3];
+    int32_t pid;        /* as the program knows it */
+    int32_t pid_actual; /* when the epoch was taken */
+    uint32_t umask;
+    uint32_t cwd, exe, hostname; /* strings */
+};
+
+#endif

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * run.c - pyheap-run: start a Python program whose memory is kept in a pool
+ *
+ * Makes the pool, then the child: the interpreter with libpyheap.so preloaded. What is refused
+ * is refused before the program has run. From then on this process is the keeper.
+ */
+#include "allocator/keeper.h"
+#include "command.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define ME "pyheap-run"
+
+static const char usage[] =
+    "usage: pyheap-run [options] [python options] program.py [arguments]\n"
+    "Run a Python program in a persistent heap. It calls pyheap.epoch() where its state is to\n"
+    "be saved; after a crash, pyheap-recover goes on from the last epoch.\n"
+    "\n"
+    "  --pool FILE       the pool (default: the program's name with .pm, in this directory)\n"
+    "  --fresh           discard the unfinished run in the pool\n"
+    "  --pool-size SIZE  the most the pool may grow to (default: 4 x memory, at least 64G);\n"
+    "                    the file is sparse, see du\n"
+    "  --staging SIZE    memory for epochs on their way to the pool (default: memory / 8, at\n"
+    "                    most 1G)\n"
+    "  --keep K          epochs that stay recoverable (default 2)\n"
+    "  --python PATH     the interpreter, CPython 3.9 to 3.13 (default: python3)\n"
+    "  --help, --version\n";
+
+struct options {
+    char pool[PATH_MAX];
+    const char *python;
+    unsigned long long pool_size, staging;
+    unsigned keep;
+    bool fresh;
+    struct ph_command command;
+    char **argv; /* for the interpreter; argv[0] is set later */
+};
+
+static _Noreturn void die(int code, const char *detail)
+{
+    ph_keeper_complain(ME, ph_error_text(code), detail);
+    exit(ph_error_status(code));
+}
+
+static void parse(struct options *o, int argc, char **argv)
+{
+    static const struct option known[] = {{"pool", required_argument, 0, 'p'},
+                                          {"fresh", no_argument, 0, 'f'},
+                                          {"pool-size", required_argument, 0, 's'},
+                                          {"staging", required_argument, 0, 'g'},
+                                          {"keep", required_argument, 0, 'k'},
+                                          {"python", required_argument, 0, 'y'},
+                                          {"help", no_argument, 0, 'h'},
+                                          {"version", no_argument, 0, 'v'},
+                                          {0, 0, 0, 0}};
+    *o = (struct options){.python = "python3", .keep = 2};
+    opterr = 0;
+    /* Options of ours are long; the first word that is none belongs to Python. */
+    while (optind < argc && strncmp(argv[optind], "--", 2) == 0) {
+        char detail[128];
+        unsigned long long n;
+        int option = getopt_long(argc, argv, "+", known, NULL);
+        if (option == -1)
+            break;
+        switch (option) {
+        case 'p':
+            if (strlen(optarg) >= sizeof o->pool)
+                die(PH_EUSAGE, "--pool: name too long");
+            strcpy(o->pool, optarg);
+            break;
+        case 'f':
+            o->fresh = true;
+            break;
+        case 's':
+            if (!ph_parse_size(optarg, &o->pool_size))
+                die(PH_EUSAGE, "--pool-size takes a size such as 64G");
+            break;
+        case 'g':
+            if (!ph_parse_size(optarg, &o->staging) || o->staging < PH_RING_MIN ||
+                o->staging > UINT64_C(1) << 43)
+                die(PH_EUSAGE, "--staging takes a size such as 256M, at least 4M");
+            break;
+        case 'k':
+            if (!ph_parse_size(optarg, &n) || n < 2 || n > 1000000)
+                die(PH_EUSAGE, "--keep takes a number, at least 2");
+            o->keep = (unsigned)n;
+            break;
+        case 'y':
+            o->python = optarg;
+            break;
+        case 'h':
+            fputs(usage, stdout);
+            exit(0);
+        case 'v':
+            puts(ME " " PYHEAP_VERSION);
+            exit(0);
+        default:
+            snprintf(detail, sizeof detail, "option %s", argv[optind - 1]);
+            die(PH_EUSAGE, detail);
+        }
+    }
+    ph_command_parse(&o->command, argc - optind, argv + optind);
+    if (!o->command.runs_something) {
+        fputs(usage, stderr);
+        exit(ph_error_status(PH_EUSAGE));
+    }
+    if (!o->pool[0] && !ph_command_pool_name(&o->command, o->pool, sizeof o->pool))
+        die(PH_EUSAGE, "name the pool with --pool");
+    o->argv = argv + optind - 1;
+}
+
+/** @p relative to the directory above the one of this program: the tree of an installation. */
+static void find_beside(const char *relative, char *buf, size_t size)
+{
+    char self[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n <= 0)
+        die(PH_EINTERNAL, "/proc/self/exe");
+    self[n] = 0;
+    for (int up = 0; up < 2; up++) {
+        char *slash = strrchr(self, '/');
+        if (slash)
+            *slash = 0;
+    }
+    if (snprintf(buf, size, "%s/%s", self, relative) >= (int)size || access(buf, R_OK) != 0)
+        die(PH_ENOENT, buf);
+}
+
+/** The interpreter as execve wants it: searched in PATH, if it is a mere name. */
+static void find_interpreter(const char *name, char *buf, size_t size)
+{
+    const char *path = strchr(name, '/') ? NULL : getenv("PATH");
+    if (!path) {
+        snprintf(buf, size, "%s", name);
+        if (access(buf, X_OK) == 0)
+            return;
+    }
+    for (const char *p = path; p && *p;) {
+        size_t n = strcspn(p, ":");
+        snprintf(buf, size, "%.*s/%s", n ? (int)n : 1, n ? p : ".", name);
+        struct stat st;
+        if (access(buf, X_OK) == 0 && stat(buf, &st) == 0 && S_ISREG(st.st_mode))
+            return;
+        p += n + (p[n] == ':');
+    }
+    die(PH_EPYTHON, name);
+}
+
+static void check_program(const struct options *o)
+{
+    if (o->command.script && access(o->command.script, R_OK) != 0)
+        die(errno == EACCES ? PH_EACCES : PH_ENOENT, o->command.script);
+    const char *dev = getenv("PYTHONDEVMODE");
+    if (o->command.dev_mode || (dev && *dev))
+        die(PH_EPYTHON, "development mode replaces Python's allocators; for its memory checks "
+                        "use PYTHONMALLOC=debug instead of -X dev");
+}
+
+/** Make way for a new pool: only a finished one, or with --fresh, is removed. */
+static void clear_pool(const struct options *o)
+{
+    struct stat st;
+    if (lstat(o->pool, &st) != 0) {
+        if (errno == ENOENT)
+            return;
+        die(errno == EACCES ? PH_EACCES : PH_EIO, o->pool);
+    }
+    struct ph_pool *pool;
+    int rc = ph_pool_open(&pool, o->pool, PH_POOL_WRITE);
+    if (rc == 0) {
+        struct ph_pool_info info;
+        ph_pool_get_info(pool, &info);
+        ph_pool_close(pool);
+        if (info.newest && info.state != PH_POOL_FINISHED && !o->fresh)
+            die(PH_EUNFINISHED, o->pool);
+    } else if (!o->fresh || (rc != PH_ECORRUPT && rc != PH_ETRUNC && rc != PH_ENEWER)) {
+        /* --fresh discards damaged pools too, but never a file that is none, or is in use. */
+        die(rc, o->pool);
+    }
+    if (unlink(o->pool) != 0)
+        die(PH_EACCES, o->pool);
+}
+
+static void join_command(char *buf, size_t size, char *const *argv)
+{
+    size_t n = 0;
+    buf[0] = 0;
+    for (char *const *a = argv; *a && n + 1 < size; a++)
+        n += (size_t)snprintf(buf + n, size - n, "%s%s", a == argv ? "" : " ", *a);
+}
+
+/** In the child: the environment and the signals, then the interpreter. */
+static _Noreturn void become_program(const struct options *o, struct ph_keeper *k,
+                                     const char *interpreter, const char *library)
+{
+    char value[PATH_MAX + 4096];
+    const char *preload = getenv("LD_PRELOAD"), *user_malloc = getenv("PYTHONMALLOC");
+    bool debug = user_malloc && strstr(user_malloc, "debug");
+    snprintf(value, sizeof value, "%s%s%s", library, preload && *preload ? ":" : "",
+             preload ? preload : "");
+    setenv("LD_PRELOAD", value, 1);
+    setenv("PYTHONMALLOC", debug ? "pyheap_debug" : "pyheap", 1);
+    snprintf(value, sizeof value, "%d,%d,%d", (int)getpid(), k->memfd, k->program_socket);
+    setenv("PYHEAP_CONTROL", value, 1);
+    pthread_sigmask(SIG_SETMASK, &k->old_mask, NULL);
+    signal(SIGPIPE, SIG_DFL);
+    o->argv[0] = (char *)o->python;
+    execv(interpreter, o->argv);
+    ph_keeper_complain(ME, ph_error_text(PH_EPYTHON), interpreter);
+    _exit(ph_error_status(PH_EPYTHON));
+}
+
+int main(int argc, char **argv)
+{
+    struct options o;
+    char interpreter[PATH_MAX], library[PATH_MAX], command[PH_COMMAND_MAX];
+    struct ph_keeper keeper;
+    struct ph_pool *pool;
+    parse(&o, argc, argv);
+    find_beside("lib/pyheap/libpyheap.so", library, sizeof library);
+    if (strpbrk(library, " :"))
+        die(PH_EUSAGE, "the dynamic linker cannot preload from a path with a space or colon");
+    find_interpreter(o.python, interpreter, sizeof interpreter);
+    check_program(&o);
+    clear_pool(&o);
+    join_command(command, sizeof command, o.argv + 1);
+    struct ph_pool_options options = {.size = o.pool_size, .keep = o.keep, .command = command};
+    int rc = ph_pool_create(&pool, o.pool, &options);
+    if (rc)
+        die(rc, o.pool);
+    rc = ph_keeper_open(&keeper, ME, o.pool, pool,
+                        o.staging ? o.staging : ph_keeper_default_ring(), 0, 0);
+    if (rc) {
+        unlink(o.pool);
+        die(rc, strerror(errno));
+    }
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0)
+        become_program(&o, &keeper, interpreter, library);
+    if (child < 0) {
+        unlink(o.pool);
+        die(PH_ENOMEM, "fork");
+    }
+    ph_keeper_exit_like(ph_keeper_watch(&keeper, child));
+}
