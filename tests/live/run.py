@@ -23,12 +23,12 @@ import time
 import traceback
 
 import interpreters
+import stage
 from chain import Chain, ChainError, run_plain
 from commands import Commands
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-SKIPPED = 77
 ATTEMPTS = 4
 
 
@@ -88,8 +88,7 @@ class Session:
             return
         self.tested += 1
         seed = f"{self.args.seed}/{program.name}/{interpreter.version}"
-        directory = pathlib.Path(tempfile.mkdtemp(prefix=f"live-{program.name}-",
-                                                  dir=self.args.directory))
+        directory = pathlib.Path(tempfile.mkdtemp(prefix=f"live-{program.name}-"))
         if program.stdin:
             program.stdin = directory / "stdin"
             program.stdin.write_text("".join(f"line {i}\n" for i in range(100_000)))
@@ -144,40 +143,6 @@ class Session:
                 f"--seed {self.args.seed} --kills {self.args.kills}{long}")
 
 
-def as_user(args):
-    """Go on as another user: with copies of everything that he may read, made like an
-    installation. Does not return."""
-    user = pwd.getpwnam(args.user)
-    stage = pathlib.Path(tempfile.mkdtemp(prefix="live-user-"))
-    built = pathlib.Path(args.bin).resolve().parent
-    for part in ("bin", "lib/pyheap", "libexec/pyheap"):
-        if (built / part).is_dir():
-            shutil.copytree(built / part, stage / part)
-    shutil.copytree(HERE, stage / "tests/live", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "examples", stage / "examples")
-    (stage / "tmp").mkdir()
-    os.chmod(stage, 0o755)
-    os.chown(stage / "tmp", user.pw_uid, user.pw_gid)
-    rest = ["--bin", str(stage / "bin"), "--seed", args.seed, "--kills", str(args.kills),
-            "--seconds", str(args.seconds), "--directory", str(stage / "tmp")]
-    for flag, values in (("--python", args.python), ("--only", args.only)):
-        for value in values:
-            rest += [flag, value]
-    child = os.fork()
-    if child == 0:
-        os.chdir(stage / "tmp")
-        os.environ["HOME"] = str(stage / "tmp")
-        os.setgroups([])
-        os.setgid(user.pw_gid)
-        os.setuid(user.pw_uid)
-        os.execv(interpreters.DEBIAN, [interpreters.DEBIAN, str(stage / "tests/live/run.py"),
-                                       *rest])
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status == 0:
-        shutil.rmtree(stage)
-    sys.exit(status)
-
-
 def parse_arguments():
     parser = argparse.ArgumentParser(description="Kill programs and recover them.")
     parser.add_argument("--bin", default=str(ROOT / "build" / "bin"))
@@ -191,7 +156,6 @@ def parse_arguments():
     parser.add_argument("--seconds", type=float, default=2.5,
                         help="how long a program runs when it is not killed")
     parser.add_argument("--user", help="test as this user (when root)")
-    parser.add_argument("--directory", help="where to work (default: the temporary directory)")
     parser.add_argument("--long", action="store_true",
                         help="heat.py 500*500*2000, an epoch each iteration, 200 kills")
     parser.add_argument("--keep", action="store_true", help="keep the directories of all runs")
@@ -212,17 +176,18 @@ def chosen_interpreters(args):
         if not path:
             print(f"skipped: no Python {args.pyenv} from pyenv here")
         return [path] if path else []
-    return args.python or ([interpreters.DEBIAN] if args.long or args.user
-                           else [interpreters.DEBIAN, *interpreters.all_pyenv()])
+    return args.python or ([interpreters.DEBIAN] if args.long else [interpreters.DEBIAN, *interpreters.all_pyenv()])
 
 
 def main():
     args = parse_arguments()
     if args.user:
-        if os.geteuid() != 0:
-            print("skipped: not root, so the other live tests already run as an ordinary user")
-            sys.exit(SKIPPED)
-        as_user(args)
+        rest = ["--seed", args.seed, "--kills", str(args.kills), "--seconds", str(args.seconds)]
+        for flag, values in (("--python", args.python or [interpreters.DEBIAN]),
+                             ("--only", args.only)):
+            for value in values:
+                rest += [flag, value]
+        stage.as_user(args.user, args.bin, __file__, rest)
     session = Session(args)
     todo = [long_program()] if args.long else programs(args.only)
     for path in chosen_interpreters(args):
@@ -233,7 +198,7 @@ def main():
             session.test(program, interpreter)
     if not session.tested:
         print("skipped: nothing to test")
-        sys.exit(SKIPPED)
+        sys.exit(stage.SKIPPED)
     print(f"{session.tested} chains, {session.failures} failed")
     sys.exit(1 if session.failures else 0)
 

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT
+"""case_module - what `import pyheap` gives under pyheap-run"""
+import os
+import signal
+
+from case import Case
+from commands import PATIENCE
+
+STATUS_KEYS = {"epoch", "durable", "recoveries", "pages_staged", "bytes_staged", "pages_written",
+               "bytes_written", "pause", "commit"}
+
+
+class Module(Case):
+    """Each test is a program that asserts."""
+
+    def check(self, text):
+        self.assert_ended(self.run_program(text))
+
+    def test_it_is_built_in_and_active(self):
+        self.check("""
+            import sys, pyheap
+            assert pyheap.active is True
+            assert "pyheap" in sys.builtin_module_names or not hasattr(pyheap, "__file__")
+        """)
+
+    def test_epochs_are_numbered(self):
+        self.check("""
+            import pyheap
+            numbers = [pyheap.epoch() for _ in range(5)] + [pyheap.epoch("label", wait=True)]
+            assert numbers == [1, 2, 3, 4, 5, 6], numbers
+        """)
+
+    def test_wait_and_sync_make_durable(self):
+        self.check("""
+            import pyheap
+            number = pyheap.epoch(wait=True)
+            assert pyheap.status()["durable"] == number
+            for _ in range(3):
+                number = pyheap.epoch("a label")
+            assert pyheap.sync() == number
+            assert pyheap.status()["durable"] == number == pyheap.status()["epoch"]
+        """)
+
+    def test_status(self):
+        self.check(f"""
+            import pyheap
+            keys = set({sorted(STATUS_KEYS)!r})
+            status = pyheap.status()
+            assert keys <= status.keys(), keys - status.keys()
+            assert (status["epoch"], status["durable"], status["recoveries"]) == (0, 0, 0)
+            data = bytearray(1 << 20)
+            pyheap.epoch(wait=True)
+            first = pyheap.status()
+            assert first["pages_staged"] >= first["pages_written"] > 0, first
+            assert first["bytes_staged"] >= 4096 * first["pages_staged"], first
+            assert first["pause"] > 0 and first["commit"] > 0, first
+            data[:] = b"x" * len(data)
+            pyheap.epoch(wait=True)
+            second = pyheap.status()
+            assert second["pages_written"] >= 256, second
+            data[:] = b"x" * len(data)  # the same again: staged, but not written
+            pyheap.epoch(wait=True)
+            third = pyheap.status()
+            assert third["pages_written"] < 256, third
+        """)
+
+    def test_exception_classes(self):
+        self.check("""
+            import pyheap
+            assert issubclass(pyheap.Error, RuntimeError)
+            for name in ("Keeper", "PoolFull", "Fork", "Thread", "Unsupported"):
+                assert issubclass(getattr(pyheap, name + "Error"), pyheap.Error)
+        """)
+
+    def test_wrong_arguments(self):
+        self.check("""
+            import pyheap
+            for wrong in (lambda: pyheap.epoch(3), lambda: pyheap.epoch(nonsense=1),
+                          lambda: pyheap.epoch("a", True, 3), lambda: pyheap.on_restore(3)):
+                try:
+                    wrong()
+                except TypeError:
+                    continue
+                raise SystemExit("no TypeError")
+            pyheap.epoch("a label that is far too long " * 50, wait=True)
+            pyheap.epoch("\\N{SNOWMAN}" * 50, wait=True)
+        """)
+
+    def test_epoch_in_another_thread(self):
+        self.check("""
+            import threading, pyheap
+            numbers = []
+            threads = [threading.Thread(target=lambda: numbers.append(pyheap.epoch(wait=True)))
+                       for _ in range(4)]
+            for thread in threads: thread.start()
+            for thread in threads: thread.join()
+            assert sorted(numbers) == [1, 2, 3, 4], numbers
+        """)
+
+    def test_a_forked_child_is_told_so(self):
+        self.check("""
+            import os, pyheap
+            pyheap.epoch(wait=True)
+            pid = os.fork()
+            if pid == 0:
+                for call in (pyheap.epoch, pyheap.sync):
+                    try:
+                        call()
+                        os._exit(1)
+                    except pyheap.ForkError as error:
+                        if "forked" not in str(error):
+                            os._exit(2)
+                os._exit(5)
+            assert os.waitpid(pid, 0)[1] == 5 << 8
+            pyheap.epoch(wait=True)
+        """)
+
+    def test_multiprocessing_children_are_ordinary(self):
+        self.check("""
+            import multiprocessing, pyheap
+
+            def work(n):
+                return n * n
+
+            if __name__ == "__main__":
+                for method in ("fork", "spawn"):
+                    with multiprocessing.get_context(method).Pool(2) as pool:
+                        assert pool.map(work, range(20)) == [n * n for n in range(20)]
+                        pool.close()
+                        pool.join()
+                    pyheap.epoch(wait=True)
+        """)
+
+    def test_output_before_an_epoch_is_flushed_by_it(self):
+        keeper, target = self.start(self.argv("""
+            import time, pyheap
+            print("printed without flush")
+            pyheap.epoch(wait=True)
+            time.sleep(600)
+        """))
+        self.wait_epoch()
+        self.assertEqual(self.out.read_text(), "printed without flush\n")
+
+    def test_development_mode_is_refused(self):
+        script = "import pyheap\npyheap.epoch()\n"
+        done = self.finish(self.argv(script), env={**os.environ,
+                                                  "PYTHONDEVMODE": "1"})
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("dev", done.stderr.lower())
+
+    def test_callbacks_run_in_a_recovered_program_before_epoch_returns(self):
+        keeper, target = self.start(self.argv("""
+            import time, pyheap
+            calls = []
+            pyheap.on_restore(lambda: calls.append("first"))
+            @pyheap.on_restore
+            def second():
+                calls.append("second")
+            number = pyheap.epoch(wait=True)
+            recoveries = pyheap.status()["recoveries"]
+            assert calls == ["first", "second"] * recoveries, calls
+            print("number", number, "recoveries", recoveries, flush=True)
+            while recoveries < 2:
+                time.sleep(1)
+        """))
+        for recovery in (0, 1):
+            self.wait_printed("number 1 recoveries 0" if not recovery else "recoveries 1")
+            target.signal(signal.SIGKILL)
+            keeper.wait(PATIENCE)
+            keeper, target = self.start([self.commands.recover, self.pool])
+        self.assertEqual(keeper.wait(PATIENCE), 0)
+        self.assertIn("number 1 recoveries 2", self.out.read_text())

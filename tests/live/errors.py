@@ -1,0 +1,39 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""errors.py - the tests of the commands and the module: case_pool, case_keeper, case_module
+
+    tests/live/errors.py [--bin DIR] [--python PATH] [--user NAME] [unittest's options and names]
+"""
+import argparse
+import os
+import pathlib
+import unittest
+
+import stage
+from case import Case, statuses
+from case_keeper import *
+from case_module import *
+from case_pool import *
+from commands import Commands
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bin", default=str(ROOT / "build" / "bin"))
+    parser.add_argument("--python", default="/usr/bin/python3")
+    parser.add_argument("--user", help="test as this user (when root)")
+    args, rest = parser.parse_known_args()
+    if args.user:
+        stage.as_user(args.user, args.bin, __file__, ["--python", args.python, *rest])
+    # A pool that root makes in a directory of another user is a case of its own.
+    os.umask(0o022)
+    Case.commands = Commands(args.bin)
+    Case.python = args.python
+    Case.STATUS = statuses(ROOT / "allocator" / "error.h")
+    unittest.main(argv=["errors.py", *rest], verbosity=1)
+
+
+if __name__ == "__main__":
+    main()
