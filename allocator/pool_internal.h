@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pool_internal.h - the parts of the pool, as they see each other
+ *
+ * Reads as a table of contents: one group for each file, in the order in which the files are
+ * best read. pool_format.h, which holds the invariants P1 to P9, comes first.
+ *
+ * Locking: pool->lock guards the root, the list of epochs, the extents and the migration's
+ * state. The filter and the epoch in progress belong to the calling thread alone. The lock is
+ * held over the write of a root record, never over page data.
+ */
+#ifndef PH_POOL_INTERNAL_H
+#define PH_POOL_INTERNAL_H
+
+#include "allocator/io.h"
+#include "allocator/pool.h"
+#include "allocator/pool_format.h"
+
+#include <libpmemobj.h>
+#include <pthread.h>
+
+#define PH_NO_SLOT  UINT32_MAX
+#define PH_IO_CHUNK (UINT64_C(1) << 20) /* largest single transfer, bytes */
+
+/* ---- tuning: what tests change --------------------------------------------------- */
+
+/* Wrong orders, for the crash test to catch. */
+enum ph_wrong {
+    PH_WRONG_NONE,
+    PH_WRONG_NO_DATA_BARRIER, /* breaks P1 */
+    PH_WRONG_NO_RETIRE,       /* breaks P3 */
+    PH_WRONG_NO_HOME_BARRIER, /* breaks P4 */
+    PH_WRONG_EARLY_REUSE,     /* breaks P5 */
+};
+
+struct ph_tuning {
+    uint32_t stretch_pages;  /* of pools created from now on */
+    uint64_t trigger_bytes;  /* of log beyond the kept epochs, at least, before migration */
+    uint32_t trigger_epochs; /* or so many epochs beyond the kept ones */
+    uint32_t ahead;          /* free extents that the background thread keeps ready */
+    bool inline_migration;   /* in the writer's thread, within commit */
+    enum ph_wrong wrong;
+};
+extern struct ph_tuning ph_tuning;
+
+/* ---- pool_filter.c: volatile table from page to checksum ------------------------ */
+
+struct ph_filter {
+    struct ph_filter_block *block; /* blocks of consecutive pages, in order of creation */
+    uint32_t blocks, block_capacity;
+    uint32_t *slot; /* open addressing: index of a block + 1 */
+    uint32_t slots; /* a power of two */
+};
+
+void ph_filter_free(struct ph_filter *f);
+/** The checksum of the page at @p addr; zero: absent. */
+struct ph_sum_pm ph_filter_get(const struct ph_filter *f, uint64_t addr);
+/** Make room for @p addr, so that ph_filter_put cannot fail. @return 0, PH_ENOMEM. */
+int ph_filter_reserve(struct ph_filter *f, uint64_t addr);
+/** @pre reserved, or @p sum is zero. */
+void ph_filter_put(struct ph_filter *f, uint64_t addr, struct ph_sum_pm sum);
+/** Call @p fn for each page that is present, in no order; stops when it returns non-zero. */
+int ph_filter_each(const struct ph_filter *f, int (*fn)(void *arg, uint64_t addr), void *arg);
+/** Bytes of memory taken. */
+size_t ph_filter_bytes(const struct ph_filter *f);
+
+/* ---- pool_index.c: checksums, headers, indexes, and how they merge ---------------- */
+
+struct ph_index {
+    struct ph_entry_pm *entry; /* strictly ascending by address */
+    size_t n;
+};
+
+struct ph_sum_pm ph_sum(const void *bytes, size_t size);
+struct ph_sum_pm ph_sum_page(const void *page);
+bool ph_sum_equal(struct ph_sum_pm a, struct ph_sum_pm b);
+bool ph_sum_is_zero(struct ph_sum_pm s);
+
+/** Sort @p n entries by address. @return 0, PH_EUSAGE if an address is there twice. */
+int ph_index_sort(struct ph_entry_pm *entry, size_t n);
+/** Merge @p n indexes, oldest first, into one where the newest entry of an address wins.
+ * Consumes them. @return 0, PH_ENOMEM. */
+int ph_index_merge(struct ph_index *index, size_t n, struct ph_index *out);
+void ph_index_free(struct ph_index *index);
+
+/** Read and check the header page at @p offset. @return 0, PH_ECORRUPT, PH_EIO. */
+int ph_header_load(struct ph_pool *p, uint64_t offset, uint64_t number,
+                   struct ph_header_pm *out);
+/** Read and check the index of an epoch. @return 0, PH_ECORRUPT, PH_EIO, PH_ENOMEM. */
+int ph_index_load(struct ph_pool *p, const struct ph_header_pm *h, struct ph_index *out);
+/** Read and check the record of an epoch; @p out is to be freed. @return as above. */
+int ph_record_load(struct ph_pool *p, const struct ph_header_pm *h, void **out);
+
+/* ---- pool_root.c: root records, and the chain of epochs they reach ---------------- */
+
+struct ph_epoch {
+    uint64_t header; /* offset */
+    struct ph_epoch_info info;
+};
+
+/** Write @p p's root as the newer record, durably. A failure is sticky. @pre lock held.
+ * @return 0, PH_EIO. */
+int ph_root_write(struct ph_pool *p);
+/** The same without a sync: wrong on purpose, see PH_WRONG_EARLY_REUSE. */
+int ph_root_write_lazily(struct ph_pool *p);
+/** As ph_root_write, into both records (P5). */
+int ph_root_write_both(struct ph_pool *p);
+/** Put the newest epochs of the list into the root's recent[]. */
+void ph_root_set_recent(struct ph_pool *p);
+/** Read the newer intact root record, and whether the other one agrees with it on what may be
+ * reused. @return 0, PH_ECORRUPT, PH_EIO. */
+int ph_root_read(struct ph_pool *p, struct ph_root_pm *out, bool *settled);
+/** Make both root records agree before anything is reused (P5); damaged epochs at the end are
+ * given up only here. @pre lock held. @return 0, PH_EIO. */
+int ph_root_settle(struct ph_pool *p);
+/** (Re)build all volatile state from the file. @return 0, PH_ECORRUPT, PH_EIO, PH_ENOMEM. */
+int ph_root_load(struct ph_pool *p);
+
+/* ---- pool_extent.c: extents and their slots ------------------------------------- */
+
+enum ph_extent_role {
+    PH_EXTENT_EMPTY,
+    PH_EXTENT_GROWING,
+    PH_EXTENT_FREE,
+    PH_EXTENT_LOG,
+    PH_EXTENT_HOME
+};
+
+struct ph_extent {
+    uint64_t offset; /* of the first page; 0: the slot is empty */
+    enum ph_extent_role role;
+    uint64_t stretch;    /* HOME: its first address */
+    uint64_t last_epoch; /* LOG: the newest epoch that has something here */
+};
+
+#define PH_EPOCH_OPEN UINT64_MAX /* last_epoch while the epoch in progress writes here */
+
+/** Build the table of extents from the slots. @return 0, PH_ECORRUPT, PH_EIO, PH_ENOMEM. */
+int ph_extent_load(struct ph_pool *p);
+/** Mark all that epoch @p h takes as log. @return 0, PH_ECORRUPT. */
+int ph_extent_mark(struct ph_pool *p, const struct ph_header_pm *h, uint64_t header,
+                   const struct ph_index *index);
+/** The slot whose extent holds @p offset, or PH_NO_SLOT. */
+uint32_t ph_extent_find(const struct ph_pool *p, uint64_t offset);
+/** Take a free extent, a new one if there is none. @pre lock held; released
+ * meanwhile.
+ * @return 0, PH_EFULL, PH_EPOOLSIZE, PH_EIO. */
+int ph_extent_take(struct ph_pool *p, enum ph_extent_role role, uint32_t *slot);
+/** Have a new extent allocated by libpmemobj. @pre lock held; released meanwhile. @return as
+ * above. */
+int ph_extent_grow(struct ph_pool *p, uint32_t *slot);
+/** Free the log's extents that no epoch after H uses. @pre lock held. */
+void ph_extent_retire(struct ph_pool *p);
+/** Write the slot's role and stretch; not durable yet. @return 0, PH_EFULL, PH_EIO. */
+int ph_extent_name(struct ph_pool *p, uint32_t slot, uint32_t role, uint64_t stretch);
+/** How many extents have @p role. */
+uint32_t ph_extent_count(const struct ph_pool *p, enum ph_extent_role role);
+
+/* ---- pool_guard.c: libpmemobj on a full disk -------------------------------------- */
+
+/** Call fn(arg), which calls libpmemobj, so that a store into a hole of a full file system
+ * (SIGBUS) comes back as PH_EFULL, and a failing disk as PH_EIO. After either, libpmemobj is
+ * not to be called again on that pool. @return else what fn returns. */
+int ph_guard(struct ph_io *io, int (*fn)(void *arg), void *arg);
+
+/* ---- pool_log.c: the epoch in progress ------------------------------------------ */
+
+struct ph_touched {
+    uint32_t slot;
+    enum ph_extent_role old_role;
+    uint64_t old_last;
+};
+
+struct ph_writing {
+    uint64_t number; /* 0: no epoch in progress */
+    int failed;      /* its first failure */
+    struct ph_entry_pm *entry;
+    size_t entries, entry_capacity;
+    char *record;
+    size_t record_size, record_capacity;
+    struct ph_page_span *span;
+    size_t spans;
+    bool present_set;
+    struct ph_touched *touched;
+    size_t ntouched, touched_capacity;
+    uint32_t start_slot, start_page; /* where the log ended before */
+    uint64_t log_pages;              /* taken so far */
+};
+
+/* ---- pool_home.c: migration ---------------------------------------------------- */
+
+/** Whether the triggers say that it is time. @pre lock held. */
+bool ph_home_due(const struct ph_pool *p);
+/** Whether the writer has to wait for migration. @pre lock held. */
+bool ph_home_behind(const struct ph_pool *p);
+/** Migrate all epochs but the kept ones. @return 0 (nothing to do included), or an error; then
+ * nothing is lost, and a later call tries again. */
+int ph_home_migrate(struct ph_pool *p);
+/** Start and stop the background thread. @return 0, PH_ENOMEM. */
+int ph_home_start(struct ph_pool *p);
+void ph_home_stop(struct ph_pool *p);
+/** Wake the background thread if there is something to do. @pre lock held. */
+void ph_home_wake(struct ph_pool *p);
+/** Migrate now and wait for the end. @pre lock held; released meanwhile. @return 0 if
+ * something was migrated, PH_ENOEPOCH if there was nothing to migrate, or its error. */
+int ph_home_force(struct ph_pool *p);
+/** Read the checksum table of the stretch in @p slot. @return 0, PH_EIO. */
+int ph_home_table(struct ph_pool *p, uint32_t slot, struct ph_sum_pm *table);
+
+/* ---- pool.c -------------------------------------------------------------------- */
+
+struct ph_pool {
+    struct ph_io io;
+    PMEMobjpool *pop; /* NULL when opened for reading */
+    bool pop_lost;    /* a call into libpmemobj was cut short: it may not be called again */
+    bool writable;
+    char detail[256];
+
+    struct ph_super_pm super;
+    struct ph_filter filter;
+    struct ph_writing writing;
+    void *bounce; /* PH_IO_CHUNK bytes, page-aligned */
+
+    pthread_mutex_t lock;
+    struct ph_root_pm root;
+    struct ph_epoch *epoch; /* the log, oldest first */
+    size_t epochs, epoch_capacity;
+    struct ph_extent *extent; /* by slot */
+    uint32_t *by_offset;      /* slots in use, ascending by offset */
+    uint32_t extents;         /* slots in use */
+    uint32_t log_slot;        /* where the log ends; PH_NO_SLOT: needs an extent */
+    uint32_t log_page;
+    bool unsettled;     /* see ph_root_settle */
+    _Atomic int broken; /* sticky: a sync or a root record failed */
+    uint64_t pages_appended, pages_migrated, pages_filtered;
+
+    pthread_t thread;
+    bool thread_runs, stop, awake, migrate_now, migrating, grow_failed;
+    uint64_t migrations; /* ended */
+    int migrate_err;     /* of the last one */
+    pthread_cond_t wake, done;
+};
+
+/** For readers: take notice of what a writer in another process did since. @pre lock held. */
+int ph_pool_refresh(struct ph_pool *p);
+/** For readers: whether what was read since the last refresh may have been reused. */
+bool ph_pool_is_stale(struct ph_pool *p);
+
+/** Note @p err's circumstances for ph_pool_error_detail. @return @p err. */
+int ph_pool_fail(struct ph_pool *p, int err, const char *what);
+
+/** Pages of a stretch's table. */
+static inline uint32_t ph_table_pages(const struct ph_super_pm *s)
+{
+    return (uint32_t)((s->stretch_pages * sizeof(struct ph_sum_pm) + PH_PAGE - 1) / PH_PAGE);
+}
+
+#endif

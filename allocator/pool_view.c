@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pool_view.c - reading the memory as of an epoch
+ *
+ * A view is P6 worked out: the log's indexes up to the epoch, merged, over the tables of the
+ * stretches at home. It holds runs and checksums, no page data.
+ *
+ * A view for reading may be taken while another process writes the pool. What the view found
+ * is right as long as the root's H did not move meanwhile (before that, nothing the view reads
+ * is reused, P5); so it is read again if it did. Afterwards the view stays right until the
+ * writer retires its epoch; a page that does not match its checksum then reads as
+ * PH_ENOEPOCH rather than as damage.
+ */
+#include "allocator/pool_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define RETRIES 100
+
+struct ph_view {
+    struct ph_pool *pool;
+    uint64_t number;
+    struct ph_run *run;
+    size_t runs, run_capacity;
+    struct ph_sum_pm *sum; /* of each page, in order */
+    size_t pages, page_capacity;
+    void *record;
+    size_t record_size;
+};
+
+static int add_page(struct ph_view *v, uint64_t addr, uint64_t offset, struct ph_sum_pm sum)
+{
+    struct ph_run *last = v->runs ? &v->run[v->runs - 1] : NULL;
+
+    if (v->pages == v->page_capacity) {
+        size_t capacity = v->page_capacity + v->page_capacity / 2 + 1024;
+        void *bigger = realloc(v->sum, capacity * sizeof(*v->sum));
+        if (!bigger)
+            return PH_ENOMEM;
+        v->sum = bigger;
+        v->page_capacity = capacity;
+    }
+    v->sum[v->pages++] = sum;
+    if (last && last->addr + last->npages * PH_PAGE == addr &&
+        last->offset + last->npages * PH_PAGE == offset) {
+        last->npages++;
+        return 0;
+    }
+    if (v->runs == v->run_capacity) {
+        size_t capacity = v->run_capacity + v->run_capacity / 2 + 256;
+        void *bigger = realloc(v->run, capacity * sizeof(*v->run));
+        if (!bigger)
+            return PH_ENOMEM;
+        v->run = bigger;
+        v->run_capacity = capacity;
+    }
+    v->run[v->runs++] = (struct ph_run){addr, 1, offset};
+    return 0;
+}
+
+static int add_entry(struct ph_view *v, const struct ph_entry_pm *e)
+{
+    return e->offset ? add_page(v, e->addr, e->offset, e->sum) : 0;
+}
+
+/* Merge one stretch at home with the log's entries from @p i on. */
+static int add_stretch(struct ph_view *v, const struct ph_index *log, size_t *i, uint32_t slot,
+                       struct ph_sum_pm *table)
+{
+    struct ph_pool *p = v->pool;
+    const struct ph_extent *e = &p->extent[slot];
+    uint64_t data = e->offset + ph_table_pages(&p->super) * PH_PAGE;
+    int err = ph_home_table(p, slot, table);
+
+    for (uint32_t k = 0; k < p->super.stretch_pages && !err; k++) {
+        uint64_t addr = e->stretch + k * PH_PAGE;
+        while (*i < log->n && log->entry[*i].addr < addr && !err)
+            err = add_entry(v, &log->entry[(*i)++]);
+        if (err)
+            break;
+        if (*i < log->n && log->entry[*i].addr == addr)
+            err = add_entry(v, &log->entry[(*i)++]);
+        else if (!ph_sum_is_zero(table[k]))
+            err = add_page(v, addr, data + k * PH_PAGE, table[k]);
+    }
+    return err;
+}
+
+struct home {
+    uint64_t stretch;
+    uint32_t slot;
+};
+
+static int by_stretch(const void *x, const void *y)
+{
+    const struct home *a = x, *b = y;
+
+    return a->stretch < b->stretch ? -1 : a->stretch > b->stretch;
+}
+
+static int add_pages(struct ph_view *v, const struct ph_index *log)
+{
+    struct ph_pool *p = v->pool;
+    struct ph_sum_pm *table = aligned_alloc(PH_PAGE, ph_table_pages(&p->super) * PH_PAGE);
+    struct home *home = malloc((p->extents + 1) * sizeof(*home));
+    size_t n = 0, i = 0;
+    int err = table && home ? 0 : PH_ENOMEM;
+
+    for (uint32_t k = 0; k < p->extents && !err; k++) {
+        uint32_t slot = p->by_offset[k];
+        if (p->extent[slot].role == PH_EXTENT_HOME)
+            home[n++] = (struct home){p->extent[slot].stretch, slot};
+    }
+    if (!err)
+        qsort(home, n, sizeof(*home), by_stretch);
+    for (size_t k = 0; k < n && !err; k++)
+        err = add_stretch(v, log, &i, home[k].slot, table);
+    while (i < log->n && !err)
+        err = add_entry(v, &log->entry[i++]);
+    free(table);
+    free(home);
+    return err;
+}
+
+/* @pre lock held */
+static int build(struct ph_view *v)
+{
+    struct ph_pool *p = v->pool;
+    struct ph_index *index, merged = {0};
+    struct ph_header_pm h = {0};
+    size_t at = 0;
+    int err = 0;
+
+    while (at < p->epochs && p->epoch[at].info.number != v->number)
+        at++;
+    if (at == p->epochs || v->number < p->root.oldest)
+        return PH_ENOEPOCH;
+    index = calloc(at + 1, sizeof(*index));
+    if (!index)
+        return PH_ENOMEM;
+    for (size_t i = 0; i <= at && !err; i++) {
+        err = ph_header_load(p, p->epoch[i].header, p->epoch[i].info.number, &h);
+        if (!err)
+            err = ph_index_load(p, &h, &index[i]);
+    }
+    if (!err)
+        err = ph_record_load(p, &h, &v->record);
+    if (!err) {
+        v->record_size = h.record_size;
+        err = ph_index_merge(index, at + 1, &merged);
+    } else {
+        for (size_t i = 0; i <= at; i++)
+            ph_index_free(&index[i]);
+    }
+    free(index);
+    if (!err)
+        err = add_pages(v, &merged);
+    ph_index_free(&merged);
+    return err;
+}
+
+static void clear(struct ph_view *v)
+{
+    free(v->run);
+    free(v->sum);
+    free(v->record);
+    *v = (struct ph_view){.pool = v->pool, .number = v->number};
+}
+
+int ph_pool_view(struct ph_pool *p, uint64_t number, struct ph_view **out)
+{
+    struct ph_view *v = malloc(sizeof(*v));
+    int err = PH_ENOMEM;
+
+    *out = NULL;
+    if (!v)
+        return PH_ENOMEM;
+    *v = (struct ph_view){.pool = p, .number = number};
+    for (int i = 0; i < RETRIES; i++) {
+        pthread_mutex_lock(&p->lock);
+        err = ph_pool_refresh(p);
+        if (!err)
+            err = build(v);
+        bool stale = ph_pool_is_stale(p);
+        pthread_mutex_unlock(&p->lock);
+        if (!stale)
+            break;
+        clear(v);
+        err = PH_EBUSY; /* cannot happen but to a writer that does nothing but migrate */
+    }
+    if (err) {
+        ph_view_free(v);
+        return err;
+    }
+    *out = v;
+    return 0;
+}
+
+const struct ph_run *ph_view_runs(const struct ph_view *view, size_t *n)
+{
+    *n = view->runs;
+    return view->run;
+}
+
+const void *ph_view_record(const struct ph_view *view, size_t *size)
+{
+    *size = view->record_size;
+    return view->record;
+}
+
+void ph_view_free(struct ph_view *view)
+{
+    if (!view)
+        return;
+    clear(view);
+    free(view);
+}
+
+/* A page does not match: has the writer gone on, or is it damage? */
+static int mismatch(const struct ph_view *v, uint64_t addr, uint64_t *bad_addr)
+{
+    struct ph_pool *p = v->pool;
+    struct ph_root_pm now;
+    bool settled;
+    int err = 0;
+
+    pthread_mutex_lock(&p->lock);
+    now = p->root;
+    if (!p->writable)
+        err = ph_root_read(p, &now, &settled);
+    pthread_mutex_unlock(&p->lock);
+    if (!err && v->number < now.oldest)
+        return PH_ENOEPOCH;
+    if (bad_addr)
+        *bad_addr = addr;
+    return PH_ECORRUPT;
+}
+
+int ph_view_verify(const struct ph_view *v,
+                   void (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
+                   uint64_t *bad_addr)
+{
+    const struct ph_sum_pm *sum = v->sum;
+    uint64_t done = 0, total = v->pages * PH_PAGE;
+    char *buffer = aligned_alloc(PH_PAGE, PH_IO_CHUNK);
+    int err = buffer ? 0 : PH_ENOMEM;
+
+    for (size_t i = 0; i < v->runs && !err; i++) {
+        const struct ph_run *r = &v->run[i];
+        for (uint64_t at = 0, n; at < r->npages && !err; at += n) {
+            n = r->npages - at < PH_IO_CHUNK / PH_PAGE ? r->npages - at : PH_IO_CHUNK / PH_PAGE;
+            err = ph_io_read(&v->pool->io, buffer, n * PH_PAGE, r->offset + at * PH_PAGE);
+            if (err == PH_ETRUNC)
+                err = mismatch(v, r->addr + at * PH_PAGE, bad_addr);
+            for (uint64_t k = 0; k < n && !err; k++)
+                if (!ph_sum_equal(*sum++, ph_sum_page(buffer + k * PH_PAGE)))
+                    err = mismatch(v, r->addr + (at + k) * PH_PAGE, bad_addr);
+            done += n * PH_PAGE;
+            if (progress && !err)
+                progress(arg, done, total);
+        }
+    }
+    free(buffer);
+    return err;
+}
