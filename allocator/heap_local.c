@@ -37,7 +37,10 @@
 #define COLD_CANDIDATES 8
 
 /* What a thread has that has not allocated yet. */
-static struct ph_local nobody = {.number = PH_NO_OWNER - 1};
+static struct ph_local nobody = {
+    .number = PH_NO_OWNER - 1,
+    .current = {[0 ... PH_CLASSES - 1] = &ph_no_slab},
+};
 __thread struct ph_self ph_self = {&nobody, PH_NO_OWNER - 1};
 
 static pthread_key_t exit_key;
@@ -259,8 +262,6 @@ static void detach(void *arg)
 
 int ph_local_init(void)
 {
-    for (unsigned c = 0; c < PH_CLASSES; c++)
-        nobody.current[c] = &ph_no_slab;
     reset(&ph_locals[PH_ORPHANS], PH_ORPHANS);
     ph_heap.nlocals = 1;
     ph_heap.nslabs = 1;

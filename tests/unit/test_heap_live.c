@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * test_heap_live.c - which pages are live, at any instruction
+ *
+ * A recovered program finds zero pages where no block was live. These tests do just that to
+ * the heap, in the middle of its work, and let it go on.
+ */
+#include "test_heap_model.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+static void start(void)
+{
+    cr_assert_eq(ph_heap_init(), 0);
+}
+
+TestSuite(heap_live, .init = start);
+
+static struct model model;
+
+static void lose(uint64_t from, uint64_t to)
+{
+    madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
+static void spoil(uint64_t from, uint64_t to)
+{
+    memset((void *)from, 0xa5, to - from);
+}
+
+static uint64_t live_pages(void)
+{
+    struct ph_span run;
+    uint64_t pages = 0;
+    for (uint64_t at = PH_HEAP_BASE; ph_heap_live_run(at, PH_HEAP_END, &run); at = run.end)
+        pages += (run.end - run.start) / PH_PAGE;
+    return pages;
+}
+
+Test(heap_live, every_live_block_is_covered)
+{
+    model = (struct model){.state = 5, .max_log = 18, .items = MODEL_ITEMS};
+    for (int round = 0; round < 20; round++) {
+        for (int i = 0; i < 3000; i++)
+            model_operate(&model);
+        for (size_t i = 0; i < model.items; i++)
+            cr_assert(!model.item[i].p || model_covered(&model.item[i]));
+        struct ph_heap_stats stats;
+        ph_heap_get_stats(&stats);
+        cr_assert_eq(live_pages(), stats.live_pages);
+    }
+}
+
+Test(heap_live, runs_are_maximal_ascending_and_clipped)
+{
+    model = (struct model){.state = 6, .max_log = 17, .items = MODEL_ITEMS};
+    for (int i = 0; i < 20000; i++)
+        model_operate(&model);
+    struct ph_span run, part;
+    uint64_t end = 0;
+    for (uint64_t at = PH_HEAP_BASE; ph_heap_live_run(at, PH_HEAP_END, &run); at = run.end) {
+        cr_assert(run.start > end && run.end > run.start);
+        cr_assert(run.start % PH_PAGE == 0 && run.end % PH_PAGE == 0);
+        cr_assert(ph_heap_live_run(run.end - PH_PAGE, run.end, &part));
+        cr_assert(part.start == run.end - PH_PAGE && part.end == run.end);
+        cr_assert(ph_heap_live_run(run.start + 7, PH_HEAP_END, &part), "from inside a page");
+        cr_assert(part.start == run.start && part.end == run.end);
+        end = run.end;
+    }
+    cr_assert_neq(end, 0);
+}
+
+Test(heap_live, freed_pages_are_not_reported)
+{
+    static void *p[5000];
+    void *extent = ph_heap_malloc(3 << 20);
+    for (int i = 0; i < 5000; i++)
+        p[i] = ph_heap_malloc(200);
+    struct ph_heap_stats stats;
+    ph_heap_get_stats(&stats);
+    uint64_t blocks = 5000 * 208 / PH_PAGE + (3 << 20) / PH_PAGE;
+    cr_assert(live_pages() >= blocks + stats.table_pages);
+    cr_assert(live_pages() <= blocks + stats.table_pages + 20);
+    ph_heap_free(extent);
+    for (int i = 0; i < 5000; i++)
+        ph_heap_free(p[i]);
+    ph_heap_get_stats(&stats);
+    cr_assert_eq(live_pages(), stats.table_pages);
+}
+
+Test(heap_live, one_block_keeps_its_pages_alone)
+{
+    static char *p[2000];
+    for (int i = 0; i < 2000; i++)
+        p[i] = ph_heap_malloc(21760); /* three to a slab, across pages */
+    for (int i = 0; i < 2000; i++)
+        if (i != 1000)
+            ph_heap_free(p[i]);
+    struct ph_span run;
+    cr_assert(ph_heap_live_run(PH_HEAP_BASE + (UINT64_C(1) << 40), PH_HEAP_END, &run));
+    cr_assert_eq(run.start, (uintptr_t)p[1000] / PH_PAGE * PH_PAGE);
+    cr_assert_eq(run.end, ((uintptr_t)p[1000] + 21760 + PH_PAGE - 1) / PH_PAGE * PH_PAGE);
+    cr_assert_not(ph_heap_live_run(run.end, PH_HEAP_END, &run));
+}
+
+Test(heap_live, used_spans_hold_all_and_are_few)
+{
+    model = (struct model){.state = 8, .max_log = 18, .items = MODEL_ITEMS};
+    for (int i = 0; i < 20000; i++)
+        model_operate(&model);
+    for (size_t max = 1; max < 10; max++) {
+        struct ph_span span[10], run;
+        size_t n = ph_heap_used_spans(span, max), i = 0;
+        cr_assert(n >= 1 && n <= max);
+        for (size_t k = 0; k < n; k++) {
+            cr_assert(span[k].start < span[k].end);
+            cr_assert(span[k].start % PH_PAGE == 0 && span[k].end % PH_PAGE == 0);
+            cr_assert(k == 0 || span[k].start >= span[k - 1].end);
+        }
+        for (uint64_t at = PH_HEAP_BASE; ph_heap_live_run(at, PH_HEAP_END, &run);
+             at = run.end) {
+            while (i < n && span[i].end < run.end)
+                i++;
+            cr_assert(i < n && span[i].start <= run.start, "a run outside of all spans");
+        }
+    }
+}
+
+Test(heap_live, dead_pages_may_be_lost_or_spoiled)
+{
+    model = (struct model){.state = 9, .max_log = 18, .items = MODEL_ITEMS};
+    for (int round = 0; round < 100 * model_scale(); round++) {
+        for (int i = 0; i < 500; i++)
+            model_operate(&model);
+        model_each_dead(round % 2 ? lose : spoil);
+        for (size_t i = 0; i < model.items; i++)
+            cr_assert(!model.item[i].p || model_intact(&model.item[i]));
+        model_validate();
+        ph_heap_epoch_mark();
+    }
+}
+
+/* ---- between any two instructions ---------------------------------------------------- */
+
+static volatile sig_atomic_t stepping;
+static volatile long steps, uncovered;
+
+/* After each instruction: everything that the program owns is live, and the rest may go. */
+static void on_step(int sig, siginfo_t *info, void *context)
+{
+    (void)sig;
+    (void)info;
+    steps++;
+    for (size_t i = 0; i < model.items; i++)
+        if (model.item[i].p && !model_covered(&model.item[i]))
+            uncovered++;
+    if (steps % 16 == 0)
+        model_each_dead(lose);
+    if (!stepping)
+        ((ucontext_t *)context)->uc_mcontext.gregs[REG_EFL] &= ~0x100LL;
+}
+
+static void on_begin(int sig, siginfo_t *info, void *context)
+{
+    (void)sig;
+    (void)info;
+    stepping = 1;
+    ((ucontext_t *)context)->uc_mcontext.gregs[REG_EFL] |= 0x100; /* the trap flag */
+}
+
+static void step_operations(int operations)
+{
+    raise(SIGUSR1);
+    for (int i = 0; i < operations; i++)
+        model_operate(&model);
+    stepping = 0;
+}
+
+static void catch (int sig, void (*handler)(int, siginfo_t *, void *))
+{
+    struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO};
+    sigemptyset(&action.sa_mask);
+    cr_assert_eq(sigaction(sig, &action, NULL), 0);
+}
+
+Test(heap_live, at_every_instruction_of_small_blocks)
+{
+    catch (SIGTRAP, on_step);
+    catch (SIGUSR1, on_begin);
+    model = (struct model){.state = 10, .max_log = 6, .items = 12};
+    step_operations(300 * (int)model_scale());
+    cr_assert(steps > 10000, "%ld steps", steps);
+    cr_assert_eq(uncovered, 0);
+    model_validate();
+}
+
+Test(heap_live, at_every_instruction_of_extents)
+{
+    catch (SIGTRAP, on_step);
+    catch (SIGUSR1, on_begin);
+    model = (struct model){.state = 11, .max_log = 17, .items = 10};
+    for (int round = 0; round < 40 * model_scale(); round++) {
+        for (int i = 0; i < 50; i++)
+            model_operate(&model);
+        step_operations(3);
+    }
+    cr_assert(steps > 10000, "%ld steps", steps);
+    cr_assert_eq(uncovered, 0);
+    model_validate();
+}
+
+/* ---- threads parked anywhere --------------------------------------------------------- */
+
+#define WORKERS 3
+
+static struct model worker_model[WORKERS];
+static atomic_int parked, generation, finished;
+static _Atomic(void *) mailbox[64]; /* blocks on their way to another thread */
+
+static void on_park(int sig, siginfo_t *info, void *context)
+{
+    (void)sig;
+    (void)info;
+    (void)context;
+    int mine = atomic_load(&generation);
+    atomic_fetch_add(&parked, 1);
+    while (atomic_load(&generation) == mine)
+        __builtin_ia32_pause();
+}
+
+static void *work(void *arg)
+{
+    struct model *m = arg;
+    while (!atomic_load(&finished)) {
+        model_operate(m);
+        /* Send a block to whoever comes by, free what another has sent. */
+        size_t *p = ph_heap_malloc(16 + model_random(m) % 300);
+        p[0] = (uintptr_t)p;
+        size_t *q = atomic_exchange(&mailbox[model_random(m) % 64], p);
+        if (q) {
+            MODEL_CHECK(q[0] == (uintptr_t)q);
+            ph_heap_free(q);
+        }
+    }
+    return NULL;
+}
+
+Test(heap_live, threads_parked_anywhere_lose_nothing, .timeout = 120)
+{
+    catch (SIGUSR2, on_park);
+    pthread_t thread[WORKERS];
+    for (unsigned i = 0; i < WORKERS; i++) {
+        worker_model[i] = (struct model){.state = 20 + i, .max_log = 17, .items = 300};
+        cr_assert_eq(pthread_create(&thread[i], NULL, work, &worker_model[i]), 0);
+    }
+    for (int epoch = 0; epoch < 200 * model_scale(); epoch++) {
+        atomic_store(&parked, 0);
+        for (int i = 0; i < WORKERS; i++)
+            pthread_kill(thread[i], SIGUSR2);
+        while (atomic_load(&parked) < WORKERS)
+            __builtin_ia32_pause();
+        model_each_dead(lose);
+        ph_heap_epoch_mark();
+        atomic_fetch_add(&generation, 1);
+        usleep(1000);
+    }
+    atomic_store(&finished, 1);
+    for (int i = 0; i < WORKERS; i++)
+        pthread_join(thread[i], NULL);
+    model_validate();
+    for (int i = 0; i < WORKERS; i++)
+        model_free_all(&worker_model[i]);
+    for (int i = 0; i < 64; i++)
+        ph_heap_free(mailbox[i]);
+    model_validate();
+    struct ph_heap_stats stats;
+    ph_heap_get_stats(&stats);
+    cr_assert_eq(stats.live_blocks, 0);
+}
