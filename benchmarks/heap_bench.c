@@ -3,7 +3,8 @@
  * heap_bench.c - what an allocation costs, beside glibc's in the same run
  *
  * Build and run:  cmake --build build --target heap_bench && build/bin/heap_bench
- * Prints nanoseconds per allocate/free pair, the best of five rounds of each. Patterns:
+ * Prints nanoseconds per allocate/free pair, the best of many short rounds of each, as the
+ * machine may be busy with other things. Patterns:
  *   pair    one block, allocated and freed again and again
  *   churn   1000 live blocks, a random one replaced each time, of the same size
  *   mixed   the same with sizes from 16 to 512 bytes
@@ -30,6 +31,8 @@ static const struct allocator allocators[] = {
 enum pattern { PAIR, CHURN, MIXED, BULK, PATTERNS };
 static const char *const pattern_name[PATTERNS] = {"pair", "churn", "mixed", "bulk"};
 
+#define ROUNDS 50
+#define PAIRS  100000 /* a round */
 #define LIVE   1000
 #define BLOCKS 100000
 static void *block[BLOCKS];
@@ -84,7 +87,7 @@ static long run(const struct allocator *a, enum pattern pattern, size_t size, lo
 static double best(const struct allocator *a, enum pattern pattern, size_t size, long pairs)
 {
     double least = 1e9;
-    for (int round = 0; round < 5; round++) {
+    for (int round = 0; round < ROUNDS; round++) {
         double start = seconds();
         long done = run(a, pattern, size, pairs);
         double ns = (seconds() - start) * 1e9 / (double)done;
@@ -109,7 +112,7 @@ int main(void)
                 continue;
             double ns[2];
             for (int a = 0; a < 2; a++)
-                ns[a] = best(&allocators[a], pattern, sizes[i], 2000000);
+                ns[a] = best(&allocators[a], pattern, sizes[i], PAIRS);
             printf("%-6s %9zu %10.1f %10.1f\n", pattern_name[pattern], sizes[i], ns[0], ns[1]);
         }
     }

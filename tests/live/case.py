@@ -16,7 +16,7 @@ import time
 import unittest
 
 from commands import PATIENCE
-from processes import is_dead, program_of
+from processes import Target, children_of, describe, is_dead, program_of
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -69,10 +69,20 @@ class Case(unittest.TestCase):
                 *options, self.script(text), *map(str, arguments)]
 
     def finish(self, argv, **more):
-        """Run a command to its end."""
+        """Run a command to its end. If it hangs, its program is killed as well."""
         more.setdefault("stdin", subprocess.DEVNULL)
-        return subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE,
-                              cwd=more.pop("cwd", self.directory), **more)
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              cwd=self.directory, **more) as process:
+            try:
+                out, err = process.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                doing = [describe(pid) for pid in (process.pid, *children_of(process.pid))]
+                for pid in children_of(process.pid):
+                    Target(pid).signal(signal.SIGKILL)
+                process.kill()
+                out, err = process.communicate()
+                self.fail("\n".join(["it hangs", *doing, out[-2000:], err[-2000:]]))
+        return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
     def run_program(self, text, *arguments, options=(), **more):
         return self.finish(self.argv(text, *arguments, options=options), **more)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import unittest
 
+import interpreters
 from case import COUNTING, MARKER, Case, offsets_in
 from commands import PATIENCE
 
@@ -299,6 +300,14 @@ class Command(Case):
             done = self.finish([self.commands.run, "--pool", self.pool, "--python", wrong,
                                 script, "3"])
             self.assert_refused(done, "PH_EPYTHON", "python")
+
+    def test_an_interpreter_that_is_too_old(self):
+        old = interpreters.pyenv("3.8") or interpreters.pyenv("2.7")
+        if not old:
+            self.skipTest("no Python older than 3.9 here")
+        script = self.script("print('it ran without pyheap')")
+        done = self.finish([self.commands.run, "--pool", self.pool, "--python", old, script])
+        self.assert_refused(done, "PH_EPYTHON", "3.9")
 
     def test_the_pools_default_name_is_the_scripts(self):
         self.script(COUNTING, "counting.py")
