@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT */
+/* check.c - whether this machine can continue the program; nothing is changed here */
+#include "recovery.h"
+
+#include "pyhook/record_cpu.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int fail(struct ph_recovery *r, int code, const char *subject, const char *what)
+{
+    snprintf(r->detail, sizeof r->detail, "%s: %s", subject, what);
+    return code;
+}
+
+static int check_cpu(struct ph_recovery *r)
+{
+    static const char *const names[] = {PH_CPU_WORD_NAMES};
+    struct ph_cpu_pm here;
+    ph_cpu_read(&here);
+    const struct ph_cpu_pm *then = &r->record->cpu;
+    for (int i = 0; i < PH_CPU_WORDS; i++) {
+        uint32_t missing = then->word[i] & ~here.word[i];
+        if (missing) {
+            snprintf(r->detail, sizeof r->detail, "missing bits 0x%x of %s", missing, names[i]);
+            return PH_ECPU;
+        }
+    }
+    if (then->xcr0 & ~here.xcr0) {
+        snprintf(r->detail, sizeof r->detail, "missing register states 0x%llx",
+                 (unsigned long long)(then->xcr0 & ~here.xcr0));
+        return PH_ECPU;
+    }
+    return 0;
+}
+
+/** The code and constants that the program has mapped must be the very same bytes. */
+static int check_mapped_files(struct ph_recovery *r)
+{
+    const struct ph_record_pm *rec = r->record;
+    const struct ph_vma_pm *v = (const void *)((const char *)rec + rec->vmas.offset);
+    for (uint64_t i = 0; i < rec->vmas.count; i++) {
+        if (v[i].kind != PH_VMA_FILE && v[i].kind != PH_VMA_SHARED_FILE)
+            continue;
+        const char *path = ph_record_text(rec, v[i].path);
+        struct stat st;
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+            return fail(r, PH_EFILES, path, strerror(errno));
+        int rc = fstat(fd, &st);
+        close(fd);
+        if (rc != 0 || !S_ISREG(st.st_mode))
+            return fail(r, PH_EFILES, path, "not a regular file any more");
+        uint64_t mtime =
+            (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
+        bool same = (uint64_t)st.st_size == v[i].size && mtime == v[i].mtime_ns;
+        if (v[i].kind == PH_VMA_FILE && !same)
+            return fail(
+                r, PH_EFILES, path,
+                "has been replaced since the epoch (an upgrade?); bring the old one back");
+        if (v[i].kind == PH_VMA_SHARED_FILE && (uint64_t)st.st_size < v[i].size)
+            return fail(r, PH_EFILES, path, "is shorter than at the epoch");
+    }
+    return 0;
+}
+
+static int check_open_file(struct ph_recovery *r, const struct ph_file_pm *f)
+{
+    const char *path = ph_record_text(r->record, f->path);
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return fail(r, PH_EFILES, path, strerror(errno));
+    if ((st.st_mode & S_IFMT) != (f->mode & S_IFMT))
+        return fail(r, PH_EFILES, path, "is of another type than at the epoch");
+    if (f->kind != PH_FILE_REGULAR)
+        return 0;
+    int want = (f->open_flags & O_ACCMODE) == O_RDONLY ? R_OK
+               : (f->open_flags & O_ACCMODE) == O_RDWR ? R_OK | W_OK
+                                                       : W_OK;
+    if (access(path, want) != 0)
+        return fail(r, PH_EFILES, path, strerror(errno));
+    if ((f->flags & PH_FILE_WRITABLE) && (uint64_t)st.st_size < f->size && !r->keep_files)
+        return fail(r, PH_EFILES, path,
+                    "is shorter than at the epoch: output is missing (--keep-files goes on "
+                    "nevertheless)");
+    return 0;
+}
+
+static int check_open_files(struct ph_recovery *r)
+{
+    const struct ph_record_pm *rec = r->record;
+    const struct ph_file_pm *f = (const void *)((const char *)rec + rec->files.offset);
+    struct stat st;
+    const char *cwd = ph_record_text(rec, rec->cwd);
+    if (stat(cwd, &st) != 0 || !S_ISDIR(st.st_mode))
+        return fail(r, PH_EFILES, cwd, "the working directory is missing");
+    for (uint64_t i = 0; i < rec->files.count; i++) {
+        bool by_path = f[i].kind == PH_FILE_REGULAR || f[i].kind == PH_FILE_DIRECTORY ||
+                       (f[i].kind == PH_FILE_CHAR && !(f[i].flags & PH_FILE_TTY));
+        if (!by_path || f[i].same_as >= 0 || (f[i].flags & PH_FILE_DELETED))
+            continue;
+        int rc = check_open_file(r, &f[i]);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+/** A keeper can die while its program lives on: that program has the staging memory mapped. */
+static int check_not_running(struct ph_recovery *r)
+{
+    char path[64], line[512], control[32];
+    bool running = false;
+    snprintf(path, sizeof path, "/proc/%d/maps", r->record->pid_actual);
+    snprintf(control, sizeof control, "%llx-", (unsigned long long)PH_CONTROL_BASE);
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return 0;
+    while (!running && fgets(line, sizeof line, f))
+        running = strncmp(line, control, strlen(control)) == 0 &&
+                  strstr(line, "pyheap-staging") != NULL;
+    fclose(f);
+    if (!running)
+        return 0;
+    snprintf(r->detail, sizeof r->detail, "process %d", r->record->pid_actual);
+    return PH_ERUNNING;
+}
+
+int ph_recovery_check(struct ph_recovery *r)
+{
+    r->detail[0] = 0;
+    int rc = check_not_running(r);
+    if (rc == 0)
+        rc = check_cpu(r);
+    if (rc == 0)
+        rc = check_mapped_files(r);
+    return rc ? rc : check_open_files(r);
+}

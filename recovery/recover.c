@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * recover.c - pyheap-recover: list, verify, or continue what a pool holds
+ *
+ * Everything is read and checked before anything is touched: the epoch's checksums, the
+ * record, the machine. Only then the child is made that becomes the program, and this process
+ * becomes its keeper.
+ */
+#include "allocator/keeper.h"
+#include "plan.h"
+#include "recovery.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ME "pyheap-recover"
+
+static const char usage[] =
+    "usage: pyheap-recover [options] pool.pm\n"
+    "Go on with the program in the pool, after its last durable epoch.\n"
+    "\n"
+    "  --list         print the recoverable epochs and end\n"
+    "  --verify       check every checksum of every recoverable epoch and end\n"
+    "  --epoch N      go on from epoch N; later ones are discarded\n"
+    "  --keep-files   do not cut output files back to their length at the epoch\n"
+    "  --staging SIZE memory for epochs on their way to the pool (default: memory / 8, at "
+    "most\n"
+    "                 1G)\n"
+    "  --help, --version\n";
+
+struct options {
+    const char *path;
+    bool list, verify, keep_files;
+    unsigned long long epoch, staging;
+};
+
+static _Noreturn void die(int code, const char *detail)
+{
+    ph_keeper_complain(ME, ph_error_text(code), detail);
+    exit(ph_error_status(code));
+}
+
+static bool parse_number(const char *text, unsigned shift_ok, unsigned long long *out)
+{
+    char *end;
+    errno = 0;
+    *out = strtoull(text, &end, 10);
+    if (end == text || errno || text[0] == '-')
+        return false;
+    const char *unit = shift_ok && *end ? strchr("KMGT", *end) : NULL;
+    if (unit) {
+        *out <<= 10 * (unsigned)(unit - "KMGT" + 1);
+        end += end[1] == 'i' ? 2 : 1;
+        end += *end == 'B';
+    }
+    return *end == 0;
+}
+
+static void parse(struct options *o, int argc, char **argv)
+{
+    static const struct option known[] = {
+        {"list", no_argument, 0, 'l'},          {"verify", no_argument, 0, 'v'},
+        {"epoch", required_argument, 0, 'e'},   {"keep-files", no_argument, 0, 'k'},
+        {"staging", required_argument, 0, 'g'}, {"help", no_argument, 0, 'h'},
+        {"version", no_argument, 0, 'V'},       {0, 0, 0, 0}};
+    *o = (struct options){0};
+    opterr = 0;
+    int option;
+    while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
+        char detail[128];
+        switch (option) {
+        case 'l':
+            o->list = true;
+            break;
+        case 'v':
+            o->verify = true;
+            break;
+        case 'e':
+            if (!parse_number(optarg, 0, &o->epoch) || !o->epoch)
+                die(PH_EUSAGE, "--epoch takes the number of an epoch");
+            break;
+        case 'k':
+            o->keep_files = true;
+            break;
+        case 'g':
+            if (!parse_number(optarg, 1, &o->staging) || o->staging < PH_RING_MIN ||
+                o->staging > UINT64_C(1) << 43)
+                die(PH_EUSAGE, "--staging takes a size such as 256M, at least 4M");
+            break;
+        case 'h':
+            fputs(usage, stdout);
+            exit(0);
+        case 'V':
+            puts(ME " " PYHEAP_VERSION);
+            exit(0);
+        default:
+            snprintf(detail, sizeof detail, "option %s", argv[optind - 1]);
+            die(PH_EUSAGE, detail);
+        }
+    }
+    if (optind + 1 != argc) {
+        fputs(usage, stderr);
+        exit(ph_error_status(PH_EUSAGE));
+    }
+    o->path = argv[optind];
+}
+
+/** All recoverable epochs, newest first; freed by the caller. */
+static struct ph_epoch_info *epochs(struct ph_pool *pool, size_t *n)
+{
+    *n = ph_pool_epochs(pool, NULL, 0);
+    struct ph_epoch_info *e = calloc(*n + 1, sizeof *e);
+    if (!e)
+        die(PH_ENOMEM, NULL);
+    size_t again = ph_pool_epochs(pool, e, *n);
+    *n = again < *n ? again : *n;
+    return e;
+}
+
+/* ---- --list, --verify ---------------------------------------------------------------------
+ */
+
+static void list(struct ph_pool *pool, const char *path)
+{
+    struct ph_pool_info info;
+    ph_pool_get_info(pool, &info);
+    size_t n;
+    struct ph_epoch_info *e = epochs(pool, &n);
+    printf("%s: %s, %s; %.1f MiB on disk\n", path, info.command,
+           info.state == PH_POOL_FINISHED ? "finished" : "not finished",
+           (double)info.allocated / (1 << 20));
+    printf("%10s  %-19s  %10s  %14s  %s\n", "epoch", "time", "pages", "bytes", "label");
+    for (size_t i = 0; i < n; i++) {
+        char when[32];
+        time_t t = (time_t)(e[i].time / 1000000000u);
+        struct tm tm;
+        strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", localtime_r(&t, &tm));
+        printf("%10llu  %-19s  %10llu  %14llu  %s\n", (unsigned long long)e[i].number, when,
+               (unsigned long long)e[i].pages, (unsigned long long)e[i].bytes, e[i].label);
+    }
+    free(e);
+}
+
+static uint64_t view_bytes(const struct ph_view *view)
+{
+    size_t n;
+    const struct ph_run *run = ph_view_runs(view, &n);
+    uint64_t pages = 0;
+    for (size_t i = 0; i < n; i++)
+        pages += run[i].npages;
+    return pages * PH_PAGE;
+}
+
+/** Open the view of @p number, check its record and pages. @return 0 or why not. */
+static int open_checked(struct ph_pool *pool, uint64_t number, struct ph_view **view,
+                        char *detail, size_t size)
+{
+    *view = NULL;
+    int rc = ph_pool_view(pool, number, view);
+    if (rc) {
+        snprintf(detail, size, "epoch %llu: %s", (unsigned long long)number,
+                 ph_pool_error_detail(pool));
+        return rc;
+    }
+    size_t record_size;
+    const char *why = "";
+    const void *record = ph_view_record(*view, &record_size);
+    rc = ph_record_check(record, record_size, &why);
+    if (rc) {
+        snprintf(detail, size, "epoch %llu: record: %s", (unsigned long long)number, why);
+    } else {
+        uint64_t bad = 0;
+        rc = ph_view_verify(*view, NULL, NULL, &bad);
+        if (rc)
+            snprintf(detail, size, "epoch %llu: page at 0x%llx", (unsigned long long)number,
+                     (unsigned long long)bad);
+    }
+    if (rc) {
+        ph_view_free(*view);
+        *view = NULL;
+    }
+    return rc;
+}
+
+static int verify(struct ph_pool *pool)
+{
+    size_t n;
+    struct ph_epoch_info *e = epochs(pool, &n);
+    int result = n ? 0 : PH_ENOEPOCH;
+    for (size_t i = 0; i < n; i++) {
+        struct ph_view *view;
+        char detail[256];
+        int rc = open_checked(pool, e[i].number, &view, detail, sizeof detail);
+        if (rc) {
+            ph_keeper_complain(ME, ph_error_text(rc), detail);
+            result = rc;
+            continue;
+        }
+        printf("epoch %llu: intact, %.1f MiB\n", (unsigned long long)e[i].number,
+               (double)view_bytes(view) / (1 << 20));
+        ph_view_free(view);
+    }
+    free(e);
+    if (!n)
+        ph_keeper_complain(ME, ph_error_text(PH_ENOEPOCH), NULL);
+    return result;
+}
+
+/* ---- recovering ---------------------------------------------------------------------------
+ */
+
+/** The epoch that was asked for, or the newest one that is intact. */
+static struct ph_view *choose(struct ph_pool *pool, const struct options *o, uint64_t *number)
+{
+    struct ph_view *view = NULL;
+    char detail[256];
+    if (o->epoch) {
+        int rc = open_checked(pool, o->epoch, &view, detail, sizeof detail);
+        if (rc)
+            die(rc, detail);
+        *number = o->epoch;
+        return view;
+    }
+    size_t n;
+    struct ph_epoch_info *e = epochs(pool, &n);
+    int rc = PH_ENOEPOCH;
+    detail[0] = 0;
+    for (size_t i = 0; i < n && !view; i++) {
+        rc = open_checked(pool, e[i].number, &view, detail, sizeof detail);
+        *number = e[i].number;
+        if (rc)
+            ph_keeper_complain(ME, "an epoch is damaged; trying the one before", detail);
+    }
+    free(e);
+    if (!view)
+        die(rc, detail);
+    return view;
+}
+
+static int make_plan(const struct ph_view *view, const struct ph_keeper *keeper,
+                     struct ph_plan **out)
+{
+    size_t nruns, record_size;
+    const struct ph_run *runs = ph_view_runs(view, &nruns);
+    const void *record = ph_view_record(view, &record_size);
+    uint64_t record_offset = PH_PAGE;
+    uint64_t runs_offset = (record_offset + record_size + 63) & ~UINT64_C(63);
+    uint64_t size = (runs_offset + nruns * sizeof *runs + PH_PAGE - 1) & ~(PH_PAGE - 1);
+    int fd = memfd_create("pyheap-plan", 0);
+    if (fd < 0 || ftruncate(fd, (off_t)size) != 0)
+        die(PH_ENOMEM, "plan");
+    struct ph_plan *plan = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (plan == MAP_FAILED)
+        die(PH_ENOMEM, "plan");
+    *plan = (struct ph_plan){.magic = PH_PLAN_MAGIC,
+                             .size = size,
+                             .record_offset = record_offset,
+                             .runs_offset = runs_offset,
+                             .nruns = nruns,
+                             .ring_pages = keeper->control->ring_pages};
+    if (getenv("PYHEAP_FORCE_TRAMPOLINES"))
+        plan->flags |= PH_PLAN_TRAMPOLINES;
+    memcpy((char *)plan + record_offset, record, record_size);
+    memcpy((char *)plan + runs_offset, runs, nruns * sizeof *runs);
+    *out = plan;
+    return fd;
+}
+
+/** A copy of @p fd above every number that the program uses. */
+static int above(int fd, int highest)
+{
+    int high = fcntl(fd, F_DUPFD, highest + 1);
+    if (high < 0)
+        die(PH_ENOMEM, "descriptors: raise ulimit -n");
+    return high;
+}
+
+static int highest_number(const struct ph_record_pm *record)
+{
+    const struct ph_file_pm *f = (const void *)((const char *)record + record->files.offset);
+    int highest = (int)record->socket_fd;
+    for (uint64_t i = 0; i < record->files.count; i++)
+        if (f[i].fd > highest)
+            highest = f[i].fd;
+    return highest;
+}
+
+static void restore_process(const struct ph_record_pm *record)
+{
+    for (unsigned i = 0; i < PH_LIMITS; i++) {
+        struct rlimit now, then = {record->limit[i].soft, record->limit[i].hard};
+        if (i == RLIMIT_NOFILE || getrlimit((__rlimit_resource_t)i, &now) != 0)
+            continue; /* the restorer sets that one, when it needs no descriptors any more */
+        if (then.rlim_max > now.rlim_max)
+            then.rlim_max = now.rlim_max;
+        if (then.rlim_cur > then.rlim_max)
+            then.rlim_cur = then.rlim_max;
+        setrlimit((__rlimit_resource_t)i, &then);
+    }
+    umask(record->umask);
+}
+
+/** In the child: the descriptors, the process attributes, then the restorer. */
+static _Noreturn void become_program(struct ph_recovery *r, struct ph_keeper *k,
+                                     struct ph_plan *plan, int plan_fd, const char *restorer)
+{
+    const struct ph_record_pm *record = r->record;
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    int highest = highest_number(record);
+    int keep[5] = {(int)record->socket_fd, above(ph_pool_fd(k->pool), highest),
+                   above(k->memfd, highest), above(plan_fd, highest),
+                   above(open(restorer, O_PATH | O_CLOEXEC), highest)};
+    if (dup2(k->program_socket, keep[0]) < 0)
+        die(PH_ENOMEM, "descriptors: raise ulimit -n");
+    plan->pool_fd = keep[1];
+    plan->memfd = keep[2];
+    plan->plan_fd = keep[3];
+    k->control->socket_fd = keep[0];
+    fcntl(keep[4], F_SETFD, FD_CLOEXEC);
+
+    int rc = ph_recovery_open_files(r, keep, 5);
+    if (rc == 0 && chdir(ph_record_text(record, record->cwd)) != 0) {
+        snprintf(r->detail, sizeof r->detail, "working directory: %s", strerror(errno));
+        rc = PH_EFILES;
+    }
+    if (rc) {
+        ph_keeper_complain(ME, ph_error_text(rc), r->detail);
+        _exit(ph_error_status(rc));
+    }
+    restore_process(record);
+    char fd_text[16], size_text[24];
+    snprintf(fd_text, sizeof fd_text, "%d", plan_fd = keep[3]);
+    snprintf(size_text, sizeof size_text, "%llu", (unsigned long long)plan->size);
+    char *argv[] = {"pyheap-restorer", fd_text, size_text, NULL}, *envp[] = {NULL};
+    fexecve(keep[4], argv, envp);
+    ph_keeper_complain(ME, "cannot execute the restorer", strerror(errno));
+    _exit(ph_error_status(PH_EINTERNAL));
+}
+
+static void find_restorer(char *buf, size_t size)
+{
+    char self[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n <= 0)
+        die(PH_EINTERNAL, "/proc/self/exe");
+    self[n] = 0;
+    for (int up = 0; up < 2; up++) {
+        char *slash = strrchr(self, '/');
+        if (slash)
+            *slash = 0;
+    }
+    if (snprintf(buf, size, "%s/libexec/pyheap/pyheap-restorer", self) >= (int)size ||
+        access(buf, X_OK) != 0)
+        die(PH_ENOENT, buf);
+}
+
+static _Noreturn void recover(struct ph_pool *pool, const struct options *o)
+{
+    struct ph_pool_info info;
+    ph_pool_get_info(pool, &info);
+    if (info.state == PH_POOL_FINISHED && !o->epoch)
+        die(PH_EFINISHED, o->path);
+    char restorer[PATH_MAX];
+    find_restorer(restorer, sizeof restorer);
+
+    uint64_t number = 0;
+    struct ph_view *view = choose(pool, o, &number);
+    size_t record_size;
+    struct ph_recovery r = {.record = ph_view_record(view, &record_size),
+                            .keep_files = o->keep_files};
+    int rc = ph_recovery_check(&r);
+    if (rc)
+        die(rc, r.detail);
+    if (number != info.newest && (rc = ph_pool_rewind(pool, number)) != 0)
+        die(rc, ph_pool_error_detail(pool));
+
+    struct ph_keeper keeper;
+    struct ph_plan *plan;
+    rc = ph_keeper_open(&keeper, ME, o->path, pool,
+                        o->staging ? o->staging : ph_keeper_default_ring(),
+                        r.record->generation + 1, number);
+    if (rc)
+        die(rc, strerror(errno));
+    int plan_fd = make_plan(view, &keeper, &plan);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child < 0)
+        die(PH_ENOMEM, "fork");
+    if (child == 0)
+        become_program(&r, &keeper, plan, plan_fd, restorer);
+    close(plan_fd);
+    munmap(plan, plan->size);
+    ph_view_free(view);
+    ph_keeper_exit_like(ph_keeper_watch(&keeper, child));
+}
+
+int main(int argc, char **argv)
+{
+    struct options o;
+    parse(&o, argc, argv);
+    struct ph_pool *pool;
+    bool read_only = o.list || o.verify;
+    int rc = ph_pool_open(&pool, o.path, read_only ? PH_POOL_READ : PH_POOL_WRITE);
+    if (rc)
+        die(rc, o.path);
+    if (!read_only)
+        recover(pool, &o);
+    if (o.list)
+        list(pool, o.path);
+    rc = o.verify ? verify(pool) : 0;
+    ph_pool_close(pool);
+    return ph_error_status(rc);
+}

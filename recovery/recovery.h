@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * recovery.h - the hosted side of recovery: reading an epoch, checking it, making the plan
+ *
+ * The order of reading: recover.c (the command), record.c (is the record well formed), check.c
+ * (does it fit this machine), files.c (the program's descriptors), then restorer.c.
+ */
+#ifndef PH_RECOVERY_H
+#define PH_RECOVERY_H
+
+#include "allocator/pool.h"
+#include "pyhook/record.h"
+
+struct ph_recovery {
+    const struct ph_record_pm *record;
+    bool keep_files;   /* do not cut files back to their length at the epoch */
+    char detail[4352]; /* about the last failure */
+};
+
+/** Hold @p record against R1 to R4 of record.h. @return 0, PH_ECORRUPT, PH_ENEWER. */
+int ph_record_check(const void *record, size_t size, const char **why);
+
+/** A string of a checked record. */
+const char *ph_record_text(const struct ph_record_pm *record, uint32_t reference);
+
+/**
+ * Whether this machine can continue the program: processor, files, descriptors, and that the
+ * program is not running any more. Changes nothing.
+ * @return 0, PH_ECPU, PH_EFILES, PH_ERUNNING.
+ */
+int ph_recovery_check(struct ph_recovery *r);
+
+/**
+ * Give this process the program's descriptors, at their numbers, with files cut back and
+ * positioned. All other descriptors but those of @p keep (n entries) are closed; none of these
+ * may be a number of the program's. Called in the child.
+ * @return 0, PH_EFILES.
+ */
+int ph_recovery_open_files(struct ph_recovery *r, const int *keep, size_t n);
+
+#endif

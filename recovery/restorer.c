@@ -1,0 +1,583 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * restorer.c - turns this process into the program
+ *
+ * A static program without libc: nothing has registered rseq, robust lists or a thread id with
+ * the kernel, nothing lies where the program's memory must go, and no code of its own vanishes
+ * under its feet. The order, and why:
+ *
+ *   1 plan         everything that can be checked has been; from here on only the kernel can
+ *                  refuse
+ *   2 unmap        all but ourselves and the vdso, which cannot be made anew
+ *   3 vdso         away first, since the program's memory may belong where it is; then to where
+ *                  the program knows it, or jumps to it there
+ *   4 memory       map every mapping at its place, never over another; fill; protect
+ *   5 mm           brk and the other numbers that the kernel keeps about the address space
+ *   6 signals      actions, with everything blocked until each thread is itself again
+ *   7 threads      clone; each waits. Their new ids are written to where glibc keeps them
+ *   8 owners       locks that hold the id of a thread get the new id
+ *   9 go           robust list, rseq, AMX, timers; rt_sigreturn from the frame that the epoch
+ *                  left on each thread's stack
+ *
+ * A failure ends this process with a line on stderr and PH_EMAP's or another status: the pool
+ * is only read here, so nothing is lost.
+ */
+#include "allocator/syscall.h"
+#include "plan.h"
+#include "restorer.h"
+
+#include <asm/prctl.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <linux/prctl.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+
+#define ARCH_REQ_XCOMP_PERM_ 0x1023
+#define XFEATURE_XTILEDATA   18
+#define MAX_VMAS             4096
+
+static const struct ph_plan *plan;
+static const struct ph_record_pm *record;
+
+/* ---- without libc --------------------------------------------------------------------- */
+
+void *memcpy(void *restrict to, const void *restrict from, size_t n);
+void *memset(void *to, int c, size_t n);
+
+void *memcpy(void *restrict to, const void *restrict from, size_t n)
+{
+    void *ret = to;
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+    return ret;
+}
+
+void *memset(void *to, int c, size_t n)
+{
+    void *ret = to;
+    __asm__ volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(c) : "memory");
+    return ret;
+}
+
+size_t ph_r_length(const char *s)
+{
+    size_t n = 0;
+    while (s[n])
+        n++;
+    return n;
+}
+
+bool ph_r_equal(const char *a, const char *b)
+{
+    while (*a && *a == *b)
+        a++, b++;
+    return *a == *b;
+}
+
+static void say(const char *s)
+{
+    ph_syscall(SYS_write, 2, s, ph_r_length(s));
+}
+
+static void say_number(uint64_t v, unsigned base)
+{
+    char buf[24];
+    char *p = buf + sizeof buf - 1;
+    *p = 0;
+    do
+        *--p = "0123456789abcdef"[v % base];
+    while (v /= base);
+    say(p);
+}
+
+_Noreturn void ph_r_die(int status, const char *what, uint64_t address, long err)
+{
+    say("pyheap-restorer: ");
+    say(what);
+    say(" at 0x");
+    say_number(address, 16);
+    say(": error ");
+    say_number((uint64_t)(err < 0 ? -err : err), 10);
+    say("; the pool is unharmed\n");
+    ph_syscall(SYS_exit_group, status);
+    __builtin_unreachable();
+}
+
+static _Noreturn void die(int code, const char *what, uint64_t address, long err)
+{
+    int status = 96;
+#define X(name, value, exit_status, text)                                                      \
+    if (code == (value))                                                                       \
+        status = (exit_status);
+    PH_ERRORS(X)
+#undef X
+    ph_r_die(status, what, address, err);
+}
+
+static const void *table(const struct ph_table_pm *t)
+{
+    return (const unsigned char *)record + t->offset;
+}
+
+static const char *string(uint32_t reference)
+{
+    return (const char *)table(&record->strings) + reference;
+}
+
+static void map_at(uint64_t start, uint64_t size, int prot, int flags, int fd, uint64_t offset,
+                   const char *what)
+{
+    long r = ph_syscall(SYS_mmap, start, size, prot, flags | MAP_FIXED_NOREPLACE, fd, offset);
+    if (r != (long)start)
+        die(PH_EMAP, what, start, r);
+}
+
+/* ---- 2, 3: what the kernel has given this process --------------------------------------- */
+
+static struct {
+    uint64_t start, end;
+    bool vdso; /* [vvar...] or [vdso] */
+} mine[MAX_VMAS];
+static unsigned nmine;
+static uint64_t vvar_now, vdso_now, vdso_now_end;
+static char maps_text[1 << 20];
+
+static uint64_t hex(const char **p)
+{
+    uint64_t v = 0;
+    for (;; (*p)++) {
+        char c = **p;
+        if (c >= '0' && c <= '9')
+            v = v * 16 + (uint64_t)(c - '0');
+        else if (c >= 'a' && c <= 'f')
+            v = v * 16 + (uint64_t)(c - 'a' + 10);
+        else
+            return v;
+    }
+}
+
+static bool contains(const char *s, const char *end, const char *what)
+{
+    size_t n = ph_r_length(what);
+    for (; s + n <= end; s++) {
+        size_t i = 0;
+        while (i < n && s[i] == what[i])
+            i++;
+        if (i == n)
+            return true;
+    }
+    return false;
+}
+
+static void read_maps(void)
+{
+    long fd = ph_syscall(SYS_open, "/proc/self/maps", O_RDONLY, 0), n, used = 0;
+    if (fd < 0)
+        die(PH_EKERNEL, "/proc/self/maps", 0, fd);
+    while ((n = ph_syscall(SYS_read, fd, maps_text + used, sizeof maps_text - 1 - used)) > 0)
+        used += n;
+    ph_syscall(SYS_close, fd);
+    for (const char *p = maps_text, *end; *p; p = end + (*end == '\n')) {
+        uint64_t start = hex(&p);
+        p++;
+        uint64_t stop = hex(&p);
+        for (end = p; *end && *end != '\n';)
+            end++;
+        bool vvar = contains(p, end, "[vvar"), vdso = contains(p, end, "[vdso]");
+        if (contains(p, end, "[vsyscall]") || nmine == MAX_VMAS)
+            continue;
+        if (vvar && !vvar_now)
+            vvar_now = start;
+        if (vdso) {
+            vdso_now = start;
+            vdso_now_end = stop;
+        }
+        mine[nmine].start = start;
+        mine[nmine].end = stop;
+        mine[nmine++].vdso = vvar || vdso;
+    }
+}
+
+static void unmap_old(void)
+{
+    for (unsigned i = 0; i < nmine; i++) {
+        bool ours = mine[i].start >= PH_RESTORER_BASE && mine[i].end <= PH_RESTORER_END;
+        if (ours || mine[i].vdso)
+            continue;
+        long r = ph_syscall(SYS_munmap, mine[i].start, mine[i].end - mine[i].start);
+        if (r < 0)
+            die(PH_EMAP, "unmapping", mine[i].start, r);
+    }
+}
+
+/** Move the kernel's pages so that the first lies at @p to. They keep their distances. */
+static void move_vdso(uint64_t to)
+{
+    if (!vdso_now)
+        return;
+    uint64_t first = vvar_now ? vvar_now : vdso_now, delta = to - first;
+    for (unsigned i = 0; i < nmine; i++) {
+        if (!mine[i].vdso)
+            continue;
+        uint64_t size = mine[i].end - mine[i].start, target = mine[i].start + delta;
+        long r = ph_syscall(SYS_mremap, mine[i].start, size, size,
+                            MREMAP_MAYMOVE | MREMAP_FIXED, target);
+        if (r != (long)target)
+            die(PH_EMAP, "moving the vdso", target, r);
+        mine[i].start = target;
+        mine[i].end = target + size;
+    }
+    vvar_now = vvar_now ? vvar_now + delta : 0;
+    vdso_now += delta;
+    vdso_now_end += delta;
+}
+
+static bool same_vdso(void)
+{
+    uint64_t size = vdso_now_end - vdso_now;
+    if ((plan->flags & PH_PLAN_TRAMPOLINES) || !vdso_now || size != record->vdso.count ||
+        vdso_now - vvar_now != record->vdso_start - record->vvar_start)
+        return false;
+    const uint64_t *a = (const uint64_t *)vdso_now, *b = table(&record->vdso);
+    for (uint64_t i = 0; i < size / 8; i++)
+        if (a[i] != b[i])
+            return false;
+    return true;
+}
+
+static void place_vdso(void)
+{
+    uint64_t size = record->vdso.count;
+    if (same_vdso()) {
+        move_vdso(record->vvar_start ? record->vvar_start : record->vdso_start);
+        return;
+    }
+    move_vdso(PH_VDSO_BASE);
+    if (!size)
+        return;
+    uint64_t at = record->vdso_start;
+    map_at(at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, "vdso jumps");
+    memcpy((void *)at, table(&record->vdso), size);
+    ph_r_vdso_jumps(at, size, vdso_now, vdso_now ? vdso_now_end - vdso_now : 0);
+    long r = ph_syscall(SYS_mprotect, at, size, PROT_READ | PROT_EXEC);
+    if (r < 0)
+        die(PH_EMAP, "protecting the vdso jumps", at, r);
+}
+
+/* ---- 4: memory ------------------------------------------------------------------------ */
+
+static void map_agent(void)
+{
+    int rw = PROT_READ | PROT_WRITE;
+    map_at(PH_CONTROL_BASE, PH_CONTROL_SIZE, rw, MAP_SHARED, plan->memfd, 0, "control page");
+    map_at(PH_RING_BASE, plan->ring_pages * PH_PAGE, rw, MAP_SHARED | MAP_NORESERVE,
+           plan->memfd, PH_CONTROL_SIZE, "staging ring");
+    map_at(PH_SCRATCH_BASE, PH_SCRATCH_SIZE, rw, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+           -1, 0, "scratch");
+}
+
+static void map_one(const struct ph_vma_pm *v, int prot)
+{
+    uint64_t size = v->end - v->start;
+    int flags = MAP_NORESERVE;
+    long fd = -1;
+    bool shared = v->kind == PH_VMA_SHARED_FILE || v->kind == PH_VMA_SHARED_ANON;
+    flags |= shared ? MAP_SHARED : MAP_PRIVATE;
+    if (v->kind == PH_VMA_FILE || v->kind == PH_VMA_SHARED_FILE) {
+        bool write = v->kind == PH_VMA_SHARED_FILE && (v->prot & PROT_WRITE);
+        fd = ph_syscall(SYS_open, string(v->path), (write ? O_RDWR : O_RDONLY) | O_CLOEXEC, 0);
+        if (fd < 0) {
+            say(string(v->path));
+            say("\n");
+            die(PH_EFILES, "cannot open the file mapped", v->start, fd);
+        }
+    } else {
+        flags |= MAP_ANONYMOUS;
+    }
+    if (v->flags & PH_VMA_GROWSDOWN)
+        flags |= MAP_GROWSDOWN | MAP_STACK;
+    map_at(v->start, size, prot, flags, (int)fd, v->offset, "mapping");
+    if (fd >= 0)
+        ph_syscall(SYS_close, fd);
+    if (v->flags & PH_VMA_HUGEPAGE)
+        ph_syscall(SYS_madvise, v->start, size, MADV_HUGEPAGE);
+}
+
+static void read_pool(uint64_t to, uint64_t size, uint64_t offset)
+{
+    while (size) {
+        long n = ph_syscall(SYS_pread64, plan->pool_fd, to, size, offset);
+        if (n == -4) /* EINTR */
+            continue;
+        if (n <= 0)
+            die(PH_EIO, "reading the pool for the page", to, n);
+        to += (uint64_t)n;
+        offset += (uint64_t)n;
+        size -= (uint64_t)n;
+    }
+}
+
+static void restore_memory(void)
+{
+    const struct ph_vma_pm *v = table(&record->vmas), *end = v + record->vmas.count;
+    const struct ph_run *run =
+        (const struct ph_run *)((const unsigned char *)plan + plan->runs_offset);
+    const struct ph_run *runs_end = run + plan->nruns;
+    for (; v < end; v++) {
+        while (run < runs_end && run->addr + run->npages * PH_PAGE <= v->start)
+            run++;
+        bool fill = v->kind != PH_VMA_SHARED_FILE && run < runs_end && run->addr < v->end;
+        int prot = (int)v->prot | (fill ? PROT_WRITE : 0);
+        map_one(v, prot);
+        for (const struct ph_run *r = run; fill && r < runs_end && r->addr < v->end; r++) {
+            uint64_t from = r->addr > v->start ? r->addr : v->start;
+            uint64_t to = r->addr + r->npages * PH_PAGE;
+            if (to > v->end)
+                to = v->end;
+            read_pool(from, to - from, r->offset + (from - r->addr));
+        }
+        if (prot != (int)v->prot) {
+            long e = ph_syscall(SYS_mprotect, v->start, v->end - v->start, v->prot);
+            if (e < 0)
+                die(PH_EMAP, "protecting", v->start, e);
+        }
+    }
+}
+
+/* ---- 5, 6: what the kernel keeps about a process ------------------------------------------
+ */
+
+static void restore_mm(void)
+{
+    /* struct prctl_mm_map of linux/prctl.h */
+    struct prctl_mm_map map = {.start_code = record->mm.start_code,
+                               .end_code = record->mm.end_code,
+                               .start_data = record->mm.start_data,
+                               .end_data = record->mm.end_data,
+                               .start_brk = record->mm.start_brk,
+                               .brk = record->mm.brk,
+                               .start_stack = record->mm.start_stack,
+                               .arg_start = record->mm.arg_start,
+                               .arg_end = record->mm.arg_end,
+                               .env_start = record->mm.env_start,
+                               .env_end = record->mm.env_end,
+                               .auxv = (__u64 *)table(&record->auxv),
+                               .auxv_size = (uint32_t)record->auxv.count,
+                               .exe_fd = (uint32_t)-1};
+    long r = ph_syscall(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0);
+    if (r < 0)
+        die(PH_EKERNEL, "prctl(PR_SET_MM_MAP), brk", map.brk, r);
+    if (record->xcomp_perm & (UINT64_C(1) << XFEATURE_XTILEDATA)) {
+        r = ph_syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM_, XFEATURE_XTILEDATA);
+        if (r < 0)
+            die(PH_ECPU, "AMX permission", 0, r);
+    }
+}
+
+static void restore_signals(void)
+{
+    uint64_t all = ~UINT64_C(0);
+    ph_syscall(SYS_rt_sigprocmask, 2 /* SIG_SETMASK */, &all, 0, 8);
+    for (int sig = 1; sig <= 64; sig++)
+        if (sig != 9 && sig != 19) {
+            long r = ph_syscall(SYS_rt_sigaction, sig, &record->sigaction[sig - 1], 0, 8);
+            if (r < 0)
+                die(PH_EINTERNAL, "action of signal", (uint64_t)sig, r);
+        }
+}
+
+static void restore_descriptor_flags(void)
+{
+    const struct ph_file_pm *f = table(&record->files);
+    for (uint64_t i = 0; i < record->files.count; i++)
+        ph_syscall(SYS_fcntl, f[i].fd, F_SETFD, f[i].fd_flags);
+    ph_syscall(SYS_fcntl, record->socket_fd, F_SETFD, FD_CLOEXEC);
+    ph_syscall(SYS_close, plan->pool_fd);
+    ph_syscall(SYS_close, plan->memfd);
+    ph_syscall(SYS_close, plan->plan_fd);
+    ph_syscall(SYS_prlimit64, 0, 7 /* RLIMIT_NOFILE */, &record->limit[7], 0);
+}
+
+/* ---- 7, 9: threads ------------------------------------------------------------------------
+ */
+
+#define STACK_SIZE 4096
+
+static _Atomic uint32_t gate, ready;
+
+static void wait_at(_Atomic uint32_t *word)
+{
+    while (!atomic_load(word))
+        ph_syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, 0, 0);
+}
+
+static void open_gate(_Atomic uint32_t *word)
+{
+    atomic_store(word, 1);
+    ph_syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX);
+}
+
+/**
+ * The frame says whether the thread had AMX tiles. The kernel grows a thread's state buffer on
+ * first use only; restoring tiles into a buffer that has not grown is fatal: use them once.
+ */
+static void touch_amx(const struct ph_thread_pm *t)
+{
+    /* Offsets: uc_mcontext.fpregs in the ucontext; xfeatures in the software-reserved bytes of
+     * the frame's FXSAVE area (arch/x86/include/uapi/asm/sigcontext.h). */
+    uint64_t frame = *(const uint64_t *)(t->context + 0xe0);
+    if (!frame || !(record->xcomp_perm & (UINT64_C(1) << XFEATURE_XTILEDATA)))
+        return;
+    uint64_t features = *(const uint64_t *)(frame + 464 + 8);
+    if (!(features & (UINT64_C(1) << XFEATURE_XTILEDATA)))
+        return;
+    _Alignas(64) uint8_t config[64] = {0};
+    config[0] = 1;                                      /* palette */
+    config[16] = 64;                                    /* bytes in a row of tile 0 */
+    config[48] = 16;                                    /* its rows */
+    __asm__ volatile(".byte 0xc4,0xe2,0x78,0x49,0x00\n" /* ldtilecfg (%rax) */
+                     ".byte 0xc4,0xe2,0x7b,0x49,0xc0\n" /* tilezero %tmm0 */
+                     :
+                     : "a"(config)
+                     : "memory");
+}
+
+static _Noreturn void resume(const struct ph_thread_pm *t)
+{
+    if (t->robust_list)
+        ph_syscall(SYS_set_robust_list, t->robust_list, t->robust_length);
+    ph_syscall(SYS_prctl, PR_SET_NAME, t->name);
+    ph_syscall(SYS_prctl, PR_SET_TIMERSLACK, t->timer_slack);
+    if (t->gs)
+        ph_syscall(SYS_arch_prctl, ARCH_SET_GS, t->gs);
+    if (t->rseq) {
+        long r = ph_syscall(SYS_rseq, t->rseq, t->rseq_length, 0, t->rseq_signature);
+        if (r < 0)
+            die(PH_EKERNEL, "registering rseq", t->rseq, r);
+    }
+    touch_amx(t);
+    /* All or none: no thread runs before every other one can. */
+    if (atomic_fetch_add(&ready, 1) + 1 == record->threads.count)
+        open_gate(&gate);
+    wait_at(&gate);
+    __asm__ volatile("mov %0, %%rsp\n"
+                     "mov $15, %%eax\n" /* rt_sigreturn */
+                     "syscall\n"
+                     "hlt\n"
+                     :
+                     : "r"(t->context)
+                     : "memory");
+    __builtin_unreachable();
+}
+
+static _Atomic uint32_t owners_done;
+
+__attribute__((used)) _Noreturn void ph_r_thread(const struct ph_thread_pm *t);
+_Noreturn void ph_r_thread(const struct ph_thread_pm *t)
+{
+    wait_at(&owners_done);
+    resume(t);
+}
+
+static void start_thread(const struct ph_thread_pm *t, uint64_t stack_end)
+{
+    uint64_t *sp = (uint64_t *)stack_end;
+    *--sp = 0;
+    *--sp = (uint64_t)t;
+    long flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
+                 CLONE_SYSVSEM | CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;
+    long r;
+    register long tid_address __asm__("r10") = (long)t->tid_address;
+    register long fs __asm__("r8") = (long)t->fs;
+    __asm__ volatile("syscall\n"
+                     "test %%rax, %%rax\n"
+                     "jnz 1f\n"
+                     "pop %%rdi\n" /* in the new thread: its entry, from its own stack */
+                     "xor %%ebp, %%ebp\n"
+                     "movabs $ph_r_thread, %%rax\n"
+                     "call *%%rax\n"
+                     "hlt\n"
+                     "1:\n"
+                     : "=a"(r)
+                     : "a"(SYS_clone), "D"(flags), "S"(sp), "d"(t->tid_address),
+                       "r"(tid_address), "r"(fs)
+                     : "rcx", "r11", "memory");
+    if (r < 0)
+        die(PH_ENOMEM, "making a thread", t->context, r);
+}
+
+static const struct ph_thread_pm *start_threads(void)
+{
+    const struct ph_thread_pm *t = table(&record->threads), *leader = t;
+    uint64_t stacks = record->threads.count * STACK_SIZE;
+    map_at(PH_RESTORER_STACKS, stacks, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+           0, "restorer's stacks");
+    for (uint64_t i = 0; i < record->threads.count; i++) {
+        if (t[i].flags & PH_THREAD_LEADER)
+            leader = &t[i];
+        else
+            start_thread(&t[i], PH_RESTORER_STACKS + (i + 1) * STACK_SIZE);
+    }
+    long tid = ph_syscall(SYS_set_tid_address, leader->tid_address);
+    *(volatile uint32_t *)leader->tid_address = (uint32_t)tid;
+    ph_syscall(SYS_arch_prctl, ARCH_SET_FS, leader->fs);
+    return leader;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------
+ */
+
+static int parse_fd(const char *s)
+{
+    int v = 0;
+    while (*s >= '0' && *s <= '9')
+        v = v * 10 + (*s++ - '0');
+    return v;
+}
+
+__attribute__((used)) _Noreturn void ph_r_main(const uint64_t *sp);
+_Noreturn void ph_r_main(const uint64_t *sp)
+{
+    if (sp[0] != 3) {
+        say("pyheap-restorer is started by pyheap-recover\n");
+        ph_syscall(SYS_exit_group, 70);
+    }
+    int fd = parse_fd((const char *)sp[2]);
+    uint64_t size = 0;
+    for (const char *s = (const char *)sp[3]; *s; s++)
+        size = size * 10 + (uint64_t)(*s - '0');
+    map_at(PH_PLAN_BASE, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0, "plan");
+    plan = (const struct ph_plan *)PH_PLAN_BASE;
+    if (plan->magic != PH_PLAN_MAGIC || plan->size != size)
+        die(PH_EINTERNAL, "plan", PH_PLAN_BASE, 0);
+    record = (const struct ph_record_pm *)(PH_PLAN_BASE + plan->record_offset);
+
+    read_maps();
+    unmap_old();
+    move_vdso(PH_VDSO_TEMPORARY);
+    place_vdso();
+    map_agent();
+    restore_memory();
+    restore_mm();
+    restore_descriptor_flags();
+    restore_signals();
+    const struct ph_thread_pm *leader = start_threads();
+    ph_r_fix_owners(plan, record);
+    open_gate(&owners_done);
+    for (int i = 0; i < 3; i++)
+        if (record->itimer[i].value_s | record->itimer[i].value_us)
+            ph_syscall(SYS_setitimer, i, &record->itimer[i], 0);
+    resume(leader);
+}
+
+static unsigned char stack[65536] __attribute__((aligned(64), used));
+
+__asm__(".globl _start\n"
+        "_start:\n"
+        "  mov %rsp, %rdi\n"
+        "  movabs $stack+65536, %rsp\n"
+        "  xor %ebp, %ebp\n"
+        "  movabs $ph_r_main, %rax\n"
+        "  call *%rax\n"
+        "  hlt\n");

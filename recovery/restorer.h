@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/* restorer.h - what the parts of the restorer share; no libc behind any of it */
+#ifndef PH_RESTORER_H
+#define PH_RESTORER_H
+
+#include "plan.h"
+
+size_t ph_r_length(const char *s);
+bool ph_r_equal(const char *a, const char *b);
+
+/** End this process with one line on stderr. */
+_Noreturn void ph_r_die(int status, const char *what, uint64_t address, long err);
+
+/**
+ * Make the saved vdso image at @p at (@p size bytes, writable) jump to this kernel's at
+ * @p now: the entry of every function in it is overwritten. Functions that this kernel's lacks
+ * become system calls. @p now_size 0: there is none.
+ */
+void ph_r_vdso_jumps(uint64_t at, uint64_t size, uint64_t now, uint64_t now_size);
+
+/** Write the threads' new ids into locks that name their owner by its old id. */
+void ph_r_fix_owners(const struct ph_plan *plan, const struct ph_record_pm *record);
+
+#endif
