@@ -113,12 +113,15 @@ static inline struct ph_slab *slab_of(const void *p)
     return &ph_slabs[((uintptr_t)p - PH_SLABS) >> PH_SLAB_SHIFT];
 }
 
-/* The slot that starts at @p p; nslots or more if none does. */
+/* The slot that @p p lies in. */
 static inline uint32_t slot_of(const struct ph_slab *s, const void *p)
 {
-    uint32_t offset = (uint32_t)((uintptr_t)p & (PH_SLAB_SIZE - 1));
-    uint32_t slot = (uint32_t)((uint64_t)offset * s->inverse >> 32);
-    return slot * s->size == offset ? slot : UINT32_MAX;
+    return (uint32_t)(((uintptr_t)p & (PH_SLAB_SIZE - 1)) * s->inverse >> 32);
+}
+
+static inline bool is_slot(const struct ph_slab *s, uint32_t slot, const void *p)
+{
+    return slot < s->nslots && slot * s->size == ((uintptr_t)p & (PH_SLAB_SIZE - 1));
 }
 
 static __attribute__((noinline)) void slot_free_remote(struct ph_slab *s, uint32_t slot,
@@ -140,10 +143,11 @@ static inline void slot_free(void *p)
     }
     uint64_t bit = UINT64_C(1) << slot % 64;
     unsigned w = slot / 64;
-    if (PH_UNLIKELY(slot >= s->nslots) || PH_UNLIKELY(s->free[w] & bit))
+    if (PH_UNLIKELY(!is_slot(s, slot, p)) || PH_UNLIKELY(s->free[w] & bit))
         ph_heap_fatal("free of what is no live block:", p);
     __atomic_store_n(&s->free[w], s->free[w] | bit, __ATOMIC_RELAXED);
-    s->cursor = (uint16_t)w;
+    if (s->cursor != w) /* a store only if needed: the next allocation waits for it */
+        s->cursor = (uint16_t)w;
     if (PH_UNLIKELY(++s->nfree == s->wake) ||
         PH_UNLIKELY(s->stamp != __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED)))
         ph_local_freed(s);
@@ -156,7 +160,7 @@ static size_t block_size(const void *p)
         return ph_heap_owns(p) && (uintptr_t)p >= PH_HEAP_EXTENTS ? ph_extent_size(p) : 0;
     const struct ph_slab *s = slab_of(p);
     uint32_t slot = slot_of(s, p);
-    if (slot >= s->nslots || __atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == PH_SLAB_FREE)
+    if (!is_slot(s, slot, p) || __atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == PH_SLAB_FREE)
         return 0;
     uint64_t dead = __atomic_load_n(&s->free[slot / 64], __ATOMIC_RELAXED) |
                     __atomic_load_n(&s->remote[slot / 64], __ATOMIC_RELAXED);

@@ -153,8 +153,8 @@ struct ph_local;
 struct ph_slab *ph_slab_take(unsigned c, uint32_t owner);
 /** Give back a slab that is on no list and has no live slot. @pre slab_lock is held. */
 void ph_slab_give(struct ph_slab *s);
-/** Bit i is set if page i of the slab may hold a part of a live block. Lock-free. */
-uint32_t ph_slab_live_pages(const struct ph_slab *s);
+/** Whether page @p page of the slab may hold a part of a live block. Lock-free. */
+bool ph_slab_page_live(const struct ph_slab *s, unsigned page);
 
 /* ---- heap_local.c: a thread's slabs -------------------------------------------------- */
 
@@ -214,7 +214,6 @@ _Static_assert(PH_EXTENT_PAGES < UINT32_MAX, "page numbers are 32 bits");
 #define ph_extents  ((struct ph_extent *)PH_EXTENT_TABLE)
 #define ph_page_map ((uint32_t *)PH_PAGE_MAP)
 
-/** The page number that starts a live extent at @p p, or UINT32_MAX. */
 /** A block of @p size bytes at a multiple of @p alignment >= PH_PAGE.
  *  @param stale receives the bytes at its start that may be other than zero. */
 void *ph_extent_alloc(size_t size, size_t alignment, size_t *stale);

@@ -34,7 +34,7 @@
 #include <pthread.h>
 #include <string.h>
 
-#define COLD_CANDIDATES 8
+#define CANDIDATES 4 /* slabs looked at to find one that lasts a while */
 
 /* What a thread has that has not allocated yet. */
 static struct ph_local nobody = {
@@ -341,31 +341,38 @@ static struct ph_slab *acquire(struct ph_local *local, unsigned c)
     return s;
 }
 
+/* Of the slab at @p index and the next few the one with the most free slots. */
+static struct ph_slab *emptiest(uint32_t index, bool towards_head)
+{
+    struct ph_slab *best = &ph_slabs[index];
+    for (int i = 0; i < CANDIDATES && index; i++) {
+        struct ph_slab *s = &ph_slabs[index];
+        if (s->nfree > best->nfree && (towards_head || s->stamp == best->stamp))
+            best = s;
+        index = towards_head ? s->prev : s->next;
+    }
+    return best;
+}
+
 /* A slab of class @p c with a free slot, on no list. */
 static struct ph_slab *choose(struct ph_local *local, unsigned c)
 {
     struct ph_slab_list *partial = &local->partial[c];
-    struct ph_slab *best = NULL;
-    if (partial->head) {
-        best = &ph_slabs[partial->head];
-        if (best->stamp != __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED)) {
-            if (partial->count <= 1 + (partial->count + local->full[c].count) / 8) {
-                struct ph_slab *s = acquire(local, c);
-                if (s)
-                    return s;
-            }
-            uint32_t index = partial->tail;
-            best = &ph_slabs[index];
-            for (int i = 0; i < COLD_CANDIDATES && index; i++) {
-                if (ph_slabs[index].nfree > best->nfree)
-                    best = &ph_slabs[index];
-                index = ph_slabs[index].prev;
-            }
+    if (!partial->head)
+        return acquire(local, c);
+    struct ph_slab *s;
+    if (ph_slabs[partial->head].stamp == __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED)) {
+        s = emptiest(partial->head, false);
+    } else {
+        if (partial->count <= 1 + (partial->count + local->full[c].count) / 8) {
+            s = acquire(local, c);
+            if (s)
+                return s;
         }
-        list_remove(local, best);
-        return best;
+        s = emptiest(partial->tail, true);
     }
-    return acquire(local, c);
+    list_remove(local, s);
+    return s;
 }
 
 /* A slot of a slab that has one, from the cursor on. */

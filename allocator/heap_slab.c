@@ -69,7 +69,7 @@ void ph_slab_give(struct ph_slab *s)
 }
 
 /* Whether a slot in [first, last] is live. */
-static bool any_live(const struct ph_slab *s, unsigned first, unsigned last)
+static inline bool any_live(const struct ph_slab *s, unsigned first, unsigned last)
 {
     for (unsigned w = first / 64; w <= last / 64; w++) {
         uint64_t live = ~(__atomic_load_n(&s->free[w], __ATOMIC_RELAXED) |
@@ -84,20 +84,13 @@ static bool any_live(const struct ph_slab *s, unsigned first, unsigned last)
     return false;
 }
 
-uint32_t ph_slab_live_pages(const struct ph_slab *s)
+bool ph_slab_page_live(const struct ph_slab *s, unsigned page)
 {
     if (__atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == PH_SLAB_FREE)
-        return 0;
-    uint32_t mask = 0;
-    for (unsigned page = 0; page < PH_SLAB_PAGES; page++) {
-        unsigned first = (unsigned)(page * PH_PAGE * s->inverse >> 32);
-        unsigned last = (unsigned)((page * PH_PAGE + PH_PAGE - 1) * s->inverse >> 32);
-        if (first >= s->nslots)
-            break;
-        if (last >= s->nslots)
-            last = s->nslots - 1u;
-        if (any_live(s, first, last))
-            mask |= 1u << page;
-    }
-    return mask;
+        return false;
+    unsigned first = (unsigned)(page * PH_PAGE * s->inverse >> 32);
+    unsigned last = (unsigned)((page * PH_PAGE + PH_PAGE - 1) * s->inverse >> 32);
+    if (first >= s->nslots)
+        return false;
+    return any_live(s, first, last < s->nslots ? last : s->nslots - 1u);
 }

@@ -70,23 +70,23 @@ size_t ph_heap_used_spans(struct ph_span *out, size_t max)
 
 /* ---- stretches ----------------------------------------------------------------------- */
 
-/* The first live stretch of slab space in [from, to). */
+/* The first live stretch of slab space in [from, to), at most to the end of its slab. */
 static bool slab_stretch(uint64_t from, uint64_t to, struct ph_span *out)
 {
     while (from < to) {
         uint64_t index = (from - PH_SLABS) >> PH_SLAB_SHIFT;
         uint64_t base = PH_SLABS + (index << PH_SLAB_SHIFT);
+        const struct ph_slab *s = &ph_slabs[index];
         unsigned page = (unsigned)((from - base) / PH_PAGE);
-        uint32_t mask = ph_slab_live_pages(&ph_slabs[index]) >> page << page;
-        if (!mask) {
-            from = base + PH_SLAB_SIZE;
-            continue;
-        }
-        unsigned first = (unsigned)__builtin_ctz(mask);
-        unsigned n = (unsigned)__builtin_ctz(~(mask >> first));
-        out->start = base + first * PH_PAGE;
-        out->end = out->start + n * PH_PAGE;
-        return out->start < to;
+        while (page < PH_SLAB_PAGES && !ph_slab_page_live(s, page))
+            page++;
+        out->start = base + page * PH_PAGE;
+        while (page < PH_SLAB_PAGES && ph_slab_page_live(s, page))
+            page++;
+        out->end = base + page * PH_PAGE;
+        if (out->start < out->end)
+            return out->start < to;
+        from = base + PH_SLAB_SIZE;
     }
     return false;
 }
@@ -147,6 +147,13 @@ static bool next_stretch(uint64_t from, uint64_t to, struct ph_span *out)
     return false;
 }
 
+/* Whether the page at @p addr may continue a stretch that ends there: a stretch ends within a
+ * slab only at a dead page. */
+static bool may_continue(uint64_t addr)
+{
+    return addr < PH_SLABS || addr >= PH_HEAP_EXTENTS || addr % PH_SLAB_SIZE == 0;
+}
+
 bool ph_heap_live_run(uint64_t from, uint64_t to, struct ph_span *out)
 {
     from = page_down(from);
@@ -154,7 +161,8 @@ bool ph_heap_live_run(uint64_t from, uint64_t to, struct ph_span *out)
     if (!ph_heap.ready || !next_stretch(from, to, out))
         return false;
     struct ph_span more;
-    while (out->end < to && next_stretch(out->end, to, &more) && more.start == out->end)
+    while (out->end < to && may_continue(out->end) &&
+           next_stretch(out->end, out->end + PH_PAGE, &more))
         out->end = more.end;
     if (out->end > to)
         out->end = to;
@@ -177,7 +185,8 @@ static void count_slabs(struct ph_heap_stats *out)
         out->slab_pages += PH_SLAB_PAGES;
         out->live_blocks += s->nslots - dead;
         out->live_bytes += (uint64_t)(s->nslots - dead) * s->size;
-        out->live_pages += (unsigned)__builtin_popcount(ph_slab_live_pages(s));
+        for (unsigned page = 0; page < PH_SLAB_PAGES; page++)
+            out->live_pages += ph_slab_page_live(s, page);
     }
 }
 

@@ -100,6 +100,12 @@ static inline bool all_zero(const unsigned char *p, size_t size)
     return !size || (p[0] == 0 && !memcmp(p, p + 1, size - 1));
 }
 
+/* Set while a call into the heap is under way, for tests that look at each instruction of it.
+ */
+static volatile int model_in_heap;
+
+#define IN_HEAP(call) (model_in_heap = 1, call, (void)(model_in_heap = 0))
+
 /* Fail the test unless @p condition; usable in any thread and in a forked child. */
 #define MODEL_CHECK(condition)                                                                 \
     do {                                                                                       \
@@ -115,16 +121,16 @@ static inline void model_allocate(struct model *m, struct model_item *item)
     unsigned char *p;
     switch (model_random(m) % 8) {
     case 0:
-        p = ph_heap_calloc(1, size);
+        IN_HEAP(p = ph_heap_calloc(1, size));
         MODEL_CHECK(p && all_zero(p, size));
         break;
     case 1:
         align = (size_t)1 << model_random(m) % 15;
-        p = ph_heap_memalign(align, size);
+        IN_HEAP(p = ph_heap_memalign(align, size));
         align = align < 16 ? 16 : align;
         break;
     default:
-        p = ph_heap_malloc(size);
+        IN_HEAP(p = ph_heap_malloc(size));
     }
     MODEL_CHECK(p && (uintptr_t)p % align == 0 && ph_heap_usable_size(p) >= size);
     item->size = size;
@@ -138,7 +144,7 @@ static inline void model_free(struct model_item *item)
     MODEL_CHECK(model_intact(item));
     void *p = item->p;
     item->p = NULL;
-    ph_heap_free(p);
+    IN_HEAP(ph_heap_free(p));
 }
 
 static inline void model_resize(struct model *m, struct model_item *item)
@@ -147,7 +153,7 @@ static inline void model_resize(struct model *m, struct model_item *item)
     size_t old = item->size, size = model_size(m), common = size < old ? size : old;
     unsigned char *p = item->p;
     item->p = NULL;
-    p = ph_heap_realloc(p, size);
+    IN_HEAP(p = ph_heap_realloc(p, size));
     MODEL_CHECK(p && ph_heap_usable_size(p) >= size);
     for (size_t i = 0; i < common; i += model_step(old))
         MODEL_CHECK(p[i] == model_byte(item->seed, i));
