@@ -10,6 +10,9 @@
  *   N2  In a recovered program the callbacks run before epoch() returns, in the order in which
  *       they were registered, in the thread that called epoch().
  *   N3  Waiting never holds the GIL, and signals are handled while waiting.
+ *   N4  A worker that multiprocessing spawns imports the program's main module in ordinary
+ *       Python and with the program's sys.path. So the package stands last in sys.path, or
+ *       `import pyheap` would fail there.
  *
  * Functions here return 0, a PH_E* code, or RAISED with a Python exception set.
  */
@@ -19,7 +22,12 @@
 #include "pyheap.h"
 #include "python_abi.h"
 
+#include <dlfcn.h>
+#include <limits.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 
 #define RAISED   (-1)
 #define SLICE_MS 50 /* between two looks at the signals while waiting */
@@ -381,13 +389,34 @@ static struct ph_py_module_def definition = {
     .methods = methods,
 };
 
+/* Append the directory of the package, which lies beside this library, to sys.path (N4). */
+static int extend_path(void)
+{
+    Dl_info self;
+    char directory[PATH_MAX], package[PATH_MAX];
+    PyObject *path = ph_py.PySys_GetObject("path"); /* borrowed */
+    if (!path || dladdr(&definition, &self) == 0)
+        return 0;
+    const char *slash = strrchr(self.dli_fname, '/');
+    int length = slash ? (int)(slash - self.dli_fname) : 0;
+    int n = snprintf(directory, sizeof directory, "%.*s/python", length, self.dli_fname);
+    int m = snprintf(package, sizeof package, "%.*s/python/pyheap", length, self.dli_fname);
+    if (n >= (int)sizeof directory || m >= (int)sizeof package || access(package, R_OK) != 0)
+        return 0;
+    PyObject *entry = ph_py.PyUnicode_DecodeFSDefault(directory);
+    int err = entry ? ph_py.PyList_Append(path, entry) : RAISED;
+    if (entry)
+        ph_py.Py_DecRef(entry);
+    return err;
+}
+
 static PyObject *init_module(void)
 {
     PyObject *module = ph_py.PyModule_Create2(&definition, PH_PY_ABI_VERSION);
     if (!module)
         return NULL;
     callbacks = ph_py.PyList_New(0);
-    if (callbacks && make_errors(module) == 0 && check_hook() == 0 &&
+    if (callbacks && make_errors(module) == 0 && check_hook() == 0 && extend_path() == 0 &&
         ph_py.PyModule_AddStringConstant(module, "__version__", PYHEAP_VERSION) == 0 &&
         ph_py.PyModule_AddObject(module, "active", ph_py.PyBool_FromLong(1)) == 0)
         return module;

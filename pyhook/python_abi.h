@@ -117,6 +117,7 @@ struct ph_py_arena_allocator {
     X(PyObject *, PyLong_FromUnsignedLongLong, (unsigned long long))                           \
     X(PyObject *, PyFloat_FromDouble, (double))                                                \
     X(PyObject *, PyUnicode_FromString, (const char *))                                        \
+    X(PyObject *, PyUnicode_DecodeFSDefault, (const char *))                                   \
     X(PyObject *, PyDict_New, (void))                                                          \
     X(int, PyDict_SetItemString, (PyObject *, const char *, PyObject *))                       \
     X(PyObject *, PyList_New, (ssize_t))                                                       \
