@@ -92,13 +92,12 @@ _Noreturn void ph_heap_fatal(const char *what, const void *p)
 
 static inline void *slot_alloc(unsigned c)
 {
-    struct ph_slab *s = ph_self.local->current[c];
+    struct ph_slab *s = ph_self.current[c];
     unsigned w = s->cursor;
     uint64_t bits = s->free[w];
     if (PH_UNLIKELY(!bits))
         return ph_local_alloc_slow(c);
     __atomic_store_n(&s->free[w], bits & (bits - 1), __ATOMIC_RELAXED);
-    s->nfree--;
     PH_BARRIER();
     return (void *)(s->base + (w * 64 + (unsigned)__builtin_ctzll(bits)) * (uint64_t)s->size);
 }
@@ -146,8 +145,7 @@ static inline void slot_free(void *p)
     if (PH_UNLIKELY(!is_slot(s, slot, p)) || PH_UNLIKELY(s->free[w] & bit))
         ph_heap_fatal("free of what is no live block:", p);
     __atomic_store_n(&s->free[w], s->free[w] | bit, __ATOMIC_RELAXED);
-    if (s->cursor != w) /* a store only if needed: the next allocation waits for it */
-        s->cursor = (uint16_t)w;
+    s->cursor = (uint16_t)w;
     if (PH_UNLIKELY(++s->nfree == s->wake) ||
         PH_UNLIKELY(s->stamp != __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED)))
         ph_local_freed(s);

@@ -35,8 +35,8 @@
  *     and form the pool list; the others have exactly one owner and are on exactly the list
  *     of that owner that their state names.
  * S2  A set bit in free[] is a slot that its owner may hand out; a set bit in remote[] is one
- *     that another thread has freed. No slot is in both, none lies beyond nslots, and nfree
- *     counts free[]. All other slots are live.
+ *     that another thread has freed. No slot is in both, and none lies beyond nslots. All other
+ *     slots are live. nfree counts free[], but not while the slab is current.
  * S3  full: nfree = 0. partial: 0 < nfree < nslots. free: no slot is live.
  * S4  If a bit in remote[] is set then pending is set; pending is set exactly if the slab is on
  *     the pending list of one local.
@@ -59,6 +59,9 @@
 #include "heap_lock.h"
 
 #include <stdint.h>
+
+/* All of this is within one library: accesses need no detour by its global offset table. */
+#pragma GCC visibility push(hidden)
 
 #define PH_LIKELY(x)    __builtin_expect(!!(x), 1)
 #define PH_UNLIKELY(x)  __builtin_expect(!!(x), 0)
@@ -181,6 +184,7 @@ _Static_assert(PH_LOCAL_TABLE + PH_LOCAL_MAX * sizeof(struct ph_local) <= PH_SLA
 struct ph_self {
     struct ph_local *local;
     uint32_t number;
+    struct ph_slab *current[PH_CLASSES]; /* allocated from; &ph_no_slab: none */
 };
 extern __thread struct ph_self ph_self __attribute__((tls_model("initial-exec")));
 
@@ -253,5 +257,7 @@ extern uint32_t ph_heap_epoch;
 
 /** Write "pyheap: @p what 0x..." to standard error and abort. */
 _Noreturn void ph_heap_fatal(const char *what, const void *p);
+
+#pragma GCC visibility pop
 
 #endif

@@ -37,11 +37,12 @@
 #define CANDIDATES 4 /* slabs looked at to find one that lasts a while */
 
 /* What a thread has that has not allocated yet. */
-static struct ph_local nobody = {
+static struct ph_local nobody = {.number = PH_NO_OWNER - 1};
+__thread struct ph_self ph_self = {
+    .local = &nobody,
     .number = PH_NO_OWNER - 1,
     .current = {[0 ... PH_CLASSES - 1] = &ph_no_slab},
 };
-__thread struct ph_self ph_self = {&nobody, PH_NO_OWNER - 1};
 
 static pthread_key_t exit_key;
 
@@ -87,7 +88,7 @@ static void make_current(struct ph_local *local, struct ph_slab *s)
     s->state = PH_SLAB_CURRENT;
     s->wake = 0;
     s->stamp = __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED);
-    local->current[s->class] = s;
+    local->current[s->class] = ph_self.current[s->class] = s;
 }
 
 /* ---- frees by other threads ---------------------------------------------------------- */
@@ -185,8 +186,7 @@ void ph_local_freed(struct ph_slab *s)
 static void reset(struct ph_local *local, uint32_t number)
 {
     local->number = number;
-    for (unsigned c = 0; c < PH_CLASSES; c++)
-        local->current[c] = &ph_no_slab;
+    memset(local->current, 0, sizeof local->current);
     memset(local->partial, 0, sizeof local->partial);
     memset(local->full, 0, sizeof local->full);
 }
@@ -215,6 +215,15 @@ static struct ph_local *attach(void)
     ph_self.number = local->number;
     pthread_setspecific(exit_key, local);
     return local;
+}
+
+/* Set nfree, which is not kept while a slab is current. */
+static void count_free(struct ph_slab *s)
+{
+    unsigned n = 0;
+    for (unsigned w = 0; w < s->words; w++)
+        n += (unsigned)__builtin_popcountll(s->free[w]);
+    s->nfree = (uint16_t)n;
 }
 
 /* Make a slab that is on no list an orphan. @pre slab_lock is held. */
@@ -248,10 +257,12 @@ static void detach(void *arg)
     for (unsigned c = 0; c < PH_CLASSES; c++) {
         orphan_list(local, &local->full[c]);
         orphan_list(local, &local->partial[c]);
-        if (local->current[c] != &ph_no_slab) {
+        if (local->current[c]) {
+            count_free(local->current[c]);
             orphan(local->current[c]);
-            local->current[c] = &ph_no_slab;
         }
+        local->current[c] = NULL;
+        ph_self.current[c] = &ph_no_slab;
     }
     drain_pending(local); /* passes all of it on to the orphans */
     local->in_use = 0;
@@ -280,12 +291,11 @@ static bool any_remote(const struct ph_slab *s)
 static void recount(struct ph_slab *s)
 {
     s->pending = 0;
-    s->nfree = 0;
     for (unsigned w = 0; w < s->words; w++) {
         s->free[w] |= s->remote[w];
         s->remote[w] = 0;
-        s->nfree = (uint16_t)(s->nfree + __builtin_popcountll(s->free[w]));
     }
+    count_free(s);
 }
 
 void ph_local_after_fork(void)
@@ -375,17 +385,19 @@ static struct ph_slab *choose(struct ph_local *local, unsigned c)
     return s;
 }
 
-/* A slot of a slab that has one, from the cursor on. */
+/* A free slot of the slab, the first from the cursor on. NULL when it has none. */
 static void *take_slot(struct ph_slab *s)
 {
-    unsigned w = s->cursor;
-    while (!s->free[w])
-        w = w + 1 == s->words ? 0 : w + 1;
-    uint64_t bits = s->free[w];
-    s->cursor = (uint16_t)w;
-    s->nfree--;
-    __atomic_store_n(&s->free[w], bits & (bits - 1), __ATOMIC_RELAXED);
-    return (void *)(s->base + (w * 64 + (unsigned)__builtin_ctzll(bits)) * (uint64_t)s->size);
+    for (unsigned i = 0, w = s->cursor; i < s->words; i++, w = w + 1 < s->words ? w + 1 : 0) {
+        uint64_t bits = s->free[w];
+        if (!bits)
+            continue;
+        s->cursor = (uint16_t)w;
+        __atomic_store_n(&s->free[w], bits & (bits - 1), __ATOMIC_RELAXED);
+        return (void *)(s->base +
+                        (w * 64 + (unsigned)__builtin_ctzll(bits)) * (uint64_t)s->size);
+    }
+    return NULL;
 }
 
 void *ph_local_alloc_slow(unsigned c)
@@ -395,21 +407,25 @@ void *ph_local_alloc_slow(unsigned c)
         errno = ENOMEM;
         return NULL;
     }
-    struct ph_slab *s = local->current[c];
-    if (!s->nfree && __atomic_load_n(&local->pending, __ATOMIC_RELAXED))
+    struct ph_slab *s = ph_self.current[c], *next;
+    void *p = take_slot(s);
+    if (!p && __atomic_load_n(&local->pending, __ATOMIC_RELAXED)) {
         drain_pending(local);
-    if (!s->nfree) {
-        struct ph_slab *next = choose(local, c);
+        p = take_slot(s);
+    }
+    if (!p) {
+        next = choose(local, c);
         if (!next) {
             errno = ENOMEM;
             return NULL;
         }
-        if (s != &ph_no_slab)
+        if (s != &ph_no_slab) {
+            s->nfree = 0;
             list_insert(local, s, PH_SLAB_FULL);
+        }
         make_current(local, next);
-        s = next;
+        p = take_slot(next);
     }
-    void *p = take_slot(s);
     PH_BARRIER();
     return p;
 }

@@ -49,7 +49,7 @@ static bool check_bitmaps(const struct report *r, uint32_t i)
         return violated(r, "S2: slab %u is free and has remote bits", i);
     if (nremote && !s->pending)
         return violated(r, "S4: slab %u has remote frees and is not pending", i);
-    if (s->state != PH_SLAB_FREE && nfree != s->nfree)
+    if (s->state != PH_SLAB_FREE && s->state != PH_SLAB_CURRENT && nfree != s->nfree)
         return violated(r, "S2: slab %u counts %u free slots and has %u", i, s->nfree, nfree);
     return true;
 }
@@ -120,7 +120,7 @@ static bool check_local(const struct report *r, uint32_t l, uint32_t *owned, uin
         return violated(r, "S1: local %u thinks that it is %u", l, local->number);
     for (unsigned c = 0; c < PH_CLASSES; c++) {
         const struct ph_slab *s = local->current[c];
-        if (s != &ph_no_slab) {
+        if (s) {
             if (!local->in_use || s->owner != l || s->class != c || s->state != PH_SLAB_CURRENT)
                 return violated(r, "S1: slab %u is wrongly current in local %u, class %u",
                                 ph_slab_index(s), l, c);

@@ -8,6 +8,7 @@
 #include "test_heap_model.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -195,7 +196,7 @@ Test(heap_live, at_every_instruction_of_small_blocks)
     catch (SIGTRAP, on_step);
     catch (SIGUSR1, on_begin);
     model = (struct model){.state = 10, .max_log = 6, .items = 12};
-    step_operations(300 * (int)model_scale());
+    step_operations(200 * (int)model_scale());
     cr_assert(steps > 10000, "%ld steps", steps);
     cr_assert_eq(uncovered, 0);
     model_validate();
@@ -206,7 +207,7 @@ Test(heap_live, at_every_instruction_of_extents)
     catch (SIGTRAP, on_step);
     catch (SIGUSR1, on_begin);
     model = (struct model){.state = 11, .max_log = 17, .items = 10};
-    for (int round = 0; round < 40 * model_scale(); round++) {
+    for (int round = 0; round < 20 * model_scale(); round++) {
         for (int i = 0; i < 50; i++)
             model_operate(&model);
         step_operations(3);
@@ -232,7 +233,7 @@ static void on_park(int sig, siginfo_t *info, void *context)
     int mine = atomic_load(&generation);
     atomic_fetch_add(&parked, 1);
     while (atomic_load(&generation) == mine)
-        __builtin_ia32_pause();
+        sched_yield();
 }
 
 static void *work(void *arg)
@@ -260,12 +261,12 @@ Test(heap_live, threads_parked_anywhere_lose_nothing, .timeout = 120)
         worker_model[i] = (struct model){.state = 20 + i, .max_log = 17, .items = 300};
         cr_assert_eq(pthread_create(&thread[i], NULL, work, &worker_model[i]), 0);
     }
-    for (int epoch = 0; epoch < 200 * model_scale(); epoch++) {
+    for (int epoch = 0; epoch < 100 * model_scale(); epoch++) {
         atomic_store(&parked, 0);
         for (int i = 0; i < WORKERS; i++)
             pthread_kill(thread[i], SIGUSR2);
         while (atomic_load(&parked) < WORKERS)
-            __builtin_ia32_pause();
+            sched_yield();
         model_each_dead(lose);
         ph_heap_epoch_mark();
         atomic_fetch_add(&generation, 1);
