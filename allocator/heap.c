@@ -123,12 +123,17 @@ static inline bool is_slot(const struct ph_slab *s, uint32_t slot, const void *p
     return slot < s->nslots && slot * s->size == ((uintptr_t)p & (PH_SLAB_SIZE - 1));
 }
 
+static __attribute__((noinline, cold)) void bad_free(void *p)
+{
+    ph_heap_fatal("free of what is no live block:", p);
+}
+
 static __attribute__((noinline)) void slot_free_remote(struct ph_slab *s, uint32_t slot,
                                                        void *p)
 {
-    if (slot >= s->nslots || __atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == PH_SLAB_FREE ||
+    if (!is_slot(s, slot, p) || __atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == PH_SLAB_FREE ||
         !ph_local_free_remote(s, slot))
-        ph_heap_fatal("free of what is no live block:", p);
+        bad_free(p);
 }
 
 static inline void slot_free(void *p)
@@ -140,11 +145,13 @@ static inline void slot_free(void *p)
         slot_free_remote(s, slot, p);
         return;
     }
-    uint64_t bit = UINT64_C(1) << slot % 64;
     unsigned w = slot / 64;
-    if (PH_UNLIKELY(!is_slot(s, slot, p)) || PH_UNLIKELY(s->free[w] & bit))
-        ph_heap_fatal("free of what is no live block:", p);
-    __atomic_store_n(&s->free[w], s->free[w] | bit, __ATOMIC_RELAXED);
+    uint64_t bit = UINT64_C(1) << slot % 64, bits = s->free[w];
+    if (PH_UNLIKELY(!is_slot(s, slot, p)) || PH_UNLIKELY(bits & bit)) {
+        bad_free(p);
+        return;
+    }
+    __atomic_store_n(&s->free[w], bits | bit, __ATOMIC_RELAXED);
     s->cursor = (uint16_t)w;
     if (PH_UNLIKELY(++s->nfree == s->wake) ||
         PH_UNLIKELY(s->stamp != __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED)))
@@ -203,17 +210,19 @@ void *ph_heap_calloc(size_t n, size_t size)
     return p ? memset(p, 0, stale < total ? stale : total) : NULL;
 }
 
+static __attribute__((noinline)) void extent_free(void *p)
+{
+    PH_BARRIER();
+    if (p && (!ph_heap_owns(p) || (uintptr_t)p < PH_HEAP_EXTENTS || !ph_extent_free(p)))
+        bad_free(p);
+}
+
 void ph_heap_free(void *p)
 {
-    if (PH_LIKELY(in_slabs(p))) {
+    if (PH_LIKELY(in_slabs(p)))
         slot_free(p);
-        return;
-    }
-    if (!p)
-        return;
-    PH_BARRIER();
-    if (!ph_heap_owns(p) || (uintptr_t)p < PH_HEAP_EXTENTS || !ph_extent_free(p))
-        ph_heap_fatal("free of what is no live block:", p);
+    else
+        extent_free(p);
 }
 
 /* Whether a block of @p have bytes may serve @p size: no smaller class would, or it would save
