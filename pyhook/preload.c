@@ -23,6 +23,7 @@
 
 #include "agent.h"
 #include "allocator/heap.h"
+#include "command.h"
 #include "python_abi.h"
 
 #include <pthread.h>
@@ -92,6 +93,18 @@ static void fork_child(void)
     ph_agent_fork_child();
 }
 
+/* Development mode replaces the hooks after a few allocations, and the interpreter then frees
+ * what was allocated before through its debug hooks, which may crash (3.12). pyheap-run has
+ * looked at its own command line; this is the interpreter's, which a script may have written.
+ */
+static bool in_development_mode(int argc, char **argv)
+{
+    struct ph_command command;
+    ph_command_parse(&command, argc - 1, argv + 1);
+    const char *variable = getenv("PYTHONDEVMODE");
+    return command.dev_mode || (variable && *variable);
+}
+
 static void activate(const char *version, bool debug)
 {
     const char *obstacle = ph_python_load(version);
@@ -117,7 +130,7 @@ static void activate(const char *version, bool debug)
     active = true;
 }
 
-__attribute__((constructor)) static void start(void)
+__attribute__((constructor)) static void start(int argc, char **argv)
 {
     const char *wanted = getenv("PYTHONMALLOC");
     if (!wanted)
@@ -131,9 +144,13 @@ __attribute__((constructor)) static void start(void)
     if (!getenv("PYHEAP_CONTROL"))
         refuse(PH_EINACTIVE, "PYTHONMALLOC=pyheap is set by pyheap-run: pyheap-run SCRIPT ...");
     int err = ph_agent_init();
-    if (err == 0)
-        activate(version, debug);
-    else if (err != PH_EINACTIVE)
+    if (err != 0 && err != PH_EINACTIVE)
         refuse(err, ph_agent_error_detail());
+    if (err == 0) {
+        if (in_development_mode(argc, argv))
+            refuse(PH_EPYTHON, "development mode, -X dev or PYTHONDEVMODE, replaces Python's "
+                               "allocators; use PYTHONMALLOC=debug instead");
+        activate(version, debug);
+    }
     leave_environment();
 }

@@ -23,6 +23,7 @@ PACKAGE = HERE.parent.parent / "pyhook" / "python" / "pyheap"
 PROGRAMS = HERE / "programs"
 PATIENCE = 300  # seconds; reached only if something hangs
 SKIPPED = 77
+STATUS_PYTHON = 89  # error.h
 
 OURS = ("LD_PRELOAD", "PYTHONMALLOC", "PYHEAP_CONTROL")
 IN_FORCE = "import pyheap; assert pyheap._hook() == {'in_force': True, 'foreign': 0}; "
@@ -162,17 +163,15 @@ class Starting(HookTest):
 
 
 class Refusing(HookTest):
-    def test_replaced_hooks(self):
-        """As development mode does it where pyheap-run cannot see it coming."""
+    def test_development_mode(self):
+        """Where a script asks for it, so that pyheap-run cannot see it."""
         wrapper = pathlib.Path(self.directory, "dev")
-        wrapper.write_text(f"#!/bin/sh\nexec {arguments.python} -X dev \"$@\"\n")
-        wrapper.chmod(0o755)
-        for code in ("import pyheap", "import ctypes\nctypes.PyDLL(None).pyheap_epoch(None)\n"
-                     "import pyheap"):
-            status, _, err = self.start("-c", code, python=wrapper)
-            self.assertEqual(status, 1)
-            self.assertIn("pyheap.Error: ", err)
-            self.assertIn("-X dev", err)
+        for before, words in (("", "-X dev"), ("", "-BXdev"), ("export PYTHONDEVMODE=1\n", "-B")):
+            wrapper.write_text(f"#!/bin/sh\n{before}exec {arguments.python} {words} \"$@\"\n")
+            wrapper.chmod(0o755)
+            status, out, err = self.start("-c", "print(1)", python=wrapper)
+            self.assertEqual((status, out), (STATUS_PYTHON, ""), err)
+            self.assertIn("development mode", err)
 
     def test_hooks_replaced_while_running(self):
         code = """
