@@ -152,6 +152,9 @@ struct ph_run {
 /**
  * The memory as of epoch @p number: runs ascending by address, each page at most once.
  * Checks the checksums of everything but the pages themselves.
+ *
+ * The runs of a writer's view stay right until it is freed; as migration rests meanwhile, free
+ * it soon. Those of a PH_POOL_READ pool stay right while no writer moves info.home_epoch.
  * @return 0, PH_ENOEPOCH, PH_ECORRUPT, PH_EIO, PH_ENOMEM.
  */
 int ph_pool_view(struct ph_pool *pool, uint64_t number, struct ph_view **out);
@@ -164,7 +167,7 @@ void ph_view_free(struct ph_view *view);
  * Read every page of @p view and compare it with its checksum.
  * @param progress called now and then with bytes done and bytes in all; may be NULL.
  * @param bad_addr if not NULL, receives the address of the first damaged page.
- * @return 0, PH_ECORRUPT, PH_EIO.
+ * @return 0, PH_ECORRUPT, PH_EIO, PH_ENOMEM; beside a writer also PH_ENOEPOCH, PH_EBUSY.
  */
 int ph_view_verify(const struct ph_view *view,
                    void (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,

@@ -264,6 +264,8 @@ int ph_extent_take(struct ph_pool *p, enum ph_extent_role role, uint32_t *slot)
 
 void ph_extent_retire(struct ph_pool *p)
 {
+    if (p->views) /* one may refer to what would be reused; done when the last is freed */
+        return;
     for (uint32_t i = 0; i < p->extents; i++) {
         struct ph_extent *e = &p->extent[p->by_offset[i]];
         if (e->role == PH_EXTENT_LOG && e->last_epoch <= p->root.home_epoch &&

@@ -21,8 +21,8 @@
  * that goes home stands for several that were appended, and reading at recovery stays mostly
  * sequential), at least ph_tuning.trigger_bytes, or ph_tuning.trigger_epochs epochs (which
  * bounds the walk at opening); or the log finds no extent. The writer waits only when the log
- * is twice over, so the file takes at most home + kept epochs + twice the trigger + the epoch
- * in progress.
+ * is well over twice that, so the file takes at most home + kept epochs + twice the trigger +
+ * the largest epoch + the one in progress.
  */
 #include "allocator/pool_internal.h"
 
@@ -66,8 +66,11 @@ static uint64_t trigger(const struct ph_pool *p)
     return quarter > ph_tuning.trigger_bytes ? quarter : ph_tuning.trigger_bytes;
 }
 
+/* Epochs that may leave the log. While somebody holds a view, none: see pool_view.c. */
 static size_t excess(const struct ph_pool *p)
 {
+    if (p->views)
+        return 0;
     return p->epochs > p->super.keep ? p->epochs - p->super.keep : 0;
 }
 
@@ -87,7 +90,13 @@ bool ph_home_due(const struct ph_pool *p)
 
 bool ph_home_behind(const struct ph_pool *p)
 {
-    return excess(p) > 4 * (size_t)ph_tuning.trigger_epochs + 4 || backlog(p) > 2 * trigger(p);
+    uint64_t largest = 0;
+
+    for (size_t i = 0; i < excess(p); i++)
+        if (p->epoch[i].info.bytes > largest)
+            largest = p->epoch[i].info.bytes;
+    return excess(p) > 4 * (size_t)ph_tuning.trigger_epochs ||
+           backlog(p) > 2 * trigger(p) + largest;
 }
 
 int ph_home_table(struct ph_pool *p, uint32_t slot, struct ph_sum_pm *table)

@@ -5,11 +5,13 @@
  * A view is P6 worked out: the log's indexes up to the epoch, merged, over the tables of the
  * stretches at home. It holds runs and checksums, no page data.
  *
- * A view for reading may be taken while another process writes the pool. What the view found
- * is right as long as the root's H did not move meanwhile (before that, nothing the view reads
- * is reused, P5); so it is read again if it did. Afterwards the view stays right until the
- * writer retires its epoch; a page that does not match its checksum then reads as
- * PH_ENOEPOCH rather than as damage.
+ * A view that the writer itself takes is right until it is freed: meanwhile no migration
+ * starts, and no extent is reused.
+ *
+ * A view that another process takes is right as long as the root's H does not move: before
+ * that, nothing the view refers to is reused (P5), and home changes only at pages that the view
+ * has from the log (P3). While it is built this is checked, and it is built again if need be;
+ * verifying it does the same.
  */
 #include "allocator/pool_internal.h"
 
@@ -21,6 +23,7 @@
 struct ph_view {
     struct ph_pool *pool;
     uint64_t number;
+    uint64_t home_epoch; /* H when it was built */
     struct ph_run *run;
     size_t runs, run_capacity;
     struct ph_sum_pm *sum; /* of each page, in order */
@@ -136,6 +139,7 @@ static int build(struct ph_view *v)
         at++;
     if (at == p->epochs || v->number < p->root.oldest)
         return PH_ENOEPOCH;
+    v->home_epoch = p->root.home_epoch;
     index = calloc(at + 1, sizeof(*index));
     if (!index)
         return PH_ENOMEM;
@@ -183,6 +187,8 @@ int ph_pool_view(struct ph_pool *p, uint64_t number, struct ph_view **out)
         if (!err)
             err = build(v);
         bool stale = ph_pool_is_stale(p);
+        if (!err && p->writable)
+            p->views++;
         pthread_mutex_unlock(&p->lock);
         if (!stale)
             break;
@@ -190,7 +196,8 @@ int ph_pool_view(struct ph_pool *p, uint64_t number, struct ph_view **out)
         err = PH_EBUSY; /* cannot happen but to a writer that does nothing but migrate */
     }
     if (err) {
-        ph_view_free(v);
+        clear(v);
+        free(v);
         return err;
     }
     *out = v;
@@ -211,11 +218,23 @@ const void *ph_view_record(const struct ph_view *view, size_t *size)
 
 void ph_view_free(struct ph_view *view)
 {
+    struct ph_pool *p;
+
     if (!view)
         return;
+    p = view->pool;
+    pthread_mutex_lock(&p->lock);
+    if (p->writable && --p->views == 0) {
+        ph_extent_retire(p);
+        if (p->awake)
+            ph_home_wake(p);
+    }
+    pthread_mutex_unlock(&p->lock);
     clear(view);
     free(view);
 }
+
+#define STALE 1
 
 /* A page does not match: has the writer gone on, or is it damage? */
 static int mismatch(const struct ph_view *v, uint64_t addr, uint64_t *bad_addr)
@@ -223,23 +242,17 @@ static int mismatch(const struct ph_view *v, uint64_t addr, uint64_t *bad_addr)
     struct ph_pool *p = v->pool;
     struct ph_root_pm now;
     bool settled;
-    int err = 0;
 
-    pthread_mutex_lock(&p->lock);
-    now = p->root;
-    if (!p->writable)
-        err = ph_root_read(p, &now, &settled);
-    pthread_mutex_unlock(&p->lock);
-    if (!err && v->number < now.oldest)
-        return PH_ENOEPOCH;
+    if (!p->writable && (ph_root_read(p, &now, &settled) || now.home_epoch != v->home_epoch))
+        return STALE;
     if (bad_addr)
         *bad_addr = addr;
     return PH_ECORRUPT;
 }
 
-int ph_view_verify(const struct ph_view *v,
-                   void (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
-                   uint64_t *bad_addr)
+static int verify(const struct ph_view *v,
+                  void (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
+                  uint64_t *bad_addr)
 {
     const struct ph_sum_pm *sum = v->sum;
     uint64_t done = 0, total = v->pages * PH_PAGE;
@@ -263,4 +276,21 @@ int ph_view_verify(const struct ph_view *v,
     }
     free(buffer);
     return err;
+}
+
+int ph_view_verify(const struct ph_view *v,
+                   void (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
+                   uint64_t *bad_addr)
+{
+    int err = verify(v, progress, arg, bad_addr);
+
+    for (int i = 0; i < RETRIES && err == STALE; i++) {
+        struct ph_view *fresh;
+        int view_err = ph_pool_view(v->pool, v->number, &fresh);
+        if (view_err)
+            return view_err;
+        err = verify(fresh, progress, arg, bad_addr);
+        ph_view_free(fresh);
+    }
+    return err == STALE ? PH_EBUSY : err;
 }

@@ -205,7 +205,7 @@ static inline const char *model_check(uint64_t seed, struct ph_pool *pool)
     struct ph_epoch_info info[512];
     size_t n = ph_pool_epochs(pool, info, 512);
     struct model m = {.seed = seed};
-    struct ph_pool_info now;
+    struct ph_pool_info before, now;
 
     if (n > 512)
         return "more epochs than expected";
@@ -213,7 +213,9 @@ static inline const char *model_check(uint64_t seed, struct ph_pool *pool)
         struct ph_view *view;
         char label[PH_LABEL_MAX] = "";
         const char *wrong = NULL;
-        int err = ph_pool_view(pool, info[i].number, &view);
+        int err;
+        ph_pool_get_info(pool, &before);
+        err = ph_pool_view(pool, info[i].number, &view);
         while (m.epoch < info[i].number)
             model_step(&m);
         if (m.epoch % 3)
@@ -230,8 +232,11 @@ static inline const char *model_check(uint64_t seed, struct ph_pool *pool)
             snprintf(text, sizeof(text), "epoch %llu: %s", (unsigned long long)m.epoch, wrong);
         ph_view_free(view);
         ph_pool_get_info(pool, &now);
-        if (wrong && info[i].number >= now.oldest) /* else migration has just retired it */
+        if (!wrong || info[i].number < now.oldest) /* migration has just retired it */
+            continue;
+        if (now.home_epoch == before.home_epoch)
             return text;
+        i++; /* a writer went on meanwhile: take the view again */
     }
     return NULL;
 }
