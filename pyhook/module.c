@@ -113,28 +113,14 @@ static int make_errors(PyObject *module)
 
 /* --- taking an epoch --------------------------------------------------------------------- */
 
-static bool in_development_mode(void)
-{
-    PyObject *flags = ph_py.PySys_GetObject("flags"); /* borrowed */
-    PyObject *mode = flags ? ph_py.PyObject_GetAttrString(flags, "dev_mode") : NULL;
-    bool on = mode && ph_py.PyObject_IsTrue(mode) == 1;
-    if (mode)
-        ph_py.Py_DecRef(mode);
-    ph_py.PyErr_Clear();
-    return on;
-}
-
 static int check_hook(void)
 {
     if (ph_domains_in_force())
         return 0;
-    ph_py.PyErr_SetString(
-        error_classes[ERROR],
-        in_development_mode()
-            ? "the interpreter does not use pyheap's allocator, because development mode (-X "
-              "dev, PYTHONDEVMODE) replaces it; start the program without it"
-            : "the interpreter does not use pyheap's allocator any more, because something has "
-              "replaced it (PyMem_SetAllocator); start the program without that");
+    ph_py.PyErr_SetString(error_classes[ERROR],
+                          "the interpreter does not use pyheap's allocator any more, because "
+                          "something has replaced it (PyMem_SetAllocator); start the program "
+                          "without that");
     return RAISED;
 }
 
@@ -215,6 +201,12 @@ __attribute__((visibility("default"))) int pyheap_epoch(const char *label)
     /* Once there are subinterpreters the first of the two always says yes. */
     if (!ph_py.PyGILState_Check() || !ph_py.PyGILState_GetThisThreadState())
         return PH_ENOGIL;
+    if (!callbacks) { /* the program has not imported pyheap */
+        PyObject *module = ph_py.PyImport_ImportModule("pyheap");
+        if (!module)
+            return RAISED;
+        ph_py.Py_DecRef(module);
+    }
     uint64_t number;
     bool recovered = false;
     return take_epoch(label, &number, &recovered);

@@ -93,10 +93,8 @@ static void fork_child(void)
     ph_agent_fork_child();
 }
 
-/* Development mode replaces the hooks after a few allocations, and the interpreter then frees
- * what was allocated before through its debug hooks, which may crash (3.12). pyheap-run has
- * looked at its own command line; this is the interpreter's, which a script may have written.
- */
+/* Development mode replaces the hooks after a few allocations. pyheap-run has looked at its own
+ * command line; this is the interpreter's, which a script on the way may have written. */
 static bool in_development_mode(int argc, char **argv)
 {
     struct ph_command command;

@@ -89,6 +89,7 @@ struct ph_py_arena_allocator {
     X(void *, PyObject_Malloc, (size_t))                                                       \
     X(void, PyObject_Free, (void *))                                                           \
     X(int, PyImport_AppendInittab, (const char *, PyObject *(*)(void)))                        \
+    X(PyObject *, PyImport_ImportModule, (const char *))                                       \
     X(PyObject *, PyModule_Create2, (struct ph_py_module_def *, int))                          \
     X(int, PyModule_AddStringConstant, (PyObject *, const char *, const char *))               \
     X(int, PyModule_AddObject, (PyObject *, const char *, PyObject *))                         \
@@ -100,7 +101,6 @@ struct ph_py_arena_allocator {
     X(PyThreadState *, PyEval_SaveThread, (void))                                              \
     X(void, PyEval_RestoreThread, (PyThreadState *))                                           \
     X(int, PyErr_CheckSignals, (void))                                                         \
-    X(void, PyErr_Clear, (void))                                                               \
     X(void, PyErr_SetString, (PyObject *, const char *))                                       \
     X(PyObject *, PyErr_Format, (PyObject *, const char *, ...))                               \
     X(PyObject *, PyErr_NewExceptionWithDoc,                                                   \

@@ -162,6 +162,24 @@ class Starting(HookTest):
         self.assertEqual(self.start("-c", code)[0], -signal.SIGKILL)
 
 
+class FromC(HookTest):
+    def test_without_import(self):
+        code = ("import ctypes, sys; print(ctypes.PyDLL(None).pyheap_epoch(None), "
+                "'pyheap' in sys.modules); import pyheap; print(pyheap.epoch())")
+        self.check("0 True\n2\n", "-c", code)
+
+    def test_errors(self):
+        code = ("import ctypes, os, sys\nepoch = ctypes.PyDLL(None).pyheap_epoch\n"
+                "sys.stdout = open('/dev/full', 'w'); sys.stdout.write('x')\n"
+                "try: epoch(None)\nexcept OSError as error: print(error.errno, file=sys.stderr)\n"
+                "sys.stdout = None\n"
+                "if os.fork() == 0: print(epoch(None), file=sys.stderr); os._exit(0)\n"
+                "os.wait()\n")
+        status, _, err = self.start("-c", code)
+        self.assertEqual(status, 0, err)
+        self.assertLessEqual({"28", "-1022"}, set(err.splitlines()))
+
+
 class Refusing(HookTest):
     def test_development_mode(self):
         """Where a script asks for it, so that pyheap-run cannot see it."""
