@@ -373,6 +373,30 @@ Test(heap, epochs_do_not_make_a_steady_heap_grow)
     cr_assert(after <= before * 2, "%lu slab pages became %lu", before, after);
 }
 
+Test(heap, cold_slabs_are_filled_before_many_new_ones)
+{
+    enum { N = 64000, EPOCHS = 200, EACH = 1500 };
+    static void *p[N];
+    struct model random = {.state = 31};
+    for (int i = 0; i < N; i++)
+        p[i] = ph_heap_malloc(64);
+    uint64_t before = stats().slab_pages;
+    for (int epoch = 0; epoch < EPOCHS; epoch++) {
+        static void *fresh[EACH];
+        ph_heap_epoch_mark();
+        for (int i = 0; i < EACH; i++) /* more than a slab holds, and none is hot */
+            fresh[i] = ph_heap_malloc(64);
+        for (int i = 0; i < EACH; i++) {
+            void **victim = &p[model_random(&random) % N];
+            ph_heap_free(*victim);
+            *victim = fresh[i];
+        }
+    }
+    uint64_t after = stats().slab_pages;
+    cr_assert(after <= before * 3 / 2, "%lu slab pages became %lu", before, after);
+    model_validate();
+}
+
 Test(heap, a_new_epoch_does_not_scatter_allocations)
 {
     /* Half of 64,000 blocks die, all over 64 slabs; then an epoch's worth of 500 new ones. */

@@ -184,7 +184,7 @@ static void step_operations(int operations)
     stepping = 0;
 }
 
-static void catch (int sig, void (*handler)(int, siginfo_t *, void *))
+static void on_signal(int sig, void (*handler)(int, siginfo_t *, void *))
 {
     struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO};
     sigemptyset(&action.sa_mask);
@@ -193,8 +193,8 @@ static void catch (int sig, void (*handler)(int, siginfo_t *, void *))
 
 Test(heap_live, at_every_instruction_of_small_blocks)
 {
-    catch (SIGTRAP, on_step);
-    catch (SIGUSR1, on_begin);
+    on_signal(SIGTRAP, on_step);
+    on_signal(SIGUSR1, on_begin);
     model = (struct model){.state = 10, .max_log = 6, .items = 12};
     step_operations(200 * (int)model_scale());
     cr_assert(steps > 10000, "%ld steps", steps);
@@ -204,8 +204,8 @@ Test(heap_live, at_every_instruction_of_small_blocks)
 
 Test(heap_live, at_every_instruction_of_extents)
 {
-    catch (SIGTRAP, on_step);
-    catch (SIGUSR1, on_begin);
+    on_signal(SIGTRAP, on_step);
+    on_signal(SIGUSR1, on_begin);
     model = (struct model){.state = 11, .max_log = 17, .items = 10};
     for (int round = 0; round < 20 * model_scale(); round++) {
         for (int i = 0; i < 50; i++)
@@ -213,6 +213,56 @@ Test(heap_live, at_every_instruction_of_extents)
         step_operations(3);
     }
     cr_assert(steps > 10000, "%ld steps", steps);
+    cr_assert_eq(uncovered, 0);
+    model_validate();
+}
+
+/* Sizes in pages, on the items in turn: 0 frees. Each way of cutting and joining occurs. */
+static const struct {
+    int item, pages;
+} extent_script[] = {
+    {0, 100}, {1, 30},  {2, 50}, {3, 2100}, {4, 10}, /* new, one of them aligned */
+    {1, 20},  {1, 60},  {0, 0},  {1, 0},             /* shrink, move, join both ways */
+    {0, 40},  {0, 90},  {0, 0},                      /* cut, grow into a part of a hole */
+    {0, 200}, {5, 20},  {5, 0},  {5, 300},           /* the hole at the top grows */
+    {5, 400}, {3, 0},   {2, 0},  {4, 0},    {0, 0},  {3, 900}, /* at the top in place; join */
+    {5, 0},   {3, 950}, {3, 0},
+};
+
+static void run_extent_script(void)
+{
+    for (size_t i = 0; i < sizeof extent_script / sizeof *extent_script; i++) {
+        struct model_item *item = &model.item[extent_script[i].item];
+        size_t size = (size_t)extent_script[i].pages * PH_PAGE;
+        unsigned char *p = item->p;
+        if (size == 0) {
+            item->p = NULL;
+            IN_HEAP(ph_heap_free(p));
+            continue;
+        }
+        item->p = NULL;
+        size_t common = p && item->size < size ? item->size : size;
+        unsigned char *q;
+        IN_HEAP(q = p ? ph_heap_realloc(p, size) : ph_heap_malloc(size));
+        for (size_t k = 0; p && k < common; k += PH_PAGE)
+            MODEL_CHECK(q[k] == (unsigned char)item->seed);
+        item->seed = (uint32_t)i + 1;
+        for (size_t k = 0; k < size; k += PH_PAGE)
+            q[k] = (unsigned char)item->seed;
+        item->size = size;
+        item->p = q;
+    }
+}
+
+Test(heap_live, at_every_instruction_of_cutting_and_joining, .timeout = 120)
+{
+    on_signal(SIGTRAP, on_step);
+    on_signal(SIGUSR1, on_begin);
+    model = (struct model){.items = 6};
+    raise(SIGUSR1);
+    run_extent_script();
+    stepping = 0;
+    cr_assert(steps > 2000, "%ld steps", steps);
     cr_assert_eq(uncovered, 0);
     model_validate();
 }
@@ -255,7 +305,7 @@ static void *work(void *arg)
 
 Test(heap_live, threads_parked_anywhere_lose_nothing, .timeout = 120)
 {
-    catch (SIGUSR2, on_park);
+    on_signal(SIGUSR2, on_park);
     pthread_t thread[WORKERS];
     for (unsigned i = 0; i < WORKERS; i++) {
         worker_model[i] = (struct model){.state = 20 + i, .max_log = 17, .items = 300};
