@@ -180,6 +180,15 @@ class FromC(HookTest):
         self.assertLessEqual({"28", "-1022"}, set(err.splitlines()))
 
 
+class Recovering(HookTest):
+    def test_recovered_program(self):
+        status, out, err = self.start(PROGRAMS / "recovered.py")
+        self.assertEqual((status, out), (-signal.SIGKILL, ""), err)
+        pool = os.path.join(self.directory, f"{self.pools}.pm")
+        status, out, err = self.execute([arguments.recover, pool])
+        self.assertEqual((status, out), (0, "ok\n"), err)
+
+
 class Refusing(HookTest):
     def test_development_mode(self):
         """Where a script asks for it, so that pyheap-run cannot see it."""
@@ -223,12 +232,13 @@ assert pyheap.epoch() == 2
 def main():
     global arguments
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bin", required=True, help="directory of pyheap-run")
+    parser.add_argument("--bin", required=True, help="directory of pyheap's commands")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--python", help="the interpreter to test")
     which.add_argument("--pyenv", help="version of pyenv's interpreter to test, such as 3.12")
     arguments, rest = parser.parse_known_args()
     arguments.run = os.path.join(os.path.abspath(arguments.bin), "pyheap-run")
+    arguments.recover = os.path.join(os.path.abspath(arguments.bin), "pyheap-recover")
     if arguments.pyenv:
         root = os.environ.get("PYENV_ROOT", os.path.expanduser("~/.pyenv"))
         pattern = f"{root}/versions/{arguments.pyenv}.*/bin/python{arguments.pyenv}"
