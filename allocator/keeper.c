@@ -14,12 +14,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -48,6 +51,14 @@ static void forwarded(sigset_t *set)
         sigaddset(set, plain[i]);
     for (int sig = SIGRTMIN; sig <= SIGRTMAX; sig++)
         sigaddset(set, sig);
+}
+
+void ph_keeper_block_signals(sigset_t *old)
+{
+    sigset_t set;
+    forwarded(&set);
+    pthread_sigmask(SIG_BLOCK, &set, old);
+    signal(SIGPIPE, SIG_IGN);
 }
 
 int ph_keeper_open(struct ph_keeper *k, const char *command, const char *pool_path,
@@ -85,11 +96,6 @@ int ph_keeper_open(struct ph_keeper *k, const char *command, const char *pool_pa
     atomic_store(&k->control->durable, first_epoch);
     k->drain = (struct ph_drain){k->control, (unsigned char *)map + PH_CONTROL_SIZE, pages};
 
-    sigset_t set;
-    forwarded(&set);
-    sigaddset(&set, SIGCHLD);
-    pthread_sigmask(SIG_BLOCK, &set, &k->old_mask);
-    signal(SIGPIPE, SIG_IGN);
     return 0;
 }
 
@@ -321,25 +327,36 @@ static void *drain(void *arg)
 
 /* ---- the program -------------------------------------------------------------------- */
 
-/** Wait for the child's end, passing signals on. */
+/** Pass on the signals that have come. */
+static void forward(int signals, pid_t child)
+{
+    struct signalfd_siginfo info;
+    while (read(signals, &info, sizeof info) == (ssize_t)sizeof info)
+        /* What the terminal sends, it sends to the whole foreground group: the program has it.
+         */
+        if (info.ssi_code != SI_KERNEL)
+            kill(child, (int)info.ssi_signo);
+}
+
+/** Wait for the child's end, passing signals on. Threads of libraries cannot take either away.
+ */
 static int wait_for_end(pid_t child)
 {
     sigset_t set;
     forwarded(&set);
-    sigaddset(&set, SIGCHLD);
-    for (;;) {
-        int status;
-        if (waitpid(child, &status, WNOHANG) == child)
-            return status;
-        siginfo_t info;
-        int sig = sigwaitinfo(&set, &info);
-        if (sig < 0 || sig == SIGCHLD)
-            continue;
-        /* What the terminal sends, it sends to the whole foreground group: the program has it.
-         */
-        if (info.si_code != SI_KERNEL)
-            kill(child, sig);
+    int status;
+    struct pollfd fd[2] = {
+        {.fd = (int)syscall(SYS_pidfd_open, child, 0), .events = POLLIN},
+        {.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC), .events = POLLIN}};
+    while (waitpid(child, &status, WNOHANG) != child) {
+        /* Without a pidfd (out of descriptors) ask now and then. */
+        poll(fd, 2, fd[0].fd < 0 ? 50 : -1);
+        if (fd[1].fd >= 0)
+            forward(fd[1].fd, child);
     }
+    close(fd[0].fd);
+    close(fd[1].fd);
+    return status;
 }
 
 static void report(struct ph_keeper *k, int status, const struct ph_pool_info *info)

@@ -39,8 +39,14 @@ struct ph_keeper {
 };
 
 /**
- * Make staging memory with a ring of @p ring_bytes and the socket pair, and block the signals
- * that will be forwarded. @p pool is open for writing and from now on the keeper's.
+ * Block the signals that will be forwarded. First of all in main, before any thread is made:
+ * a thread that does not block them would take them. @param old the mask for the program.
+ */
+void ph_keeper_block_signals(sigset_t *old);
+
+/**
+ * Make staging memory with a ring of @p ring_bytes and the socket pair. @p pool is open for
+ * writing and from now on the keeper's.
  * @param first_epoch, generation see struct ph_control.
  * @return 0, PH_ENOMEM.
  */

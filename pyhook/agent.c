@@ -267,6 +267,7 @@ static void recovered(void)
     ph_agent.epoch = c->first_epoch;
     ph_agent.failed_seen = 0;
     ph_agent.tracking = false;
+    ph_agent.restorer_mapped = true;
     ph_agent.track = (struct ph_track){-1, -1};
     ph_agent.full = true;
     ph_files_inherit();

@@ -59,6 +59,7 @@ struct ph_agent {
     uint64_t failed_seen; /* newest failed epoch that was reported */
     bool full;            /* the next epoch must be a full one */
     bool tracking;        /* track is open */
+    bool restorer_mapped; /* what is left of the restorer is still mapped */
     struct ph_track track;
     struct ph_stage stage;
     struct ph_areas areas;

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -201,6 +202,11 @@ void ph_capture_run(void)
     struct ph_agent_status *s = &ph_agent.status;
     uint64_t began = ph_now_ns();
     memset(&record, 0, sizeof record);
+    if (ph_agent.restorer_mapped) {
+        /* Only now: with all threads parked here, none can still be in its last lines. */
+        munmap((void *)PH_RESTORER_BASE, PH_RESTORER_END - PH_RESTORER_BASE);
+        ph_agent.restorer_mapped = false;
+    }
     reset_areas();
     ph_agent.stage.wait_ns = 0;
     s->pages_staged = 0;

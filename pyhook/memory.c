@@ -73,7 +73,9 @@ static void classify_file(struct ph_vma_pm *v, bool shared, const char *path, si
         v->size = (uint64_t)st.st_size;
         v->mtime_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
     } else {
+        /* Deleted, or replaced by an upgrade: nobody but us has its pages any more. */
         v->kind = shared ? PH_VMA_SHARED_ANON : PH_VMA_ANON;
+        v->flags |= PH_VMA_WHOLE;
     }
 }
 
@@ -361,7 +363,7 @@ static int note_present(uint64_t start, uint64_t end)
 
 static bool private(const struct ph_vma_pm *v)
 {
-    return v->kind == PH_VMA_ANON || v->kind == PH_VMA_FILE;
+    return (v->kind == PH_VMA_ANON || v->kind == PH_VMA_FILE) && !(v->flags & PH_VMA_WHOLE);
 }
 
 /** The heap's used part: its pages are present when live, without asking the kernel. */
@@ -397,8 +399,9 @@ static int stage_mappings(bool full)
         } else if (v->kind == PH_VMA_SHARED_FILE) {
             rc = 0;
             v++;
-        } else if (v->kind == PH_VMA_SHARED_ANON) {
-            /* Other processes may write to it, so no tracking of ours sees all changes. */
+        } else if (v->kind == PH_VMA_SHARED_ANON || (v->flags & PH_VMA_WHOLE)) {
+            /* Other processes may write to it, so no tracking of ours sees all changes; and
+             * pages of a nameless file are not our own, but must be saved all the same. */
             uint64_t to = v->end;
             rc = stage_span(v->start, &to, false);
             if (to > v->start)

@@ -37,6 +37,7 @@ enum ph_vma_kind {
 
 #define PH_VMA_GROWSDOWN 1u
 #define PH_VMA_HUGEPAGE  2u
+#define PH_VMA_WHOLE     4u /* its file has lost its name: all pages are in the pool */
 
 struct ph_vma_pm {
     uint64_t start, end;

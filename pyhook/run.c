@@ -200,7 +200,8 @@ static void join_command(char *buf, size_t size, char *const *argv)
 
 /** In the child: the environment and the signals, then the interpreter. */
 static _Noreturn void become_program(const struct options *o, struct ph_keeper *k,
-                                     const char *interpreter, const char *library)
+                                     const sigset_t *mask, const char *interpreter,
+                                     const char *library)
 {
     char value[PATH_MAX + 4096];
     const char *preload = getenv("LD_PRELOAD"), *user_malloc = getenv("PYTHONMALLOC");
@@ -211,7 +212,7 @@ static _Noreturn void become_program(const struct options *o, struct ph_keeper *
     setenv("PYTHONMALLOC", debug ? "pyheap_debug" : "pyheap", 1);
     snprintf(value, sizeof value, "%d,%d,%d", (int)getpid(), k->memfd, k->program_socket);
     setenv("PYHEAP_CONTROL", value, 1);
-    pthread_sigmask(SIG_SETMASK, &k->old_mask, NULL);
+    pthread_sigmask(SIG_SETMASK, mask, NULL);
     signal(SIGPIPE, SIG_DFL);
     o->argv[0] = (char *)o->python;
     execv(interpreter, o->argv);
@@ -225,6 +226,8 @@ int main(int argc, char **argv)
     char interpreter[PATH_MAX], library[PATH_MAX], command[PH_COMMAND_MAX];
     struct ph_keeper keeper;
     struct ph_pool *pool;
+    sigset_t mask;
+    ph_keeper_block_signals(&mask);
     parse(&o, argc, argv);
     find_beside("lib/pyheap/libpyheap.so", library, sizeof library);
     if (strpbrk(library, " :"))
@@ -246,7 +249,7 @@ int main(int argc, char **argv)
     fflush(NULL);
     pid_t child = fork();
     if (child == 0)
-        become_program(&o, &keeper, interpreter, library);
+        become_program(&o, &keeper, &mask, interpreter, library);
     if (child < 0) {
         unlink(o.pool);
         die(PH_ENOMEM, "fork");

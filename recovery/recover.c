@@ -411,6 +411,8 @@ static _Noreturn void recover(struct ph_pool *pool, const struct options *o)
 int main(int argc, char **argv)
 {
     struct options o;
+    sigset_t mask; /* the restorer gives the program its own */
+    ph_keeper_block_signals(&mask);
     parse(&o, argc, argv);
     struct ph_pool *pool;
     bool read_only = o.list || o.verify;

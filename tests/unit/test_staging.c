@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT */
+/* The staging ring: what the program stages arrives in order, whole, in bounded memory. */
+#include "allocator/staging.h"
+
+#include <criterion/criterion.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define RING 600 /* pages: two full batches and a bit, so that it wraps and skips often */
+
+static unsigned char *memory;
+static bool alive;
+
+static bool peer_alive(void)
+{
+    return alive;
+}
+
+static void open_ring(struct ph_stage *stage, struct ph_drain *drain, uint64_t pages)
+{
+    memory = mmap(NULL, ph_staging_size(pages), PROT_READ | PROT_WRITE,
+                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    cr_assert(memory != MAP_FAILED);
+    struct ph_control *c = (struct ph_control *)memory;
+    c->ring_pages = pages;
+    alive = true;
+    *stage = (struct ph_stage){.control = c,
+                               .ring = memory + PH_CONTROL_SIZE,
+                               .ring_pages = pages,
+                               .peer_alive = peer_alive};
+    *drain = (struct ph_drain){c, memory + PH_CONTROL_SIZE, pages};
+}
+
+#define BATCHES 3000
+
+static void *produce(void *arg)
+{
+    struct ph_stage *stage = arg;
+    unsigned seed = 7;
+    for (uint64_t i = 0; i < BATCHES; i++) {
+        uint32_t n = (uint32_t)rand_r(&seed) % (PH_BATCH_MAX + 1);
+        struct ph_batch *b = ph_stage_reserve(stage, n);
+        if (!b)
+            return NULL;
+        b->kind = PH_BATCH_PAGES;
+        b->epoch = i;
+        b->count = n;
+        for (uint32_t p = 0; p < n; p++) {
+            b->addr[p] = i * 1000 + p;
+            memset((unsigned char *)b + (p + 1) * PH_PAGE, (int)(i + p), PH_PAGE);
+        }
+        ph_stage_publish(stage);
+    }
+    return NULL;
+}
+
+Test(staging, batches_arrive_in_order_and_whole_while_the_ring_wraps)
+{
+    struct ph_stage stage;
+    struct ph_drain drain;
+    open_ring(&stage, &drain, RING);
+    pthread_t thread;
+    cr_assert_eq(pthread_create(&thread, NULL, produce, &stage), 0);
+    unsigned seed = 7, skips = 0;
+    for (uint64_t i = 0; i < BATCHES;) {
+        bool broken;
+        const struct ph_batch *b = ph_drain_next(&drain, 1000, &broken);
+        cr_assert(!broken);
+        if (!b)
+            continue;
+        uint64_t backlog =
+            atomic_load(&drain.control->produced) - atomic_load(&drain.control->consumed);
+        cr_assert_leq(backlog, RING, "S1");
+        if (b->kind == PH_BATCH_SKIP) {
+            skips++;
+        } else {
+            uint32_t n = (uint32_t)rand_r(&seed) % (PH_BATCH_MAX + 1);
+            cr_assert_eq(b->epoch, i);
+            cr_assert_eq(b->count, n);
+            for (uint32_t p = 0; p < n; p++) {
+                const unsigned char *page = ph_batch_page(b, p);
+                cr_assert_eq(b->addr[p], i * 1000 + p);
+                cr_assert_eq(page[0], (unsigned char)(i + p));
+                cr_assert_eq(page[PH_PAGE - 1], (unsigned char)(i + p));
+            }
+            i++;
+        }
+        ph_drain_done(&drain, b);
+    }
+    pthread_join(thread, NULL);
+    cr_assert_gt(skips, 0u, "the test must have wrapped");
+    cr_assert_gt(stage.wait_ns, 0u, "and the producer must have waited");
+}
+
+Test(staging, a_full_ring_gives_up_when_the_keeper_is_gone)
+{
+    struct ph_stage stage;
+    struct ph_drain drain;
+    open_ring(&stage, &drain, 64);
+    cr_assert_not_null(ph_stage_reserve(&stage, 50));
+    alive = false;
+    cr_assert_null(ph_stage_reserve(&stage, 50));
+}
+
+Test(staging, bytes_longer_than_a_batch_are_split)
+{
+    struct ph_stage stage;
+    struct ph_drain drain;
+    open_ring(&stage, &drain, 4 * PH_BATCH_MAX);
+    size_t size = PH_BATCH_MAX * PH_PAGE + 12345;
+    unsigned char *bytes = malloc(size), *got = malloc(size);
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = (unsigned char)(i * 31 + i / 4096);
+    cr_assert(ph_stage_bytes(&stage, PH_BATCH_RECORD, 5, bytes, size));
+    size_t at = 0;
+    bool broken;
+    const struct ph_batch *b;
+    while ((b = ph_drain_next(&drain, 0, &broken))) {
+        cr_assert_eq(b->kind, PH_BATCH_RECORD);
+        memcpy(got + at, ph_batch_page(b, 0), b->bytes);
+        at += b->bytes;
+        ph_drain_done(&drain, b);
+    }
+    cr_assert_eq(at, size);
+    cr_assert_arr_eq(got, bytes, size);
+}
+
+Test(staging, a_batch_that_the_program_has_overwritten_is_not_followed)
+{
+    static const struct {
+        uint32_t magic, npages, count;
+        uint64_t bytes;
+    } bad[] = {{0, 0, 0, 0},
+               {PH_BATCH_MAGIC, 10, 0, 0},         /* more than was published */
+               {PH_BATCH_MAGIC, UINT32_MAX, 0, 0}, /* beyond the ring */
+               {PH_BATCH_MAGIC, 1, 2, 0},          /* more pages than there are */
+               {PH_BATCH_MAGIC, 1, UINT32_MAX, 0},
+               {PH_BATCH_MAGIC, 1, 0, PH_PAGE + 1}}; /* more bytes than there are */
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct ph_stage stage;
+        struct ph_drain drain;
+        bool broken;
+        open_ring(&stage, &drain, RING);
+        struct ph_batch *b = ph_stage_reserve(&stage, 1);
+        b->kind = PH_BATCH_PAGES;
+        b->magic = bad[i].magic;
+        b->npages = bad[i].npages;
+        b->count = bad[i].count;
+        b->bytes = bad[i].bytes;
+        ph_stage_publish(&stage);
+        cr_assert_null(ph_drain_next(&drain, 0, &broken), "case %zu", i);
+        cr_assert(broken, "case %zu", i);
+    }
+}

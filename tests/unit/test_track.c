@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT */
+/* Dirty tracking against the running kernel: every way in which a page can change shows. */
+#include "allocator/error.h"
+#include "allocator/track.h"
+
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PAGES 256u
+#define SIZE  ((size_t)PAGES * 4096)
+
+static struct ph_track track;
+static struct ph_track_region region[PAGES];
+
+static long pages(enum ph_track_what what, const void *start, size_t size, size_t max)
+{
+    uint64_t at = (uintptr_t)start, end = at + size;
+    long total = 0;
+    while (at < end) {
+        long n = ph_track_scan(&track, what, &at, end, region, max);
+        cr_assert_geq(n, 0);
+        for (long i = 0; i < n; i++)
+            total += (long)((region[i].end - region[i].start) / PH_PAGE);
+    }
+    return total;
+}
+
+static long count(enum ph_track_what what, const void *start, size_t size)
+{
+    return pages(what, start, size, PAGES);
+}
+
+static unsigned char *tracked(void)
+{
+    int rc = ph_track_open(&track, 100);
+    if (rc == PH_EKERNEL)
+        cr_skip_test("this kernel has no asynchronous write-protection, or denies userfaultfd");
+    cr_assert_eq(rc, 0);
+    cr_assert_geq(track.uffd, 100, "descriptors of ours stay out of the program's way");
+    unsigned char *p =
+        mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    cr_assert(p != MAP_FAILED);
+    memset(p, 1, SIZE);
+    cr_assert_eq(count(PH_TRACK_UNREGISTERED, p, SIZE), PAGES);
+    cr_assert_eq(ph_track_register(&track, (uintptr_t)p, (uintptr_t)p + SIZE), 0);
+    cr_assert_eq(count(PH_TRACK_PROTECT, p, SIZE), PAGES);
+    cr_assert_eq(count(PH_TRACK_UNREGISTERED, p, SIZE), 0);
+    cr_assert_eq(count(PH_TRACK_CHANGED, p, SIZE), 0);
+    return p;
+}
+
+Test(track, a_write_shows_once_and_reading_never)
+{
+    unsigned char *p = tracked(), sum = 0;
+    for (unsigned i = 0; i < PAGES; i++)
+        sum = (unsigned char)(sum + *(volatile unsigned char *)(p + i * 4096));
+    cr_assert_eq(sum, (unsigned char)PAGES);
+    cr_assert_eq(count(PH_TRACK_CHANGED, p, SIZE), 0);
+    for (unsigned i = 0; i < 10; i++)
+        p[i * 8192]++;
+    /* Few at a time, so that the scan must be continued. */
+    cr_assert_eq(pages(PH_TRACK_CHANGED, p, SIZE, 3), 10);
+    cr_assert_eq(count(PH_TRACK_CHANGED, p, SIZE), 0);
+}
+
+Test(track, writes_by_system_calls_show)
+{
+    unsigned char *p = tracked();
+    int zero = open("/dev/zero", O_RDONLY);
+    cr_assert_eq(read(zero, p + 4096, 8192), 8192);
+    cr_assert_eq(count(PH_TRACK_CHANGED, p, SIZE), 2);
+}
+
+Test(track, discarded_pages_are_no_longer_present_and_change_when_written)
+{
+    unsigned char *p = tracked();
+    cr_assert_eq(madvise(p, SIZE / 2, MADV_DONTNEED), 0);
+    cr_assert_eq(count(PH_TRACK_PRESENT, p, SIZE), PAGES / 2);
+    cr_assert_eq(count(PH_TRACK_CHANGED, p, SIZE), 0);
+    cr_assert_eq(*(volatile unsigned char *)p, 0);
+    cr_assert_eq(count(PH_TRACK_PRESENT, p, SIZE), PAGES / 2, "T2: the zero page is nobody's");
+    p[0] = 1;
+    cr_assert_eq(count(PH_TRACK_CHANGED, p, SIZE), 1);
+}
+
+Test(track, moved_and_new_mappings_count_as_changed)
+{
+    unsigned char *p = tracked();
+    unsigned char *q = mremap(p, SIZE, 2 * SIZE, MREMAP_MAYMOVE);
+    cr_assert(q != MAP_FAILED);
+    long seen =
+        count(PH_TRACK_CHANGED, q, 2 * SIZE) + count(PH_TRACK_UNREGISTERED, q, 2 * SIZE);
+    if (q != p)
+        cr_assert_eq(seen, PAGES, "T1");
+    unsigned char *n =
+        mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memset(n, 1, 4096);
+    mprotect(n, SIZE, PROT_NONE);
+    cr_assert_eq(count(PH_TRACK_UNREGISTERED, n, SIZE), 1, "whatever the protection");
+}
+
+Test(track, a_private_file_page_shows_when_it_is_no_longer_the_files)
+{
+    tracked();
+    char name[] = "/tmp/ph-track-XXXXXX";
+    int fd = mkstemp(name);
+    cr_assert_geq(fd, 0);
+    unlink(name);
+    cr_assert_eq(ftruncate(fd, SIZE), 0);
+    unsigned char *p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    cr_assert(p != MAP_FAILED);
+    for (unsigned i = 0; i < PAGES; i++)
+        (void)*(volatile unsigned char *)(p + i * 4096);
+    cr_assert_eq(count(PH_TRACK_UNREGISTERED, p, SIZE), 0, "T2");
+    p[5 * 4096] = 1;
+    cr_assert_eq(count(PH_TRACK_UNREGISTERED, p, SIZE), 1);
+    cr_assert_eq(ph_track_register(&track, (uintptr_t)p, (uintptr_t)p + SIZE), 0);
+    p[7 * 4096] = 1;
+    cr_assert_eq(count(PH_TRACK_CHANGED, p, SIZE), 2);
+    cr_assert_eq(count(PH_TRACK_CHANGED, p, SIZE), 0);
+}
+
+Test(track, fork_disturbs_nothing)
+{
+    unsigned char *p = tracked();
+    p[0]++;
+    pid_t child = fork();
+    if (child == 0) {
+        memset(p, 9, SIZE);
+        _exit(0);
+    }
+    waitpid(child, NULL, 0);
+    cr_assert_eq(count(PH_TRACK_CHANGED, p, SIZE), 1);
+    p[4096]++;
+    cr_assert_eq(count(PH_TRACK_CHANGED, p, SIZE), 1);
+    cr_assert_eq(p[8192], 1);
+}
