@@ -451,7 +451,7 @@ static int load(struct ph_pool *p)
 
     for (int i = 0; i < 100; i++) {
         err = ph_root_load(p);
-        if (p->writable || !ph_pool_is_stale(p))
+        if (p->writable || err == PH_EIO || !ph_pool_is_stale(p))
             break;
     }
     return err;

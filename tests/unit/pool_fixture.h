@@ -51,8 +51,8 @@ static int fixture_err;
 
 #define RIGHT(seed, pool)                                                                      \
     do {                                                                                       \
-        const char *wrong = model_check((seed), (pool));                                       \
-        cr_assert_null(wrong, "%s", wrong);                                                    \
+        const char *right_ = model_check((seed), (pool));                                      \
+        cr_assert_null(right_, "%s", right_);                                                  \
     } while (0)
 
 static inline struct ph_pool *fixture_create_sized(uint64_t size, uint32_t keep)

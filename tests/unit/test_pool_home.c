@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: MIT */
+/* test_pool_home - migration against a shadow, and the file's bounds */
+#include "tests/unit/pool_fixture.h"
+
+TestSuite(pool_home, .init = fixture_setup, .fini = fixture_teardown);
+
+#define HEAP PH_HEAP_BASE
+
+static struct ph_pool_info info_of(struct ph_pool *p)
+{
+    struct ph_pool_info info;
+
+    ph_pool_get_info(p, &info);
+    return info;
+}
+
+static uint64_t present(const struct model *m)
+{
+    uint64_t n = 0;
+
+    for (unsigned i = 0; i < MODEL_PAGES; i++)
+        n += m->value[i] != 0;
+    return n;
+}
+
+Test(pool_home, thousands_of_epochs_agree_with_the_shadow)
+{
+    struct ph_pool *p = fixture_create_sized(64 << 20, 3);
+    struct model m = {.seed = 10}, home;
+
+    for (unsigned i = 0; i < 150; i++) {
+        fixture_run(p, &m, 20);
+        RIGHT(10, p);
+        if (i % 10 == 9) {
+            ph_pool_close(p);
+            p = fixture_open(PH_POOL_WRITE);
+            RIGHT(10, p);
+        }
+        model_at(&home, 10, info_of(p).home_epoch);
+        cr_assert_eq(info_of(p).home_pages, present(&home));
+    }
+    cr_assert_gt(info_of(p).home_epoch, 2900);
+    ph_pool_close(p);
+}
+
+Test(pool_home, thread_and_writer_agree_with_the_shadow)
+{
+    struct ph_pool *p;
+    struct model m = {.seed = 11};
+
+    ph_tuning.inline_migration = false;
+    p = fixture_create();
+    for (unsigned i = 0; i < 60; i++) {
+        fixture_run(p, &m, 20);
+        RIGHT(11, p);
+        if (i % 6 == 5) {
+            ph_pool_close(p);
+            p = fixture_open(PH_POOL_WRITE);
+        }
+    }
+    cr_assert_gt(info_of(p).home_epoch, 0);
+    ph_pool_close(p);
+}
+
+Test(pool_home, at_least_keep_epochs_stay)
+{
+    for (uint32_t keep = 2; keep < 12; keep += 3) {
+        struct ph_pool *p = fixture_create_sized(64 << 20, keep);
+        struct model m = {.seed = 12};
+        for (unsigned i = 0; i < 100; i++) {
+            fixture_run(p, &m, 1);
+            cr_assert_geq(ph_pool_epochs(p, NULL, 0), i + 1 < keep ? i + 1 : keep);
+        }
+        cr_assert_gt(info_of(p).home_epoch, 0);
+        cr_assert_leq(ph_pool_epochs(p, NULL, 0), keep + ph_tuning.trigger_epochs);
+        RIGHT(12, p);
+        ph_pool_close(p);
+        unlink(fixture_path);
+    }
+}
+
+Test(pool_home, file_does_not_grow_without_bound)
+{
+    struct ph_pool *p = fixture_create();
+    struct model m = {.seed = 13};
+    uint64_t early;
+    uint32_t extents;
+
+    fixture_run(p, &m, 400);
+    early = info_of(p).allocated;
+    extents = p->extents;
+    fixture_run(p, &m, 1600);
+    /* 100 MB have been appended since. */
+    cr_assert_leq(p->extents, extents + 3);
+    cr_assert_leq(info_of(p).allocated, early + (2 << 20));
+    ph_pool_close(p);
+}
+
+Test(pool_home, emptied_stretches_are_given_up_and_reused)
+{
+    struct ph_pool *p = fixture_create();
+    uint64_t stretch = ph_tuning.stretch_pages * PH_PAGE, number = 0;
+
+    /* The program moves on through the address space; only one page stays. */
+    for (uint64_t i = 0; i < 300; i++) {
+        fixture_one_page(p, ++number, HEAP + i * stretch, i + 1, true);
+        for (unsigned k = 0; k < 3; k++)
+            fixture_one_page(p, ++number, HEAP + i * stretch + PH_PAGE, i + k + 7, false);
+    }
+    cr_assert(fixture_holds(p, number, HEAP + 299 * stretch, 300));
+    cr_assert(fixture_holds(p, number, HEAP + 298 * stretch, 0));
+    cr_assert_leq(p->extents, 16);
+    ph_pool_close(p);
+    p = fixture_open(PH_POOL_WRITE);
+    cr_assert(fixture_holds(p, number, HEAP + 299 * stretch, 300));
+    ph_pool_close(p);
+}
+
+/* Commit an epoch of @p n consecutive pages. */
+static int big_epoch(struct ph_pool *p, uint64_t number, size_t n, uint64_t value)
+{
+    uint64_t *page = aligned_alloc(PH_PAGE, n * PH_PAGE), *addr = malloc(n * sizeof(*addr));
+    const void **from = malloc(n * sizeof(*from));
+    int err = ph_pool_begin(p, number);
+
+    for (size_t i = 0; i < n; i++) {
+        addr[i] = HEAP + i * PH_PAGE;
+        from[i] = page + i * PH_PAGE / 8;
+        model_fill(value + i, page + i * PH_PAGE / 8);
+    }
+    if (!err)
+        err = ph_pool_append(p, addr, from, n, NULL);
+    if (!err)
+        err = ph_pool_commit(p, NULL, 0);
+    free(page);
+    free(addr);
+    free(from);
+    return err;
+}
+
+Test(pool_home, epoch_larger_than_the_log_trigger_works)
+{
+    struct ph_pool *p = fixture_create_sized(256 << 20, 2);
+    const size_t n = 4096; /* 16 MiB, trigger 1 MiB */
+
+    for (uint64_t e = 1; e <= 8; e++)
+        OK(big_epoch(p, e, n, e * 100000));
+    for (uint64_t e = 7; e <= 8; e++)
+        for (size_t i = 0; i < n; i += 97)
+            cr_assert(fixture_holds(p, e, HEAP + i * PH_PAGE, e * 100000 + i));
+    ph_pool_close(p);
+}
+
+static void full_pool(bool in_line)
+{
+    struct ph_pool *p;
+    struct ph_pool_info info;
+    uint64_t e = 0;
+    size_t n = 256;
+    int err = 0;
+
+    ph_tuning.inline_migration = in_line;
+    p = fixture_create_sized(48 << 20, 2);
+    /* A program that grows until it does not fit any more. */
+    while (!err && n < 20000) {
+        e++;
+        err = big_epoch(p, e, n, e * 1000000);
+        n += 256;
+    }
+    RETURNS(PH_EPOOLSIZE, err);
+    ph_pool_abort(p);
+    info = info_of(p);
+    cr_assert_eq(info.newest, e - 1);
+    cr_assert(fixture_holds(p, e - 1, HEAP, (e - 1) * 1000000));
+    OK(big_epoch(p, e, 16, 5)); /* a small epoch still has room */
+    cr_assert(fixture_holds(p, e, HEAP, 5));
+    cr_assert(fixture_holds(p, e, HEAP + 16 * PH_PAGE, (e - 1) * 1000000 + 16));
+    ph_pool_close(p);
+    p = fixture_open(PH_POOL_WRITE);
+    cr_assert(fixture_holds(p, e, HEAP, 5));
+    ph_pool_close(p);
+}
+
+Test(pool_home, pool_that_is_too_small_says_so_and_keeps_the_last_epoch)
+{
+    full_pool(true);
+}
+
+Test(pool_home, pool_that_is_too_small_says_so_with_the_thread_too)
+{
+    full_pool(false);
+}
+
+Test(pool_home, held_views_stay_right_while_epochs_go_on)
+{
+    struct ph_pool *p = fixture_create();
+    struct model m = {.seed = 14}, then;
+    struct ph_view *v;
+    const char *wrong;
+
+    fixture_run(p, &m, 30);
+    then = m;
+    OK(ph_pool_view(p, m.epoch, &v));
+    fixture_run(p, &m, 40);
+    wrong = model_compare(&then, p, v);
+    cr_assert_null(wrong, "%s", wrong);
+    OK(ph_view_verify(v, NULL, NULL, NULL));
+    cr_assert_eq(info_of(p).newest, m.epoch);
+    ph_view_free(v);
+    fixture_run(p, &m, 10);
+    cr_assert_gt(info_of(p).home_epoch, then.epoch, "migration goes on when the view is freed");
+    RIGHT(14, p);
+    ph_pool_close(p);
+}
+
+Test(pool_home, damage_in_the_log_is_still_seen_after_migration)
+{
+    struct ph_pool *p = fixture_create();
+    struct ph_view *v;
+    const struct ph_run *run;
+    uint64_t number = 1, bad = 0;
+    size_t n;
+
+    fixture_one_page(p, number, HEAP + 3 * PH_PAGE, 1, false);
+    OK(ph_pool_view(p, 1, &v));
+    run = ph_view_runs(v, &n);
+    cr_assert_eq(pwrite(ph_pool_fd(p), "x", 1, (off_t)run[0].offset + 9), 1);
+    ph_view_free(v);
+    while (info_of(p).home_epoch < 1) {
+        number++;
+        fixture_one_page(p, number, HEAP, number, false);
+    }
+    OK(ph_pool_view(p, number, &v));
+    RETURNS(PH_ECORRUPT, ph_view_verify(v, NULL, NULL, &bad));
+    cr_assert_eq(bad, HEAP + 3 * PH_PAGE);
+    ph_view_free(v);
+    ph_pool_close(p);
+}
+
+Test(pool_home, merging_indexes_prefers_the_newest)
+{
+    enum { INDEXES = 13, PAGES = 500 };
+    struct ph_index index[INDEXES], merged;
+    uint64_t expect[PAGES] = {0};
+    size_t n = 0;
+
+    for (unsigned k = 0; k < INDEXES; k++) {
+        index[k] = (struct ph_index){malloc(PAGES * sizeof(struct ph_entry_pm)), 0};
+        for (uint64_t i = 0; i < PAGES; i++)
+            if (model_mix(k * 1000 + i) % 5 == 0) {
+                expect[i] = (k + 1) * PH_PAGE;
+                index[k].entry[index[k].n++] =
+                    (struct ph_entry_pm){.addr = i * PH_PAGE, .offset = expect[i]};
+            }
+    }
+    OK(ph_index_merge(index, INDEXES, &merged));
+    for (uint64_t i = 0; i < PAGES; i++)
+        if (expect[i]) {
+            cr_assert_eq(merged.entry[n].addr, i * PH_PAGE);
+            cr_assert_eq(merged.entry[n].offset, expect[i]);
+            n++;
+        }
+    cr_assert_eq(merged.n, n);
+    ph_index_free(&merged);
+}

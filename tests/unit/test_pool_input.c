@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: MIT */
+/* test_pool_input - files that are no pool, no longer one, or not to be trusted */
+#include "tests/unit/pool_fixture.h"
+
+#include <sys/wait.h>
+
+TestSuite(pool_input, .init = fixture_setup, .fini = fixture_teardown);
+
+static int open_status(enum ph_pool_mode mode)
+{
+    struct ph_pool *p;
+    int err = ph_pool_open(&p, fixture_path, mode);
+
+    cr_assert((err == 0) == (p != NULL));
+    ph_pool_close(p);
+    return err;
+}
+
+static void both(int expected)
+{
+    RETURNS(expected, open_status(PH_POOL_READ));
+    RETURNS(expected, open_status(PH_POOL_WRITE));
+}
+
+/* A pool with a home image and a log. */
+static void make_pool(void)
+{
+    struct ph_pool *p = fixture_create_sized(24 << 20, 0);
+    struct model m = {.seed = 20};
+
+    fixture_run(p, &m, 30);
+    cr_assert_gt(p->root.home_epoch, 0);
+    ph_pool_close(p);
+}
+
+static void write_file(const void *bytes, size_t size)
+{
+    int fd = open(fixture_path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+    cr_assert_eq(write(fd, bytes, size), (ssize_t)size);
+    close(fd);
+}
+
+Test(pool_input, missing_file)
+{
+    both(PH_ENOENT);
+}
+
+Test(pool_input, foreign_files_are_not_pools)
+{
+    static char zeros[1 << 20], text[] = "PMEMPOOLSET\n100G /etc/passwd\n";
+
+    write_file("", 0);
+    both(PH_ENOTPOOL);
+    write_file("x", 1);
+    both(PH_ENOTPOOL);
+    write_file(text, sizeof(text) - 1);
+    both(PH_ENOTPOOL);
+    write_file(zeros, sizeof(zeros));
+    both(PH_ENOTPOOL);
+    unlink(fixture_path);
+    cr_assert_eq(mkdir(fixture_path, 0700), 0);
+    cr_assert(open_status(PH_POOL_READ) == PH_ENOTPOOL &&
+              open_status(PH_POOL_WRITE) == PH_ENOTPOOL);
+    rmdir(fixture_path);
+    cr_assert_eq(mkfifo(fixture_path, 0600), 0);
+    both(PH_ENOTPOOL);
+}
+
+Test(pool_input, other_programs_pmemobj_pools_are_not_ours)
+{
+    PMEMobjpool *other = pmemobj_create(fixture_path, "other", PMEMOBJ_MIN_POOL, 0600);
+
+    cr_assert_not_null(other);
+    pmemobj_close(other);
+    both(PH_ENOTPOOL);
+    unlink(fixture_path);
+    other = pmemobj_create(fixture_path, PH_POOL_LAYOUT, 32 << 20, 0600);
+    cr_assert_not_null(other);
+    pmemobj_close(other);
+    both(PH_ECORRUPT);
+}
+
+Test(pool_input, files_of_others_and_links_are_refused)
+{
+    char link[300];
+    struct ph_pool *p;
+
+    make_pool();
+    for (mode_t mode = 0; mode < 0100; mode++) {
+        cr_assert_eq(chmod(fixture_path, 0600 | mode), 0);
+        both(mode & 022 ? PH_EOWNER : 0);
+    }
+    cr_assert_eq(chmod(fixture_path, 0600), 0);
+    snprintf(link, sizeof(link), "%s.link", fixture_path);
+    cr_assert_eq(symlink(fixture_path, link), 0);
+    RETURNS(PH_EOWNER, ph_pool_open(&p, link, PH_POOL_READ));
+    RETURNS(PH_EOWNER, ph_pool_open(&p, link, PH_POOL_WRITE));
+    RETURNS(PH_EUNFINISHED, ph_pool_create(&p, link, NULL));
+    unlink(link);
+    if (geteuid() == 0) { /* giving a file away, and losing rights, takes root */
+        cr_assert_eq(chown(fixture_path, 12345, (gid_t)-1), 0);
+        both(PH_EOWNER);
+        cr_assert_eq(chown(fixture_path, 0, (gid_t)-1), 0);
+        cr_assert_eq(chmod(fixture_dir, 0755), 0);
+        pid_t pid = fork();
+        int status;
+        if (pid == 0)
+            _exit(setresuid(12345, 12345, 12345) || open_status(PH_POOL_READ) != PH_EACCES);
+        cr_assert_eq(waitpid(pid, &status, 0), pid);
+        cr_assert_eq(status, 0);
+    } else {
+        cr_assert_eq(chmod(fixture_path, 0), 0);
+        both(PH_EACCES);
+    }
+}
+
+Test(pool_input, truncated_anywhere)
+{
+    struct stat st;
+
+    make_pool();
+    cr_assert_eq(stat(fixture_path, &st), 0);
+    for (off_t size = st.st_size - 1; size >= 0; size -= 1 + size / 23) {
+        int fd = open(fixture_path, O_RDWR), expected;
+        cr_assert_eq(ftruncate(fd, size), 0);
+        close(fd);
+        expected = size < 8 ? PH_ENOTPOOL : PH_ETRUNC;
+        both(expected);
+    }
+}
+
+Test(pool_input, newer_format_is_named_as_such)
+{
+    struct ph_pool *p;
+    uint32_t version = PH_POOL_VERSION + 1;
+    uint64_t at;
+    int fd;
+
+    make_pool();
+    p = fixture_open(PH_POOL_READ);
+    at = p->super.self + offsetof(struct ph_super_pm, version);
+    ph_pool_close(p);
+    fd = open(fixture_path, O_WRONLY);
+    cr_assert_eq(pwrite(fd, &version, sizeof(version), (off_t)at), sizeof(version));
+    close(fd);
+    both(PH_ENEWER);
+}
+
+/* ---- flipped bytes ------------------------------------------------------------------ */
+
+/* Everything a damaged pool says must be right or be reported. @return whether it is. */
+static bool right_or_reported(struct ph_pool *p)
+{
+    struct ph_epoch_info info[64];
+    size_t n = ph_pool_epochs(p, info, 64);
+    struct model m = {.seed = 20};
+    bool ok = n <= 64;
+
+    for (size_t i = n; ok && i-- > 0;) {
+        struct ph_view *v;
+        while (m.epoch < info[i].number && m.epoch < 1000)
+            model_step(&m);
+        if (ph_pool_view(p, info[i].number, &v))
+            continue;
+        if (ph_view_verify(v, NULL, NULL, NULL) == 0)
+            ok = info[i].number == m.epoch && model_compare(&m, p, v) == NULL;
+        ph_view_free(v);
+    }
+    return ok;
+}
+
+static unsigned char *whole;
+static size_t whole_size;
+
+static void restore(int fd, uint64_t at, size_t n)
+{
+    cr_assert_eq(pwrite(fd, whole + at, n, (off_t)at), (ssize_t)n);
+}
+
+/* Pages of ours that are metadata: superblock, roots, slots, headers, indexes, tables. */
+static size_t metadata_pages(uint64_t *page, size_t max)
+{
+    struct ph_pool *p = fixture_open(PH_POOL_READ);
+    size_t n = 0;
+
+    whole_size = p->super.file_size;
+    whole = malloc(whole_size);
+    cr_assert_eq(pread(ph_pool_fd(p), whole, whole_size, 0), (ssize_t)whole_size);
+    for (uint64_t at = p->super.self; at < p->super.slots + 2 * PH_PAGE; at += PH_PAGE)
+        page[n++] = at;
+    for (size_t i = 0; i < p->epochs && n + 40 < max; i++) {
+        struct ph_header_pm h;
+        OK(ph_header_load(p, p->epoch[i].header, p->epoch[i].info.number, &h));
+        page[n++] = p->epoch[i].header;
+        for (uint32_t k = 0; k < h.pieces; k++)
+            page[n++] = h.piece[k].offset;
+    }
+    for (uint32_t i = 0; i < p->extents; i++)
+        if (p->extent[p->by_offset[i]].role == PH_EXTENT_HOME)
+            page[n++] = p->extent[p->by_offset[i]].offset;
+    ph_pool_close(p);
+    return n;
+}
+
+Test(pool_input, flipped_bytes_in_our_metadata_are_noticed_or_harmless)
+{
+    uint64_t page[400];
+    size_t n;
+    unsigned opened = 0, refused = 0;
+    int fd;
+
+    make_pool();
+    n = metadata_pages(page, 400);
+    fd = open(fixture_path, O_RDWR);
+    for (uint64_t i = 0; i < 4000; i++) {
+        uint64_t r = model_mix(i + 1), base = page[r % n];
+        unsigned bytes = r >> 20 & 1 ? 1 : (unsigned)(1 + (r >> 21) % 64);
+        /* most fields are at the start of a page */
+        uint64_t at = base + ((r >> 28 & 3) ? (r >> 32) % 640 : (r >> 32) % (PH_PAGE - 64));
+        unsigned char bad[64];
+        struct ph_pool *p;
+        for (unsigned k = 0; k < bytes; k++)
+            bad[k] = (unsigned char)(whole[at + k] ^ (1u << (model_mix(r + k) % 8)));
+        cr_assert_eq(pwrite(fd, bad, bytes, (off_t)at), bytes);
+        if (ph_pool_open(&p, fixture_path, PH_POOL_READ)) {
+            refused++;
+        } else {
+            opened++;
+            cr_assert(right_or_reported(p), "flip %llu at %llx: wrong content, not reported",
+                      (unsigned long long)i, (unsigned long long)at);
+        }
+        ph_pool_close(p);
+        restore(fd, at, bytes);
+    }
+    close(fd);
+    cr_assert_gt(opened, 0);
+    cr_assert_gt(refused, 0);
+    both(0);
+}
+
+/* Garbage whose checksum is right: sizes and offsets must not be believed either. */
+Test(pool_input, absurd_numbers_with_right_checksums_are_refused)
+{
+    uint64_t page[400];
+    size_t n;
+    int fd;
+
+    make_pool();
+    n = metadata_pages(page, 400);
+    fd = open(fixture_path, O_RDWR);
+    for (uint64_t i = 0; i < 3000; i++) {
+        uint64_t r = model_mix(i + 77), base = page[r % n],
+                 odd[4] = {r, UINT64_MAX, 1, r % 4096 * 4096};
+        unsigned char bytes[4096];
+        size_t sum_at;
+        struct ph_sum_pm sum;
+        uint64_t magic;
+        struct ph_pool *p;
+        memcpy(bytes, whole + base, sizeof(bytes));
+        memcpy(&magic, bytes, sizeof(magic));
+        if (magic == PH_SUPER_MAGIC)
+            sum_at = offsetof(struct ph_super_pm, sum);
+        else if (magic == PH_ROOT_MAGIC)
+            sum_at = offsetof(struct ph_root_pm, sum);
+        else if (magic == PH_HEADER_MAGIC)
+            sum_at = offsetof(struct ph_header_pm, sum);
+        else
+            continue;
+        memcpy(bytes + 8 + (r >> 16) % 40 * 4, &odd[r >> 8 & 3], r >> 10 & 1 ? 8 : 4);
+        sum = ph_sum(bytes, sum_at);
+        memcpy(bytes + sum_at, &sum, sizeof(sum));
+        cr_assert_eq(pwrite(fd, bytes, sizeof(bytes), (off_t)base), sizeof(bytes));
+        if (ph_pool_open(&p, fixture_path, PH_POOL_READ) == 0) {
+            struct ph_epoch_info info[64];
+            size_t epochs = ph_pool_epochs(p, info, 64);
+            for (size_t k = 0; k < epochs && k < 64; k++) {
+                struct ph_view *v;
+                if (ph_pool_view(p, info[k].number, &v) == 0)
+                    ph_view_verify(v, NULL, NULL, NULL);
+                else
+                    v = NULL;
+                ph_view_free(v);
+            }
+        }
+        ph_pool_close(p);
+        restore(fd, base, sizeof(bytes));
+    }
+    close(fd);
+    both(0);
+}
+
+Test(pool_input, damaged_newest_epoch_leaves_the_older_ones)
+{
+    struct ph_pool *p = fixture_create();
+    struct model m = {.seed = 20};
+    struct ph_epoch_info info[8];
+    uint64_t header;
+
+    fixture_run(p, &m, 3);
+    header = p->epoch[2].header;
+    cr_assert_eq(pwrite(ph_pool_fd(p), "damage", 6, (off_t)header + 64), 6);
+    ph_pool_close(p);
+    p = fixture_open(PH_POOL_READ);
+    cr_assert_eq(ph_pool_epochs(p, info, 8), 2);
+    cr_assert_eq(info[0].number, 2);
+    cr_assert(right_or_reported(p));
+    ph_pool_close(p);
+    p = fixture_open(PH_POOL_WRITE); /* goes on from there */
+    model_at(&m, 20, 2);
+    fixture_run(p, &m, 20);
+    RIGHT(20, p);
+    ph_pool_close(p);
+}
+
+Test(pool_input, either_root_record_may_be_lost)
+{
+    struct ph_pool *p = fixture_create();
+    struct model m = {.seed = 20};
+
+    fixture_run(p, &m, 20);
+    for (unsigned i = 0; i < 40; i++) {
+        uint64_t newest = m.epoch, seq = p->root.seq;
+        cr_assert_eq(pwrite(ph_pool_fd(p), "damage", 6,
+                            (off_t)(p->super.self + PH_PAGE * (1 + (seq & 1)) + 16)),
+                     6);
+        ph_pool_close(p);
+        p = fixture_open(PH_POOL_WRITE); /* the older record: at most one epoch is gone */
+        newest = p->epoch[p->epochs - 1].info.number;
+        cr_assert(newest == m.epoch || newest == m.epoch - 1);
+        RIGHT(20, p);
+        model_at(&m, 20, newest);
+        fixture_run(p, &m, 1 + i % 3);
+        RIGHT(20, p);
+    }
+    ph_pool_close(p);
+}
