@@ -96,8 +96,10 @@ static int make_errors(PyObject *module)
 {
     for (int i = 0; i < ERROR_CLASSES; i++) {
         PyObject *base = i == ERROR ? *ph_py.PyExc_RuntimeError : error_classes[ERROR];
-        PyObject *class = ph_py.PyErr_NewExceptionWithDoc(error_texts[i].name,
-                                                          error_texts[i].doc, base, NULL);
+        PyObject *class = error_classes[i];
+        if (!class)
+            class = ph_py.PyErr_NewExceptionWithDoc(error_texts[i].name, error_texts[i].doc,
+                                                    base, NULL);
         if (!class)
             return RAISED;
         error_classes[i] = class;
@@ -407,7 +409,8 @@ static PyObject *init_module(void)
     PyObject *module = ph_py.PyModule_Create2(&definition, PH_PY_ABI_VERSION);
     if (!module)
         return NULL;
-    callbacks = ph_py.PyList_New(0);
+    if (!callbacks) /* else this is a subinterpreter */
+        callbacks = ph_py.PyList_New(0);
     if (callbacks && make_errors(module) == 0 && check_hook() == 0 && extend_path() == 0 &&
         ph_py.PyModule_AddStringConstant(module, "__version__", PYHEAP_VERSION) == 0 &&
         ph_py.PyModule_AddObject(module, "active", ph_py.PyBool_FromLong(1)) == 0)
