@@ -180,7 +180,9 @@ static int open_dead(struct ph_recovery *r, const struct ph_file_pm *f)
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0)
         return fail(r, f, "socketpair");
     close(pair[1]);
-    return place(r, pair[0], f);
+    int rc = place(r, pair[0], f);
+    /* Inherited at a number above what ulimit -n allows: then it is not there at all. */
+    return rc && errno == EBADF ? 0 : rc;
 }
 
 static int open_one(struct ph_recovery *r, const struct ph_file_pm *f)

@@ -276,23 +276,30 @@ static int make_plan(const struct ph_view *view, const struct ph_keeper *keeper,
     return fd;
 }
 
-/** A copy of @p fd above every number that the program uses. */
-static int above(int fd, int highest)
-{
-    int high = fcntl(fd, F_DUPFD, highest + 1);
-    if (high < 0)
-        die(PH_ENOMEM, "descriptors: raise ulimit -n");
-    return high;
-}
-
-static int highest_number(const struct ph_record_pm *record)
+static bool used_by_program(const struct ph_record_pm *record, int fd)
 {
     const struct ph_file_pm *f = (const void *)((const char *)record + record->files.offset);
-    int highest = (int)record->socket_fd;
     for (uint64_t i = 0; i < record->files.count; i++)
-        if (f[i].fd > highest)
-            highest = f[i].fd;
-    return highest;
+        if (f[i].fd == fd)
+            return true;
+    return fd == (int)record->socket_fd;
+}
+
+/** A copy of @p fd, at a number that the program does not use; high, where nothing else is. */
+static int out_of_the_way(int fd, const struct ph_record_pm *record)
+{
+    struct rlimit limit;
+    int number = 1023;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 1024)
+        number = (int)limit.rlim_cur - 1;
+    for (; number > 2; number--) {
+        int copy = used_by_program(record, number) ? -1 : fcntl(fd, F_DUPFD, number);
+        if (copy == number)
+            return copy;
+        if (copy >= 0)
+            close(copy); /* this number is taken by a descriptor of ours */
+    }
+    die(PH_EFILES, "no descriptor is left for recovery; raise ulimit -n");
 }
 
 static void restore_process(const struct ph_record_pm *record)
@@ -320,12 +327,11 @@ static _Noreturn void become_program(struct ph_recovery *r, struct ph_keeper *k,
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
     }
-    int highest = highest_number(record);
-    int keep[5] = {(int)record->socket_fd, above(ph_pool_fd(k->pool), highest),
-                   above(k->memfd, highest), above(plan_fd, highest),
-                   above(open(restorer, O_PATH | O_CLOEXEC), highest)};
+    int keep[5] = {(int)record->socket_fd, out_of_the_way(ph_pool_fd(k->pool), record),
+                   out_of_the_way(k->memfd, record), out_of_the_way(plan_fd, record),
+                   out_of_the_way(open(restorer, O_PATH | O_CLOEXEC), record)};
     if (dup2(k->program_socket, keep[0]) < 0)
-        die(PH_ENOMEM, "descriptors: raise ulimit -n");
+        die(PH_EFILES, "ulimit -n is lower than it was for the program");
     plan->pool_fd = keep[1];
     plan->memfd = keep[2];
     plan->plan_fd = keep[3];
@@ -343,7 +349,7 @@ static _Noreturn void become_program(struct ph_recovery *r, struct ph_keeper *k,
     }
     restore_process(record);
     char fd_text[16], size_text[24];
-    snprintf(fd_text, sizeof fd_text, "%d", plan_fd = keep[3]);
+    snprintf(fd_text, sizeof fd_text, "%d", keep[3]);
     snprintf(size_text, sizeof size_text, "%llu", (unsigned long long)plan->size);
     char *argv[] = {"pyheap-restorer", fd_text, size_text, NULL}, *envp[] = {NULL};
     fexecve(keep[4], argv, envp);
