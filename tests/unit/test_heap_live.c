@@ -150,6 +150,7 @@ Test(heap_live, dead_pages_may_be_lost_or_spoiled)
 
 static volatile sig_atomic_t stepping;
 static volatile long steps, uncovered;
+static volatile uint64_t walked_pages;
 
 /* After each instruction in the heap: what the program owns is live, and the rest may go. */
 static void on_step(int sig, siginfo_t *info, void *context)
@@ -161,6 +162,7 @@ static void on_step(int sig, siginfo_t *info, void *context)
         for (size_t i = 0; i < model.items; i++)
             if (model.item[i].p && !model_covered(&model.item[i]))
                 uncovered++;
+        walked_pages += live_pages(); /* a walk to the end must end */
         if (steps % 4 == 0)
             model_each_dead(lose);
     }
@@ -221,11 +223,12 @@ Test(heap_live, at_every_instruction_of_extents)
 static const struct {
     int item, pages;
 } extent_script[] = {
-    {0, 100}, {1, 30},  {2, 50}, {3, 2100}, {4, 10}, /* new, one of them aligned */
-    {1, 20},  {1, 60},  {0, 0},  {1, 0},             /* shrink, move, join both ways */
-    {0, 40},  {0, 90},  {0, 0},                      /* cut, grow into a part of a hole */
-    {0, 200}, {5, 20},  {5, 0},  {5, 300},           /* the hole at the top grows */
-    {5, 400}, {3, 0},   {2, 0},  {4, 0},    {0, 0},  {3, 900}, /* at the top in place; join */
+    {0, 50},  {0, 0},   {0, 100},            /* the hole at the top grows */
+    {1, 30},  {2, 50},  {3, 2100}, {4, 10},  /* new, one of them aligned */
+    {1, 20},  {1, 60},  {0, 0},    {1, 0},   /* shrink, move, join both ways */
+    {0, 40},  {0, 90},  {0, 0},              /* cut, grow into a part of a hole */
+    {0, 200}, {5, 20},  {5, 0},    {5, 300}, /* new, gone, new */
+    {5, 400}, {3, 0},   {2, 0},    {4, 0},   {0, 0}, {3, 900}, /* at the top in place; join */
     {5, 0},   {3, 950}, {3, 0},
 };
 

@@ -154,6 +154,35 @@ Test(heap_threads, slabs_of_dead_threads_are_adopted)
     model_validate();
 }
 
+static atomic_int allocated, released;
+
+static void *allocate_gifts_and_wait(void *arg)
+{
+    allocate_gifts(arg);
+    atomic_store(&allocated, 1);
+    while (!atomic_load(&released))
+        usleep(100);
+    return NULL;
+}
+
+Test(heap_threads, what_others_freed_before_a_thread_ended_is_used_again)
+{
+    pthread_t thread;
+    size_t size = 64;
+    ph_heap_free(ph_heap_malloc(1)); /* else we would inherit what the thread had */
+    pthread_create(&thread, NULL, allocate_gifts_and_wait, &size);
+    while (!atomic_load(&allocated))
+        usleep(100);
+    uint64_t first = slab_pages();
+    for (int i = 0; i < GIFTS; i++)
+        ph_heap_free(gift[i]);
+    atomic_store(&released, 1);
+    pthread_join(thread, NULL);
+    allocate_gifts(&size);
+    cr_assert(slab_pages() <= first + 16, "%lu, %lu at first", slab_pages(), first);
+    model_validate();
+}
+
 static atomic_int go_on;
 
 /* Allocates, waits for others to free it all, allocates again: from the slots freed. */
@@ -241,8 +270,10 @@ Test(heap_threads, a_child_forked_among_threads_has_a_usable_heap)
         cr_assert_eq(pthread_create(&thread[i], NULL, run_on, &model[i]), 0);
     }
     for (int round = 0; round < 30 * model_scale(); round++) {
-        for (int i = 0; i < 500; i++)
+        for (int i = 0; i < 500; i++) {
             model_operate(&own);
+            exchange_block(&own); /* so that others free into our slabs, too */
+        }
         pid_t child = fork();
         if (child == 0)
             live_in_child(&own);
