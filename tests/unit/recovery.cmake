@@ -1,0 +1,1 @@
+ph_unit_test(test_record ph_recovery)
