@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """case_keeper - pyheap-run and pyheap-recover as parents of the program"""
 import os
+import pty
+import select
 import signal
 import subprocess
-import sys
 
 from case import COUNTING, Case
 from commands import PATIENCE
@@ -15,8 +16,10 @@ class Ends(Case):
 
     def test_exit_code(self):
         for code in (0, 1, 3, 42, 255):
-            self.assert_ended(self.run_program(f"import sys; sys.exit({code})",
-                                               options=["--fresh"]), code)
+            done = self.run_program(f"import sys, pyheap; pyheap.epoch(); sys.exit({code})",
+                                    options=["--fresh"])
+            self.assert_ended(done, code)
+            self.assertEqual("pyheap-recover" in done.stderr, code != 0, done.stderr)
 
     def test_exit_code_after_recovery(self):
         keeper, target = self.start(self.argv(COUNTING + "\n    sys.exit(3)", 50))
@@ -100,26 +103,37 @@ class Signals(Case):
         self.assertTrue(is_dead(target.pid))
 
     def test_an_interrupt_from_the_terminal_reaches_the_program_once(self):
-        # A terminal sends SIGINT to the whole process group.
-        keeper, _ = self.start(self.argv("""
+        # A terminal sends SIGINT to the keeper and the program.
+        argv = self.argv("""
             import time, pyheap
             pyheap.epoch(wait=True)
             print("ready", flush=True)
-            for count in range(100):
-                try:
-                    while True:
-                        time.sleep(0.3 if count else 600)
-                        if count:
-                            break
-                    break
-                except KeyboardInterrupt:
-                    print("interrupted", flush=True)
-            print("end", flush=True)
-        """), process_group=0) if sys.version_info >= (3, 11) else self.skipTest("Python 3.11")
-        self.wait_printed("ready")
-        os.killpg(keeper.pid, signal.SIGINT)
-        self.assertEqual(keeper.wait(PATIENCE), 0)
-        self.assertEqual(self.out.read_text().split(), ["ready", "interrupted", "end"])
+            try:
+                time.sleep(600)
+            except KeyboardInterrupt:
+                print("interrupted", flush=True)
+            time.sleep(0.3)
+            print("done", flush=True)
+        """)
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.closerange(3, 1024)
+            os.execv(argv[0], argv)
+        self.addCleanup(os.close, terminal)
+        shown, sent = b"", False
+        while b"done" not in shown and select.select([terminal], [], [], PATIENCE)[0]:
+            try:
+                shown += os.read(terminal, 1000)
+            except OSError:  # nobody has the terminal open any more
+                break
+            if b"ready" in shown and not sent:
+                os.write(terminal, b"\x03")
+                sent = True
+        else:
+            if b"done" not in shown:
+                os.killpg(pid, signal.SIGKILL)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0, shown)
+        self.assertEqual(shown.replace(b"^C", b"").split(), [b"ready", b"interrupted", b"done"])
 
 
 class WithoutKeeper(Case):

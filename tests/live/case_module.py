@@ -161,17 +161,22 @@ class Module(Case):
             @pyheap.on_restore
             def second():
                 calls.append("second")
-            number = pyheap.epoch(wait=True)
-            recoveries = pyheap.status()["recoveries"]
-            assert calls == ["first", "second"] * recoveries, calls
-            print("number", number, "recoveries", recoveries, flush=True)
+            recoveries = last = 0
             while recoveries < 2:
-                time.sleep(1)
+                number = pyheap.epoch(wait=True)
+                recoveries = pyheap.status()["recoveries"]
+                assert calls == ["first", "second"] * recoveries, (calls, recoveries)
+                assert number == last + 1, (number, last)
+                last = number
+                print("recoveries", recoveries, flush=True)
+                time.sleep(0.01)
         """))
-        for recovery in (0, 1):
-            self.wait_printed("number 1 recoveries 0" if not recovery else "recoveries 1")
+        for recoveries in (0, 1):
+            self.wait_printed(f"recoveries {recoveries}")
+            # The next epoch knows of the recovery.
+            self.wait_epoch(self.commands.newest(self.pool) + 2)
             target.signal(signal.SIGKILL)
             keeper.wait(PATIENCE)
             keeper, target = self.start([self.commands.recover, self.pool])
-        self.assertEqual(keeper.wait(PATIENCE), 0)
-        self.assertIn("number 1 recoveries 2", self.out.read_text())
+        self.assertEqual(keeper.wait(PATIENCE), 0, self.err.read_text())
+        self.assertTrue(self.out.read_text().endswith("recoveries 1\nrecoveries 2\n"))

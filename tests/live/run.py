@@ -160,7 +160,8 @@ def parse_arguments():
                         help="heat.py 500*500*2000, an epoch each iteration, 200 kills")
     parser.add_argument("--keep", action="store_true", help="keep the directories of all runs")
     args = parser.parse_args()
-    args.kills = args.kills or (200 if args.long else 6)
+    if args.kills is None:
+        args.kills = 200 if args.long else 6
     return args
 
 
