@@ -12,6 +12,8 @@
  */
 #include "keeper.h"
 
+#include "cli.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -26,13 +28,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-void ph_keeper_complain(const char *command, const char *text, const char *detail)
-{
-    bool more = detail && *detail;
-    fprintf(stderr, "%s: %s%s%s%s\n", command, text, more ? " (" : "", more ? detail : "",
-            more ? ")" : "");
-}
 
 uint64_t ph_keeper_default_ring(void)
 {
@@ -376,7 +371,7 @@ static void report(struct ph_keeper *k, int status, const struct ph_pool_info *i
                 "pyheap-recover %s\n",
                 k->command, how, (unsigned long long)info->newest, k->pool_path);
     if (k->failure && atomic_load(&k->control->failed) > info->newest)
-        ph_keeper_complain(k->command, ph_error_text(k->failure), k->detail);
+        ph_cli_complain(k->command, ph_error_text(k->failure), k->detail);
 }
 
 int ph_keeper_watch(struct ph_keeper *k, pid_t child)
@@ -385,8 +380,7 @@ int ph_keeper_watch(struct ph_keeper *k, pid_t child)
     close(k->memfd);
     int rc = pthread_create(&k->drainer, NULL, drain, k);
     if (rc) {
-        ph_keeper_complain(k->command, "no thread for the pool; ending the program",
-                           strerror(rc));
+        ph_cli_complain(k->command, "no thread for the pool; ending the program", strerror(rc));
         kill(child, SIGKILL);
     }
     int status = wait_for_end(child);
@@ -403,7 +397,7 @@ int ph_keeper_watch(struct ph_keeper *k, pid_t child)
     if (finished && info.newest) {
         rc = ph_pool_finish(k->pool, 0);
         if (rc)
-            ph_keeper_complain(k->command, ph_error_text(rc), ph_pool_error_detail(k->pool));
+            ph_cli_complain(k->command, ph_error_text(rc), ph_pool_error_detail(k->pool));
     }
     ph_pool_close(k->pool);
     if (!info.newest)

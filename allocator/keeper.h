@@ -68,7 +68,4 @@ int ph_keeper_watch(struct ph_keeper *keeper, pid_t child);
 /** End this process as the program ended: with its exit status, or by the same signal. */
 _Noreturn void ph_keeper_exit_like(int wait_status);
 
-/** "command: text (detail)" as one line on stderr; @p detail may be NULL or empty. */
-void ph_keeper_complain(const char *command, const char *text, const char *detail);
-
 #endif

@@ -2,9 +2,7 @@
 /* command.c - reading a Python command line; see command.h */
 #include "command.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 void ph_command_parse(struct ph_command *out, int argc, char *const *argv)
@@ -60,28 +58,4 @@ bool ph_command_pool_name(const struct ph_command *command, char *buf, size_t si
     }
     int n = snprintf(buf, size, "%.*s.pm", (int)length, name);
     return n > 0 && (size_t)n < size;
-}
-
-bool ph_parse_size(const char *text, unsigned long long *bytes)
-{
-    char *end;
-    errno = 0;
-    unsigned long long v = strtoull(text, &end, 10);
-    if (end == text || text[0] == '-' || errno)
-        return false;
-    static const char units[] = "KMGTP";
-    const char *unit = *end ? strchr(units, *end >= 'a' ? *end - 32 : *end) : NULL;
-    if (unit) {
-        unsigned shift = 10 * (unsigned)(unit - units + 1);
-        if (v > ~0ull >> shift)
-            return false;
-        v <<= shift;
-        end++;
-        if (*end == 'i')
-            end++;
-        if (*end == 'B' || *end == 'b')
-            end++;
-    }
-    *bytes = v;
-    return *end == 0;
 }

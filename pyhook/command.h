@@ -22,7 +22,4 @@ void ph_command_parse(struct ph_command *out, int argc, char *const *argv);
  */
 bool ph_command_pool_name(const struct ph_command *command, char *buf, size_t size);
 
-/** Bytes from text such as 512M, 64GiB, 1T or a plain number. @return false: no such size. */
-bool ph_parse_size(const char *text, unsigned long long *bytes);
-
 #endif

@@ -5,6 +5,7 @@
  * Makes the pool, then the child: the interpreter with libpyheap.so preloaded. What is refused
  * is refused before the program has run. From then on this process is the keeper.
  */
+#include "allocator/cli.h"
 #include "allocator/keeper.h"
 #include "command.h"
 
@@ -47,8 +48,7 @@ struct options {
 
 static _Noreturn void die(int code, const char *detail)
 {
-    ph_keeper_complain(ME, ph_error_text(code), detail);
-    exit(ph_error_status(code));
+    ph_cli_die(ME, code, detail);
 }
 
 static void parse(struct options *o, int argc, char **argv)
@@ -81,16 +81,15 @@ static void parse(struct options *o, int argc, char **argv)
             o->fresh = true;
             break;
         case 's':
-            if (!ph_parse_size(optarg, &o->pool_size))
+            if (!ph_cli_size(optarg, &o->pool_size))
                 die(PH_EUSAGE, "--pool-size takes a size such as 64G");
             break;
         case 'g':
-            if (!ph_parse_size(optarg, &o->staging) || o->staging < PH_RING_MIN ||
-                o->staging > UINT64_C(1) << 43)
+            if (!ph_cli_staging(optarg, &o->staging))
                 die(PH_EUSAGE, "--staging takes a size such as 256M, at least 4M");
             break;
         case 'k':
-            if (!ph_parse_size(optarg, &n) || n < 2 || n > 1000000)
+            if (!ph_cli_size(optarg, &n) || n < 2 || n > 1000000)
                 die(PH_EUSAGE, "--keep takes a number, at least 2");
             o->keep = (unsigned)n;
             break;
@@ -116,23 +115,6 @@ static void parse(struct options *o, int argc, char **argv)
     if (!o->pool[0] && !ph_command_pool_name(&o->command, o->pool, sizeof o->pool))
         die(PH_EUSAGE, "name the pool with --pool");
     o->argv = argv + optind - 1;
-}
-
-/** @p relative to the directory above the one of this program: the tree of an installation. */
-static void find_beside(const char *relative, char *buf, size_t size)
-{
-    char self[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n <= 0)
-        die(PH_EINTERNAL, "/proc/self/exe");
-    self[n] = 0;
-    for (int up = 0; up < 2; up++) {
-        char *slash = strrchr(self, '/');
-        if (slash)
-            *slash = 0;
-    }
-    if (snprintf(buf, size, "%s/%s", self, relative) >= (int)size || access(buf, R_OK) != 0)
-        die(PH_ENOENT, buf);
 }
 
 /** The interpreter as execve wants it: searched in PATH, if it is a mere name. */
@@ -216,7 +198,7 @@ static _Noreturn void become_program(const struct options *o, struct ph_keeper *
     signal(SIGPIPE, SIG_DFL);
     o->argv[0] = (char *)o->python;
     execv(interpreter, o->argv);
-    ph_keeper_complain(ME, ph_error_text(PH_EPYTHON), interpreter);
+    ph_cli_complain(ME, ph_error_text(PH_EPYTHON), interpreter);
     _exit(ph_error_status(PH_EPYTHON));
 }
 
@@ -229,7 +211,9 @@ int main(int argc, char **argv)
     sigset_t mask;
     ph_keeper_block_signals(&mask);
     parse(&o, argc, argv);
-    find_beside("lib/pyheap/libpyheap.so", library, sizeof library);
+    int rc = ph_cli_installed("lib/pyheap/libpyheap.so", library, sizeof library);
+    if (rc)
+        die(rc, library);
     if (strpbrk(library, " :"))
         die(PH_EUSAGE, "the dynamic linker cannot preload from a path with a space or colon");
     find_interpreter(o.python, interpreter, sizeof interpreter);
@@ -237,7 +221,7 @@ int main(int argc, char **argv)
     clear_pool(&o);
     join_command(command, sizeof command, o.argv + 1);
     struct ph_pool_options options = {.size = o.pool_size, .keep = o.keep, .command = command};
-    int rc = ph_pool_create(&pool, o.pool, &options);
+    rc = ph_pool_create(&pool, o.pool, &options);
     if (rc)
         die(rc, o.pool);
     rc = ph_keeper_open(&keeper, ME, o.pool, pool,

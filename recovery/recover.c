@@ -6,6 +6,7 @@
  * record, the machine. Only then the child is made that becomes the program, and this process
  * becomes its keeper.
  */
+#include "allocator/cli.h"
 #include "allocator/keeper.h"
 #include "plan.h"
 #include "recovery.h"
@@ -46,24 +47,7 @@ struct options {
 
 static _Noreturn void die(int code, const char *detail)
 {
-    ph_keeper_complain(ME, ph_error_text(code), detail);
-    exit(ph_error_status(code));
-}
-
-static bool parse_number(const char *text, unsigned shift_ok, unsigned long long *out)
-{
-    char *end;
-    errno = 0;
-    *out = strtoull(text, &end, 10);
-    if (end == text || errno || text[0] == '-')
-        return false;
-    const char *unit = shift_ok && *end ? strchr("KMGT", *end) : NULL;
-    if (unit) {
-        *out <<= 10 * (unsigned)(unit - "KMGT" + 1);
-        end += end[1] == 'i' ? 2 : 1;
-        end += *end == 'B';
-    }
-    return *end == 0;
+    ph_cli_die(ME, code, detail);
 }
 
 static void parse(struct options *o, int argc, char **argv)
@@ -86,15 +70,14 @@ static void parse(struct options *o, int argc, char **argv)
             o->verify = true;
             break;
         case 'e':
-            if (!parse_number(optarg, 0, &o->epoch) || !o->epoch)
+            if (!ph_cli_size(optarg, &o->epoch) || !o->epoch)
                 die(PH_EUSAGE, "--epoch takes the number of an epoch");
             break;
         case 'k':
             o->keep_files = true;
             break;
         case 'g':
-            if (!parse_number(optarg, 1, &o->staging) || o->staging < PH_RING_MIN ||
-                o->staging > UINT64_C(1) << 43)
+            if (!ph_cli_staging(optarg, &o->staging))
                 die(PH_EUSAGE, "--staging takes a size such as 256M, at least 4M");
             break;
         case 'h':
@@ -202,7 +185,7 @@ static int verify(struct ph_pool *pool)
         char detail[256];
         int rc = open_checked(pool, e[i].number, &view, detail, sizeof detail);
         if (rc) {
-            ph_keeper_complain(ME, ph_error_text(rc), detail);
+            ph_cli_complain(ME, ph_error_text(rc), detail);
             result = rc;
             continue;
         }
@@ -212,7 +195,7 @@ static int verify(struct ph_pool *pool)
     }
     free(e);
     if (!n)
-        ph_keeper_complain(ME, ph_error_text(PH_ENOEPOCH), NULL);
+        ph_cli_complain(ME, ph_error_text(PH_ENOEPOCH), NULL);
     return result;
 }
 
@@ -239,7 +222,7 @@ static struct ph_view *choose(struct ph_pool *pool, const struct options *o, uin
         rc = open_checked(pool, e[i].number, &view, detail, sizeof detail);
         *number = e[i].number;
         if (rc)
-            ph_keeper_complain(ME, "an epoch is damaged; trying the one before", detail);
+            ph_cli_complain(ME, "an epoch is damaged; trying the one before", detail);
     }
     free(e);
     if (!view)
@@ -344,7 +327,7 @@ static _Noreturn void become_program(struct ph_recovery *r, struct ph_keeper *k,
         rc = PH_EFILES;
     }
     if (rc) {
-        ph_keeper_complain(ME, ph_error_text(rc), r->detail);
+        ph_cli_complain(ME, ph_error_text(rc), r->detail);
         _exit(ph_error_status(rc));
     }
     restore_process(record);
@@ -353,25 +336,8 @@ static _Noreturn void become_program(struct ph_recovery *r, struct ph_keeper *k,
     snprintf(size_text, sizeof size_text, "%llu", (unsigned long long)plan->size);
     char *argv[] = {"pyheap-restorer", fd_text, size_text, NULL}, *envp[] = {NULL};
     fexecve(keep[4], argv, envp);
-    ph_keeper_complain(ME, "cannot execute the restorer", strerror(errno));
+    ph_cli_complain(ME, "cannot execute the restorer", strerror(errno));
     _exit(ph_error_status(PH_EINTERNAL));
-}
-
-static void find_restorer(char *buf, size_t size)
-{
-    char self[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n <= 0)
-        die(PH_EINTERNAL, "/proc/self/exe");
-    self[n] = 0;
-    for (int up = 0; up < 2; up++) {
-        char *slash = strrchr(self, '/');
-        if (slash)
-            *slash = 0;
-    }
-    if (snprintf(buf, size, "%s/libexec/pyheap/pyheap-restorer", self) >= (int)size ||
-        access(buf, X_OK) != 0)
-        die(PH_ENOENT, buf);
 }
 
 static _Noreturn void recover(struct ph_pool *pool, const struct options *o)
@@ -381,14 +347,16 @@ static _Noreturn void recover(struct ph_pool *pool, const struct options *o)
     if (info.state == PH_POOL_FINISHED && !o->epoch)
         die(PH_EFINISHED, o->path);
     char restorer[PATH_MAX];
-    find_restorer(restorer, sizeof restorer);
+    int rc = ph_cli_installed("libexec/pyheap/pyheap-restorer", restorer, sizeof restorer);
+    if (rc)
+        die(rc, restorer);
 
     uint64_t number = 0;
     struct ph_view *view = choose(pool, o, &number);
     size_t record_size;
     struct ph_recovery r = {.record = ph_view_record(view, &record_size),
                             .keep_files = o->keep_files};
-    int rc = ph_recovery_check(&r);
+    rc = ph_recovery_check(&r);
     if (rc)
         die(rc, r.detail);
     if (number != info.newest && (rc = ph_pool_rewind(pool, number)) != 0)

@@ -59,22 +59,3 @@ Test(command, sees_development_mode)
     POOL("x.py", "-X", "dev");
     cr_assert(!command.dev_mode);
 }
-
-Test(command, sizes)
-{
-    static const struct {
-        const char *text;
-        unsigned long long bytes;
-    } good[] = {{"4096", 4096},         {"1K", 1024},        {"64G", 64ull << 30},
-                {"64GiB", 64ull << 30}, {"2TB", 2ull << 40}, {"512m", 512ull << 20}};
-    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
-        unsigned long long bytes = 1;
-        cr_assert(ph_parse_size(good[i].text, &bytes), "%s", good[i].text);
-        cr_assert_eq(bytes, good[i].bytes, "%s", good[i].text);
-    }
-    static const char *const bad[] = {
-        "", "G", "-1", "1X", "1GG", "1.5G", "99999999999999999999", "99999999999P"};
-    unsigned long long bytes;
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        cr_assert(!ph_parse_size(bad[i], &bytes), "%s", bad[i]);
-}
