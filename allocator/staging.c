@@ -106,14 +106,14 @@ bool ph_stage_bytes(struct ph_stage *stage, enum ph_batch_kind kind, uint64_t ep
     return true;
 }
 
-const struct ph_batch *ph_drain_next(struct ph_drain *drain, int timeout_ms, bool *broken)
+const struct ph_batch *ph_drain_next(struct ph_drain *drain, uint32_t seq, int timeout_ms,
+                                     bool *broken)
 {
     struct ph_control *c = drain->control;
     *broken = false;
     uint64_t at = atomic_load(&c->consumed);
     if (atomic_load(&c->produced) == at) {
         atomic_store(&c->consumer_waits, 1);
-        uint32_t seq = atomic_load(&c->produced_seq);
         if (atomic_load(&c->produced) == at)
             ph_futex_wait(&c->produced_seq, seq, timeout_ms);
         atomic_store(&c->consumer_waits, 0);

@@ -30,7 +30,7 @@
 #define PH_CONTROL_VERSION 1
 
 #define PH_BATCH_MAGIC     UINT32_C(0x42485950)
-#define PH_BATCH_MAX     256 /* payload pages of a batch at most: 1 MiB */
+#define PH_BATCH_MAX       256 /* payload pages of a batch at most: 1 MiB */
 
 struct ph_control {
     uint64_t magic;
@@ -130,10 +130,12 @@ struct ph_drain {
 };
 
 /**
- * The next batch, waiting at most @p timeout_ms. NULL when none came. A batch that is not well
- * formed (a program may overwrite anything) is returned as NULL with *broken set.
+ * The next batch, waiting at most @p timeout_ms while produced_seq is @p seq, as the caller saw
+ * it before it last looked at whatever else may end the waiting. NULL when none came. A batch
+ * that is not well formed (a program may overwrite anything) is NULL too, with *broken set.
  */
-const struct ph_batch *ph_drain_next(struct ph_drain *drain, int timeout_ms, bool *broken);
+const struct ph_batch *ph_drain_next(struct ph_drain *drain, uint32_t seq, int timeout_ms,
+                                     bool *broken);
 
 /** Give the room of the batch last returned back to the program. */
 void ph_drain_done(struct ph_drain *drain, const struct ph_batch *batch);

@@ -66,7 +66,8 @@ Test(staging, batches_arrive_in_order_and_whole_while_the_ring_wraps)
     unsigned seed = 7, skips = 0;
     for (uint64_t i = 0; i < BATCHES;) {
         bool broken;
-        const struct ph_batch *b = ph_drain_next(&drain, 1000, &broken);
+        const struct ph_batch *b =
+            ph_drain_next(&drain, atomic_load(&drain.control->produced_seq), 1000, &broken);
         cr_assert(!broken);
         if (!b)
             continue;
@@ -117,7 +118,7 @@ Test(staging, bytes_longer_than_a_batch_are_split)
     size_t at = 0;
     bool broken;
     const struct ph_batch *b;
-    while ((b = ph_drain_next(&drain, 0, &broken))) {
+    while ((b = ph_drain_next(&drain, 0, 0, &broken))) {
         cr_assert_eq(b->kind, PH_BATCH_RECORD);
         memcpy(got + at, ph_batch_page(b, 0), b->bytes);
         at += b->bytes;
@@ -150,7 +151,7 @@ Test(staging, a_batch_that_the_program_has_overwritten_is_not_followed)
         b->count = bad[i].count;
         b->bytes = bad[i].bytes;
         ph_stage_publish(&stage);
-        cr_assert_null(ph_drain_next(&drain, 0, &broken), "case %zu", i);
+        cr_assert_null(ph_drain_next(&drain, 0, 0, &broken), "case %zu", i);
         cr_assert(broken, "case %zu", i);
     }
 }
