@@ -303,7 +303,7 @@ static void *drain(void *arg)
     for (;;) {
         uint32_t seq = atomic_load(&k->control->produced_seq);
         bool stop = atomic_load(&k->stop), broken;
-        const struct ph_batch *b = ph_drain_next(&k->drain, seq, 100, &broken);
+        const struct ph_batch *b = ph_drain_next(&k->drain, seq, stop ? 0 : 100, &broken);
         if (b) {
             consume(k, b);
             ph_drain_done(&k->drain, b);
