@@ -7,7 +7,8 @@
  * never be released again. Nobody lists the locks of a process, so memory is searched for their
  * shape (struct __pthread_mutex_s and struct __pthread_rwlock_arch_t of glibc, x86-64): all
  * fields must fit, not only the id, so that data which happens to hold the number stays as it
- * is. Mutexes with priority inheritance and robust ones hold the id in the lock word itself.
+ * is. Mutexes with priority inheritance and robust ones hold the id in the
+ * lock word itself; waiters ask the kernel again after rt_sigreturn, and it finds the new one.
  */
 #include "restorer.h"
 
@@ -32,9 +33,13 @@ struct rwlock {
 
 #define KIND_RECURSIVE  1
 #define KIND_ERRORCHECK 2
-#define KIND_ELISION    0x300 /* PTHREAD_MUTEX_ELISION_NP and NO_ELISION_NP */
-#define RW_WRITE_PHASE  1u    /* PTHREAD_RWLOCK_WRPHASE */
-#define RW_WRITE_LOCKED 2u    /* PTHREAD_RWLOCK_WRLOCKED */
+#define KIND_ROBUST     0x10
+#define KIND_INHERIT    0x20
+#define KIND_SHARED     0x80
+#define KIND_ELISION    0x300       /* PTHREAD_MUTEX_ELISION_NP and NO_ELISION_NP */
+#define LOCK_ID         0x3fffffffu /* FUTEX_TID_MASK */
+#define RW_WRITE_PHASE  1u          /* PTHREAD_RWLOCK_WRPHASE */
+#define RW_WRITE_LOCKED 2u          /* PTHREAD_RWLOCK_WRLOCKED */
 
 static const struct ph_thread_pm *threads;
 static uint64_t nthreads;
@@ -57,6 +62,18 @@ static bool mutex_shape(const struct mutex *m)
            (kind == KIND_RECURSIVE ? m->count >= 1 : m->count == 0);
 }
 
+/** Robust or with priority inheritance: the id is in the lock word, the kernel's business too.
+ */
+static bool id_mutex_shape(const struct mutex *m)
+{
+    int kind = m->kind & ~(KIND_ELISION | KIND_SHARED);
+    bool robust = kind & KIND_ROBUST;
+    return (kind & (KIND_ROBUST | KIND_INHERIT)) &&
+           (kind & ~(KIND_ROBUST | KIND_INHERIT)) <= KIND_ERRORCHECK &&
+           (m->lock & LOCK_ID) == (uint32_t)m->owner && m->nusers == 1 && m->spins == 0 &&
+           m->elision == 0 && (robust || (m->prev == 0 && m->next == 0));
+}
+
 static bool rwlock_shape(const struct rwlock *l)
 {
     uint32_t held = RW_WRITE_PHASE | RW_WRITE_LOCKED;
@@ -74,6 +91,12 @@ static void search(uint64_t start, uint64_t end)
             int32_t id = new_id(m->owner);
             if (id)
                 m->owner = id;
+        } else if (m->owner > 0 && id_mutex_shape(m)) {
+            int32_t id = new_id(m->owner);
+            if (id) {
+                m->lock = (m->lock & ~LOCK_ID) | (uint32_t)id;
+                m->owner = id;
+            }
         } else if (l->cur_writer > 0 && rwlock_shape(l)) {
             int32_t id = new_id(l->cur_writer);
             if (id)
