@@ -114,8 +114,9 @@ static void activate(const char *version, bool debug)
         refuse(PH_EPYTHON, detail);
     }
     int err = ph_heap_init();
-    if (err == 0)
-        err = ph_module_register();
+    if (err != 0)
+        refuse(err, "the heap's address range; is there a limit, ulimit -v?");
+    err = ph_module_register();
     /* First in the list: so our prepare handler is the last to run, and the others may
      * allocate; and our child handler the first. */
     if (err == 0 && pthread_atfork(ph_heap_fork_prepare, ph_heap_fork_parent, fork_child) != 0)

@@ -23,7 +23,7 @@ PACKAGE = HERE.parent.parent / "pyhook" / "python" / "pyheap"
 PROGRAMS = HERE / "programs"
 PATIENCE = 300  # seconds; reached only if something hangs
 SKIPPED = 77
-STATUS_PYTHON = 89  # error.h
+STATUS_NOMEM, STATUS_PYTHON = 84, 89  # error.h
 
 OURS = ("LD_PRELOAD", "PYTHONMALLOC", "PYHEAP_CONTROL")
 IN_FORCE = "import pyheap; assert pyheap._hook() == {'in_force': True, 'foreign': 0}; "
@@ -199,6 +199,14 @@ class Refusing(HookTest):
             status, out, err = self.start("-c", "print(1)", python=wrapper)
             self.assertEqual((status, out), (STATUS_PYTHON, ""), err)
             self.assertIn("development mode", err)
+
+    def test_limited_address_space(self):
+        wrapper = pathlib.Path(self.directory, "limited")
+        wrapper.write_text(f"#!/bin/sh\nulimit -v 4000000\nexec {arguments.python} \"$@\"\n")
+        wrapper.chmod(0o755)
+        status, out, err = self.start("-c", "print(1)", python=wrapper)
+        self.assertEqual((status, out), (STATUS_NOMEM, ""), err)
+        self.assertIn("ulimit -v", err)
 
     def test_hooks_replaced_while_running(self):
         code = """
