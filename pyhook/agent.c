@@ -222,11 +222,14 @@ int ph_agent_init(void)
     long pid = strtol(s, &end, 10);
     long memfd = *end == ',' ? strtol(end + 1, &end, 10) : -1;
     long sock = *end == ',' ? strtol(end + 1, &end, 10) : -1;
+    long preload_dir = *end == ',' ? strtol(end + 1, &end, 10) : -1;
     if (memfd < 0 || sock < 0)
         return fail(PH_EINTERNAL, "PYHEAP_CONTROL is malformed", 0);
     if (pid != syscall(SYS_getpid))
         return PH_EINACTIVE;
     unsetenv("PYHEAP_CONTROL");
+    if (preload_dir >= 0)
+        close((int)preload_dir); /* by which LD_PRELOAD named us */
 
     int rc = map_scratch();
     if (rc)

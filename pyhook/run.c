@@ -180,19 +180,38 @@ static void join_command(char *buf, size_t size, char *const *argv)
         n += (size_t)snprintf(buf + n, size - n, "%s%s", a == argv ? "" : " ", *a);
 }
 
+/**
+ * What LD_PRELOAD can name: its list ends entries at spaces and colons (ld.so(8)), so such a
+ * directory is named by a descriptor. @return the descriptor, or -1 where none was needed.
+ */
+static int preloadable(const char *library, char *buf, size_t size)
+{
+    if (!strpbrk(library, " :")) {
+        snprintf(buf, size, "%s", library);
+        return -1;
+    }
+    const char *slash = strrchr(library, '/');
+    snprintf(buf, size, "%.*s", (int)(slash - library), library);
+    int dir = open(buf, O_PATH | O_DIRECTORY);
+    snprintf(buf, size, "/proc/self/fd/%d%s", dir, slash);
+    return dir;
+}
+
 /** In the child: the environment and the signals, then the interpreter. */
 static _Noreturn void become_program(const struct options *o, struct ph_keeper *k,
                                      const sigset_t *mask, const char *interpreter,
                                      const char *library)
 {
-    char value[PATH_MAX + 4096];
+    char value[PATH_MAX + 4096], name[PATH_MAX];
+    int dir = preloadable(library, name, sizeof name);
     const char *preload = getenv("LD_PRELOAD"), *user_malloc = getenv("PYTHONMALLOC");
     bool debug = user_malloc && strstr(user_malloc, "debug");
-    snprintf(value, sizeof value, "%s%s%s", library, preload && *preload ? ":" : "",
+    snprintf(value, sizeof value, "%s%s%s", name, preload && *preload ? ":" : "",
              preload ? preload : "");
     setenv("LD_PRELOAD", value, 1);
     setenv("PYTHONMALLOC", debug ? "pyheap_debug" : "pyheap", 1);
-    snprintf(value, sizeof value, "%d,%d,%d", (int)getpid(), k->memfd, k->program_socket);
+    snprintf(value, sizeof value, "%d,%d,%d,%d", (int)getpid(), k->memfd, k->program_socket,
+             dir);
     setenv("PYHEAP_CONTROL", value, 1);
     pthread_sigmask(SIG_SETMASK, mask, NULL);
     signal(SIGPIPE, SIG_DFL);
@@ -214,8 +233,6 @@ int main(int argc, char **argv)
     int rc = ph_cli_installed("lib/pyheap/libpyheap.so", library, sizeof library);
     if (rc)
         die(rc, library);
-    if (strpbrk(library, " :"))
-        die(PH_EUSAGE, "the dynamic linker cannot preload from a path with a space or colon");
     find_interpreter(o.python, interpreter, sizeof interpreter);
     check_program(&o);
     clear_pool(&o);
