@@ -106,10 +106,16 @@ static void fill_header(struct ph_record_pm *r)
     }
     for (int i = 0; i < 3; i++) {
         struct itimerval timer;
-        if (getitimer((__itimer_which_t)i, &timer) == 0)
-            r->itimer[i] =
-                (struct ph_itimer_pm){timer.it_interval.tv_sec, timer.it_interval.tv_usec,
-                                      timer.it_value.tv_sec, timer.it_value.tv_usec};
+        if (getitimer((__itimer_which_t)i, &timer) != 0)
+            continue;
+        /* Expired while parked: the kernel starts it again only when its signal, which is
+         * pending, is taken. Setting a timer to 0 would end it; let it expire at once. */
+        if ((timer.it_interval.tv_sec | timer.it_interval.tv_usec) && !timer.it_value.tv_sec &&
+            !timer.it_value.tv_usec)
+            timer.it_value.tv_usec = 1;
+        r->itimer[i] =
+            (struct ph_itimer_pm){timer.it_interval.tv_sec, timer.it_interval.tv_usec,
+                                  timer.it_value.tv_sec, timer.it_value.tv_usec};
     }
 }
 
