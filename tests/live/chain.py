@@ -98,7 +98,7 @@ def open_stdin(program):
 class Chain:
     """One program on one interpreter, killed until it has ended."""
 
-    def __init__(self, commands, program, python, rounds, kills, directory, rng, guess):
+    def __init__(self, commands, program, python, rounds, kills, directory, rng):
         self.commands = commands
         self.program = program
         self.python = python
@@ -116,7 +116,6 @@ class Chain:
         self.with_keeper = 0  # kills that took the keeper too
         self.newest = 0      # durable epoch
         self.alive = 0.0     # seconds that programs were running
-        self.guess = guess   # seconds that the whole run will take
         self.log = []
 
     def start(self, argv, first):
@@ -130,23 +129,19 @@ class Chain:
             return subprocess.Popen(argv, cwd=self.work if first else "/", stdin=stdin, stdout=out,
                                     stderr=err, env=environment, umask=-1 if first else 0o077)
 
-    def delay(self):
-        """Seconds to let the program live: random, such that the wanted kills fit in."""
+    def let_live(self, keeper):
+        """Wait for a random progress, such that the wanted kills fit in, and a little longer."""
         total = self.rounds * self.program.epochs
-        done = min(self.newest / total, 1.0)
-        if done > 0.05:
-            self.guess = self.alive / done
-        remaining = self.guess * (1.0 - done)
-        return self.rng.uniform(0, 1.6) * remaining / (self.wanted - self.kills + 1)
-
-    def wait_first_epoch(self, keeper):
-        deadline = time.monotonic() + PATIENCE
-        while keeper.poll() is None:
-            if self.commands.newest(self.pool):
-                return
+        share = max(total - self.newest, 0) / (self.wanted - self.kills + 1)
+        target = self.newest + int(self.rng.uniform(0, 1.6) * share)
+        if self.kills == 0:
+            target = max(target, 1)
+        deadline = time.monotonic() + 10 * PATIENCE
+        while keeper.poll() is None and self.commands.newest(self.pool) < target:
             if time.monotonic() > deadline:
-                raise self.hang(keeper, "no epoch becomes durable")
-            time.sleep(0.005)
+                raise self.hang(keeper, f"epoch {target} does not become durable")
+            time.sleep(0.02)
+        time.sleep(self.rng.uniform(0, 0.03))
 
     def hang(self, keeper, text):
         parts = [text, describe(keeper.pid)]
@@ -191,9 +186,10 @@ class Chain:
             target = program_of(keeper, PATIENCE)
             started = time.monotonic()
             if target and self.kills < self.wanted:
-                if self.kills == 0:
-                    self.wait_first_epoch(keeper)
-                time.sleep(self.rng.uniform(0, 0.005) if at_once else self.delay())
+                if at_once:
+                    time.sleep(self.rng.uniform(0, 0.005))
+                else:
+                    self.let_live(keeper)
                 note = len(self.read_stderr())
                 status, with_keeper = self.kill(keeper, target)
             else:

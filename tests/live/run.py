@@ -98,8 +98,7 @@ class Session:
             rounds, reference = self.reference(program, interpreter, directory)
             for attempt in range(ATTEMPTS):
                 chain = Chain(self.commands, program, interpreter.path, rounds, self.args.kills,
-                              directory / f"heap-{attempt}", random.Random(f"{seed}/{attempt}"),
-                              1.3 * reference.seconds)
+                              directory / f"heap-{attempt}", random.Random(f"{seed}/{attempt}"))
                 outcome = chain.run()
                 if outcome:
                     break
@@ -134,7 +133,7 @@ class Session:
             return program.rounds, run_plain(program, interpreter.path, program.rounds,
                                              directory / "plain")
         trial = run_plain(program, interpreter.path, program.rounds, directory / "trial")
-        rounds = max(10, int(program.rounds * self.args.seconds / trial.seconds))
+        rounds = max(30, int(program.rounds * self.args.seconds / trial.seconds))
         return rounds, run_plain(program, interpreter.path, rounds, directory / "plain")
 
     def again(self, program, interpreter):
