@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,6 +53,40 @@ bool ph_cli_size(const char *text, unsigned long long *bytes)
 bool ph_cli_staging(const char *text, unsigned long long *bytes)
 {
     return ph_cli_size(text, bytes) && *bytes >= PH_RING_MIN && *bytes <= UINT64_C(1) << 43;
+}
+
+bool ph_cli_duration(const char *text, unsigned long long *ns)
+{
+    char *end;
+    double v = strtod(text, &end);
+    static const struct {
+        const char *unit;
+        double seconds;
+    } units[] = {{"", 1}, {"ms", 1e-3}, {"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
+    for (size_t i = 0; end != text && i < sizeof units / sizeof units[0]; i++) {
+        double seconds = v * units[i].seconds;
+        if (strcmp(end, units[i].unit) == 0 && seconds >= 0.001 && seconds < 1e9) {
+            *ns = (unsigned long long)(seconds * 1e9);
+            return true;
+        }
+    }
+    return false;
+}
+
+int ph_cli_signal(const char *text)
+{
+    char *end;
+    long n = strtol(text, &end, 10);
+    if (end != text && *end == 0)
+        return n > 0 && n < NSIG ? (int)n : 0;
+    if (strncmp(text, "SIG", 3) == 0)
+        text += 3;
+    for (int sig = 1; sig < NSIG; sig++) {
+        const char *name = sigabbrev_np(sig);
+        if (name && strcmp(name, text) == 0)
+            return sig;
+    }
+    return 0;
 }
 
 int ph_cli_installed(const char *relative, char *buf, size_t size)

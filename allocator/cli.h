@@ -18,6 +18,12 @@ bool ph_cli_size(const char *text, unsigned long long *bytes);
 /** A --staging option's value. @return false: not a size, or out of bounds. */
 bool ph_cli_staging(const char *text, unsigned long long *bytes);
 
+/** Nanoseconds from text such as 30s, 1.5m, 2h or a plain number of seconds. */
+bool ph_cli_duration(const char *text, unsigned long long *ns);
+
+/** The number of a signal, by name (USR1, SIGUSR1) or number; 0: there is none. */
+int ph_cli_signal(const char *text);
+
 /**
  * The path of an installed file, @p relative to the directory above this program's own.
  * @return 0, PH_ENOENT, PH_EINTERNAL; @p buf holds what was looked for.

@@ -48,6 +48,13 @@ static void forwarded(sigset_t *set)
         sigaddset(set, sig);
 }
 
+bool ph_keeper_takes_signal(int sig)
+{
+    sigset_t set;
+    forwarded(&set);
+    return sig > 0 && sigismember(&set, sig) == 1;
+}
+
 void ph_keeper_block_signals(sigset_t *old)
 {
     sigset_t set;
@@ -57,10 +64,12 @@ void ph_keeper_block_signals(sigset_t *old)
 }
 
 int ph_keeper_open(struct ph_keeper *k, const char *command, const char *pool_path,
-                   struct ph_pool *pool, uint64_t ring_bytes, uint64_t generation,
-                   uint64_t first_epoch)
+                   struct ph_pool *pool, const struct ph_keeper_options *options,
+                   uint64_t generation, uint64_t first_epoch)
 {
+    uint64_t ring_bytes = options->ring_bytes ? options->ring_bytes : ph_keeper_default_ring();
     *k = (struct ph_keeper){.command = command,
+                            .options = *options,
                             .pool_path = pool_path,
                             .pool = pool,
                             .memfd = -1,
@@ -86,6 +95,7 @@ int ph_keeper_open(struct ph_keeper *k, const char *command, const char *pool_pa
     k->control->magic = PH_CONTROL_MAGIC;
     k->control->version = PH_CONTROL_VERSION;
     k->control->ring_pages = pages;
+    k->control->asks = options->every_ns || options->on_signal || options->final_epoch;
     k->control->generation = generation;
     k->control->first_epoch = first_epoch;
     atomic_store(&k->control->durable, first_epoch);
@@ -323,36 +333,119 @@ static void *drain(void *arg)
 
 /* ---- the program -------------------------------------------------------------------- */
 
-/** Pass on the signals that have come. */
-static void forward(int signals, pid_t child)
+/** Epochs that the keeper asks for: one at a time, and the next not before it is durable. */
+struct asking {
+    uint64_t next_ns;  /* when the clock asks again; 0: never */
+    uint64_t final_ns; /* until when the last epoch may take; 0: none has been asked for */
+    bool ended;        /* the program was ended after its last epoch */
+};
+
+#define FINAL_GRACE_NS UINT64_C(60000000000)
+
+static void ask(struct ph_keeper *k, enum ph_ask why)
 {
-    struct signalfd_siginfo info;
-    while (read(signals, &info, sizeof info) == (ssize_t)sizeof info)
-        /* What the terminal sends, it sends to the whole foreground group: the program has it.
-         */
-        if (info.ssi_code != SI_KERNEL)
-            kill(child, (int)info.ssi_signo);
+    atomic_store(&k->control->asked_why, why);
+    atomic_fetch_add(&k->control->asked, 1);
+    ph_futex_wake(&k->control->asked);
 }
 
-/** Wait for the child's end, passing signals on. Threads of libraries cannot take either away.
+/** Whether the epoch asked for last has come to an end, good or bad. */
+static bool answered(const struct ph_keeper *k)
+{
+    const struct ph_control *c = k->control;
+    uint64_t epoch = atomic_load(&c->answer);
+    return atomic_load(&c->answered) == atomic_load(&c->asked) &&
+           (atomic_load(&c->durable) >= epoch || atomic_load(&c->failed) >= epoch);
+}
+
+static void ask_by_clock(struct ph_keeper *k, struct asking *a)
+{
+    uint64_t now = ph_now_ns();
+    if (!a->next_ns || now < a->next_ns || a->final_ns)
+        return;
+    /* While an epoch is under way the next one waits, and does not pile up. */
+    if (answered(k)) {
+        ask(k, PH_ASK_CLOCK);
+        a->next_ns = now + k->options.every_ns;
+    }
+}
+
+/**
+ * After SIGTERM: once the last epoch is durable the program is ended at once, since whatever
+ * it did from here on would be done again. If none can be had it gets the SIGTERM after all.
  */
-static int wait_for_end(pid_t child)
+static void finish_final(struct ph_keeper *k, struct asking *a, pid_t child)
+{
+    if (!a->final_ns || a->ended)
+        return;
+    const struct ph_control *c = k->control;
+    bool done = answered(k), good = done && atomic_load(&c->answer) &&
+                                    atomic_load(&c->durable) >= atomic_load(&c->answer);
+    if (good) {
+        a->ended = true;
+        kill(child, SIGKILL);
+    } else if (done || ph_now_ns() > a->final_ns) {
+        ph_cli_complain(k->command, "no final epoch could be taken; the program gets SIGTERM",
+                        done ? c->failed_detail : "it took too long");
+        a->final_ns = 0;
+        k->options.final_epoch = false;
+        kill(child, SIGTERM);
+    }
+}
+
+/** Pass on the signals that have come, but for those that mean us. */
+static void forward(struct ph_keeper *k, struct asking *a, int signals, pid_t child)
+{
+    struct signalfd_siginfo info;
+    while (read(signals, &info, sizeof info) == (ssize_t)sizeof info) {
+        int sig = (int)info.ssi_signo;
+        if (sig == SIGTERM && k->options.final_epoch) {
+            if (!a->final_ns) {
+                a->final_ns = ph_now_ns() + FINAL_GRACE_NS;
+                ask(k, PH_ASK_FINAL);
+            }
+        } else if (sig == k->options.on_signal) {
+            ask(k, PH_ASK_SIGNAL);
+        } else if (info.ssi_code != SI_KERNEL) {
+            /* What the terminal sends, it sends to the whole foreground group. */
+            kill(child, sig);
+        }
+    }
+}
+
+/** Until when to sleep, in milliseconds, if nothing comes. */
+static int sleep_ms(const struct ph_keeper *k, const struct asking *a)
+{
+    if (a->final_ns || (k->control->asks && !answered(k)))
+        return 5;
+    if (!a->next_ns)
+        return -1;
+    uint64_t now = ph_now_ns();
+    uint64_t ms = now < a->next_ns ? (a->next_ns - now) / 1000000 + 1 : 5;
+    return ms < 1000000 ? (int)ms : 1000000;
+}
+
+/** Wait for the child's end. Threads of libraries cannot take its signals away. */
+static int wait_for_end(struct ph_keeper *k, pid_t child)
 {
     sigset_t set;
     forwarded(&set);
     int status;
+    struct asking a = {.next_ns = k->options.every_ns ? ph_now_ns() + k->options.every_ns : 0};
     struct pollfd fd[2] = {
         {.fd = (int)syscall(SYS_pidfd_open, child, 0), .events = POLLIN},
         {.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC), .events = POLLIN}};
     while (waitpid(child, &status, WNOHANG) != child) {
         /* Without a pidfd (out of descriptors) ask now and then. */
-        poll(fd, 2, fd[0].fd < 0 ? 50 : -1);
+        poll(fd, 2, fd[0].fd < 0 ? 50 : sleep_ms(k, &a));
         if (fd[1].fd >= 0)
-            forward(fd[1].fd, child);
+            forward(k, &a, fd[1].fd, child);
+        ask_by_clock(k, &a);
+        finish_final(k, &a, child);
     }
     close(fd[0].fd);
     close(fd[1].fd);
-    return status;
+    return a.ended ? W_EXITCODE(0, SIGTERM) : status;
 }
 
 static void report(struct ph_keeper *k, int status, const struct ph_pool_info *info)
@@ -384,7 +477,7 @@ int ph_keeper_watch(struct ph_keeper *k, pid_t child)
         ph_cli_complain(k->command, "no thread for the pool; ending the program", strerror(rc));
         kill(child, SIGKILL);
     }
-    int status = wait_for_end(child);
+    int status = wait_for_end(k, child);
     if (rc == 0) {
         atomic_store(&k->stop, true);
         atomic_fetch_add(&k->control->produced_seq, 1);

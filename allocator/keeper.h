@@ -17,8 +17,17 @@
 #include <signal.h>
 #include <sys/types.h>
 
+/** Epochs without the program's doing, and other wishes of the user. Zeros: none. */
+struct ph_keeper_options {
+    unsigned long long ring_bytes; /* 0: ph_keeper_default_ring() */
+    unsigned long long every_ns;   /* ask for an epoch as often */
+    int on_signal;                 /* ask for one when this signal comes, and keep the signal */
+    bool final_epoch;              /* SIGTERM: a last epoch, durable, then end the program */
+};
+
 struct ph_keeper {
-    const char *command;   /* "pyheap-run", for messages */
+    const char *command; /* "pyheap-run", for messages */
+    struct ph_keeper_options options;
     const char *pool_path; /* as the user named it */
     struct ph_pool *pool;
     int memfd;          /* staging; the program maps it */
@@ -44,15 +53,18 @@ struct ph_keeper {
  */
 void ph_keeper_block_signals(sigset_t *old);
 
+/** Whether @p sig is one that reaches the keeper and could be --on-signal's. */
+bool ph_keeper_takes_signal(int sig);
+
 /**
- * Make staging memory with a ring of @p ring_bytes and the socket pair. @p pool is open for
+ * Make the staging memory and the socket pair. @p pool is open for
  * writing and from now on the keeper's.
  * @param first_epoch, generation see struct ph_control.
  * @return 0, PH_ENOMEM.
  */
 int ph_keeper_open(struct ph_keeper *keeper, const char *command, const char *pool_path,
-                   struct ph_pool *pool, uint64_t ring_bytes, uint64_t generation,
-                   uint64_t first_epoch);
+                   struct ph_pool *pool, const struct ph_keeper_options *options,
+                   uint64_t generation, uint64_t first_epoch);
 
 /** The default ring: an eighth of physical memory, at most 1 GiB. Touched only as used. */
 uint64_t ph_keeper_default_ring(void);

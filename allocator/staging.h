@@ -54,11 +54,21 @@ struct ph_control {
     _Atomic int32_t failed_code;           /* PH_E* */
     char failed_detail[256];
 
+    /* Epochs that the keeper asks for. `asked` changes with each; the program answers. */
+    _Alignas(64) _Atomic uint32_t asked; /* futex */
+    _Atomic uint32_t asked_why;          /* enum ph_ask */
+    _Atomic uint32_t answered;           /* the `asked` that was dealt with last */
+    _Atomic uint64_t answer;             /* the epoch taken for it; 0: none could be taken */
+    uint32_t asks;                       /* whether the keeper may ever ask */
+
     /* Written by the keeper before `durable` grows. */
     _Alignas(64) _Atomic uint64_t pages_written, bytes_written, commit_ns;
     _Atomic uint64_t total_pages_written, total_bytes_written;
 };
 _Static_assert(sizeof(struct ph_control) <= PH_CONTROL_SIZE, "control fits in its range");
+
+/** Why the keeper asks for an epoch. */
+enum ph_ask { PH_ASK_CLOCK = 1, PH_ASK_SIGNAL, PH_ASK_FINAL };
 
 enum ph_batch_kind {
     PH_BATCH_SKIP = 1, /* the payload is unused space before the ring's end */

@@ -39,7 +39,16 @@ void ph_libc_malloc_enable(void);
 /** From here on the program keeps its pid through recoveries. @pre called by the leader. */
 void ph_virtual_pid_enable(void);
 
+/* asked.c: epochs that the keeper asks for */
+
+/** Make the thread that takes them, if the keeper may ask and there is none yet. */
+void ph_asked_start(void);
+
 /* module.c: the built-in module */
+
+/** Take an epoch from a thread that need not be Python's. Says what fails on stderr.
+ *  @return the epoch's number; 0: none was taken. */
+uint64_t ph_module_take(const char *label);
 
 /** Make `import pyheap` find the built-in module. @return 0 or PH_ENOMEM. */
 int ph_module_register(void);

@@ -178,8 +178,10 @@ static int take_epoch(const char *label, uint64_t *number, bool *recovered)
         err = flush_stream("stderr");
     if (err == 0)
         err = ph_agent_epoch(label, number, recovered);
-    if (err == 0 && *recovered)
+    if (err == 0 && *recovered) {
+        ph_asked_start();
         err = run_callbacks();
+    }
     return err;
 }
 
@@ -196,6 +198,37 @@ static int wait_durable(uint64_t number)
     }
 }
 
+/* Import the module if the program has not. The GIL is held. */
+static int have_module(void)
+{
+    if (callbacks)
+        return 0;
+    PyObject *module = ph_py.PyImport_ImportModule("pyheap");
+    if (!module)
+        return RAISED;
+    ph_py.Py_DecRef(module);
+    return 0;
+}
+
+uint64_t ph_module_take(const char *label)
+{
+    uint64_t number = 0;
+    bool recovered = false;
+    if (!ph_py.Py_IsInitialized())
+        return 0;
+    int state = ph_py.PyGILState_Ensure();
+    int err = have_module();
+    if (err == 0)
+        err = take_epoch(label, &number, &recovered);
+    if (err != 0) {
+        raise_error(err);
+        ph_py.PyErr_WriteUnraisable(NULL);
+        number = 0;
+    }
+    ph_py.PyGILState_Release(state);
+    return number;
+}
+
 __attribute__((visibility("default"))) int pyheap_epoch(const char *label)
 {
     if (!ph_hook_active() || !ph_py.Py_IsInitialized())
@@ -203,15 +236,10 @@ __attribute__((visibility("default"))) int pyheap_epoch(const char *label)
     /* Once there are subinterpreters the first of the two always says yes. */
     if (!ph_py.PyGILState_Check() || !ph_py.PyGILState_GetThisThreadState())
         return PH_ENOGIL;
-    if (!callbacks) { /* the program has not imported pyheap */
-        PyObject *module = ph_py.PyImport_ImportModule("pyheap");
-        if (!module)
-            return RAISED;
-        ph_py.Py_DecRef(module);
-    }
     uint64_t number;
     bool recovered = false;
-    return take_epoch(label, &number, &recovered);
+    int err = have_module();
+    return err ? err : take_epoch(label, &number, &recovered);
 }
 
 /* --- the module's functions -------------------------------------------------------------- */

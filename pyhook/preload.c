@@ -127,6 +127,7 @@ static void activate(const char *version, bool debug)
     ph_libc_malloc_enable();
     ph_virtual_pid_enable();
     active = true;
+    ph_asked_start();
 }
 
 __attribute__((constructor)) static void start(int argc, char **argv)

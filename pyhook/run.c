@@ -33,13 +33,18 @@ static const char usage[] =
     "  --staging SIZE    memory for epochs on their way to the pool (default: memory / 8, at\n"
     "                    most 1G)\n"
     "  --keep K          epochs that stay recoverable (default 2)\n"
+    "  --every TIME      take an epoch as often, such as 30s or 10m, without the program's "
+    "doing\n"
+    "  --on-signal NAME  take one when pyheap-run gets this signal, such as USR1\n"
+    "  --final-epoch     on SIGTERM take a last one, wait until it is durable, and end\n"
     "  --python PATH     the interpreter, CPython 3.9 to 3.13 (default: python3)\n"
     "  --help, --version\n";
 
 struct options {
     char pool[PATH_MAX];
     const char *python;
-    unsigned long long pool_size, staging;
+    unsigned long long pool_size;
+    struct ph_keeper_options keeper;
     unsigned keep;
     bool fresh;
     struct ph_command command;
@@ -53,15 +58,13 @@ static _Noreturn void die(int code, const char *detail)
 
 static void parse(struct options *o, int argc, char **argv)
 {
-    static const struct option known[] = {{"pool", required_argument, 0, 'p'},
-                                          {"fresh", no_argument, 0, 'f'},
-                                          {"pool-size", required_argument, 0, 's'},
-                                          {"staging", required_argument, 0, 'g'},
-                                          {"keep", required_argument, 0, 'k'},
-                                          {"python", required_argument, 0, 'y'},
-                                          {"help", no_argument, 0, 'h'},
-                                          {"version", no_argument, 0, 'v'},
-                                          {0, 0, 0, 0}};
+    static const struct option known[] = {
+        {"pool", required_argument, 0, 'p'},      {"fresh", no_argument, 0, 'f'},
+        {"pool-size", required_argument, 0, 's'}, {"staging", required_argument, 0, 'g'},
+        {"keep", required_argument, 0, 'k'},      {"python", required_argument, 0, 'y'},
+        {"every", required_argument, 0, 'e'},     {"on-signal", required_argument, 0, 'o'},
+        {"final-epoch", no_argument, 0, 'n'},     {"help", no_argument, 0, 'h'},
+        {"version", no_argument, 0, 'v'},         {0, 0, 0, 0}};
     *o = (struct options){.python = "python3", .keep = 2};
     opterr = 0;
     /* Options of ours are long; the first word that is none belongs to Python. */
@@ -85,13 +88,25 @@ static void parse(struct options *o, int argc, char **argv)
                 die(PH_EUSAGE, "--pool-size takes a size such as 64G");
             break;
         case 'g':
-            if (!ph_cli_staging(optarg, &o->staging))
+            if (!ph_cli_staging(optarg, &o->keeper.ring_bytes))
                 die(PH_EUSAGE, "--staging takes a size such as 256M, at least 4M");
             break;
         case 'k':
             if (!ph_cli_size(optarg, &n) || n < 2 || n > 1000000)
                 die(PH_EUSAGE, "--keep takes a number, at least 2");
             o->keep = (unsigned)n;
+            break;
+        case 'e':
+            if (!ph_cli_duration(optarg, &o->keeper.every_ns))
+                die(PH_EUSAGE, "--every takes a time such as 30s, 10m or 1h");
+            break;
+        case 'o':
+            o->keeper.on_signal = ph_cli_signal(optarg);
+            if (!ph_keeper_takes_signal(o->keeper.on_signal))
+                die(PH_EUSAGE, "--on-signal takes a signal such as USR1");
+            break;
+        case 'n':
+            o->keeper.final_epoch = true;
             break;
         case 'y':
             o->python = optarg;
@@ -241,8 +256,7 @@ int main(int argc, char **argv)
     rc = ph_pool_create(&pool, o.pool, &options);
     if (rc)
         die(rc, o.pool);
-    rc = ph_keeper_open(&keeper, ME, o.pool, pool,
-                        o.staging ? o.staging : ph_keeper_default_ring(), 0, 0);
+    rc = ph_keeper_open(&keeper, ME, o.pool, pool, &o.keeper, 0, 0);
     if (rc) {
         unlink(o.pool);
         die(rc, strerror(errno));

@@ -37,12 +37,15 @@ static const char usage[] =
     "  --staging SIZE memory for epochs on their way to the pool (default: memory / 8, at "
     "most\n"
     "                 1G)\n"
+    "  --every TIME, --on-signal NAME, --final-epoch\n"
+    "                 as for pyheap-run; they are not remembered\n"
     "  --help, --version\n";
 
 struct options {
     const char *path;
     bool list, verify, keep_files;
-    unsigned long long epoch, staging;
+    unsigned long long epoch;
+    struct ph_keeper_options keeper;
 };
 
 static _Noreturn void die(int code, const char *detail)
@@ -52,11 +55,17 @@ static _Noreturn void die(int code, const char *detail)
 
 static void parse(struct options *o, int argc, char **argv)
 {
-    static const struct option known[] = {
-        {"list", no_argument, 0, 'l'},          {"verify", no_argument, 0, 'v'},
-        {"epoch", required_argument, 0, 'e'},   {"keep-files", no_argument, 0, 'k'},
-        {"staging", required_argument, 0, 'g'}, {"help", no_argument, 0, 'h'},
-        {"version", no_argument, 0, 'V'},       {0, 0, 0, 0}};
+    static const struct option known[] = {{"list", no_argument, 0, 'l'},
+                                          {"verify", no_argument, 0, 'v'},
+                                          {"epoch", required_argument, 0, 'e'},
+                                          {"keep-files", no_argument, 0, 'k'},
+                                          {"staging", required_argument, 0, 'g'},
+                                          {"help", no_argument, 0, 'h'},
+                                          {"version", no_argument, 0, 'V'},
+                                          {"every", required_argument, 0, 't'},
+                                          {"on-signal", required_argument, 0, 'o'},
+                                          {"final-epoch", no_argument, 0, 'n'},
+                                          {0, 0, 0, 0}};
     *o = (struct options){0};
     opterr = 0;
     int option;
@@ -77,8 +86,20 @@ static void parse(struct options *o, int argc, char **argv)
             o->keep_files = true;
             break;
         case 'g':
-            if (!ph_cli_staging(optarg, &o->staging))
+            if (!ph_cli_staging(optarg, &o->keeper.ring_bytes))
                 die(PH_EUSAGE, "--staging takes a size such as 256M, at least 4M");
+            break;
+        case 't':
+            if (!ph_cli_duration(optarg, &o->keeper.every_ns))
+                die(PH_EUSAGE, "--every takes a time such as 30s, 10m or 1h");
+            break;
+        case 'o':
+            o->keeper.on_signal = ph_cli_signal(optarg);
+            if (!ph_keeper_takes_signal(o->keeper.on_signal))
+                die(PH_EUSAGE, "--on-signal takes a signal such as USR1");
+            break;
+        case 'n':
+            o->keeper.final_epoch = true;
             break;
         case 'h':
             fputs(usage, stdout);
@@ -364,9 +385,8 @@ static _Noreturn void recover(struct ph_pool *pool, const struct options *o)
 
     struct ph_keeper keeper;
     struct ph_plan *plan;
-    rc = ph_keeper_open(&keeper, ME, o->path, pool,
-                        o->staging ? o->staging : ph_keeper_default_ring(),
-                        r.record->generation + 1, number);
+    rc = ph_keeper_open(&keeper, ME, o->path, pool, &o->keeper, r.record->generation + 1,
+                        number);
     if (rc)
         die(rc, strerror(errno));
     int plan_fd = make_plan(view, &keeper, &plan);

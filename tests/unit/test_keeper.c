@@ -46,6 +46,7 @@ static int wait_status;
 static void start(void)
 {
     struct ph_pool *pool;
+    struct ph_keeper_options wishes = {.ring_bytes = PH_RING_MIN};
     struct ph_pool_options options = {.size = UINT64_C(1) << 32, .keep = 3};
     snprintf(path, sizeof path, "/tmp/ph-keeper-%d.pm", (int)getpid());
     unlink(path);
@@ -53,7 +54,7 @@ static void start(void)
     ph_keeper_block_signals(&mask);
     ph_io_hooks = &hooks;
     cr_assert_eq(ph_pool_create(&pool, path, &options), 0);
-    cr_assert_eq(ph_keeper_open(&keeper, "test", path, pool, PH_RING_MIN, 0, 0), 0);
+    cr_assert_eq(ph_keeper_open(&keeper, "test", path, pool, &wishes, 0, 0), 0);
     /* A stand-in for the program: lives until told to end. */
     cr_assert_eq(pipe(go), 0);
     child = fork();
