@@ -26,11 +26,12 @@
  *  P1 commit   A root record that names N is written only after all that it reaches is durable.
  *  P2 order    H < O <= N, or N = O = 0. Epochs O..N of the log are recoverable.
  *  P3 retire   A home page or its table entry changes only at addresses of which the log has a
- *              version v, H < v < O, and after a root record that says O is durable.
+ *              version v, H < v < O, and after both root records durably say O.
  *  P4 home     A root record says H = m only after the newest version <= m of every page in the
  *              log, and its table entry, is durable at home.
  *  P5 reuse    An extent, or the rest of one, is written only where neither root record
- *              reaches. So both records are renewed when H rises or N falls.
+ *              reaches. So both records are renewed when H rises or N falls. (With P3, this
+ *              makes the older record right too, should the newer one be lost.)
  *  P6 read     A page at epoch e, O <= e <= N, is its newest version <= e in the log; without
  *              one, what is at home if its table entry is not zero; else absent. P3 makes it
  *              so that a half-written home page is never what P6 reads.

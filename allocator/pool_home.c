@@ -6,7 +6,7 @@
  * it: it merges their indexes, writes the newest version of each page to its place at home, in
  * address order, and then the log's extents that no other epoch uses are free. In steps:
  *
- *   1  root: O = the oldest epoch that stays                          (P3: retire)
+ *   1  root, both records: O = the oldest epoch that stays            (P3: retire)
  *   2  extents for new stretches: zero tables, sync, name the slots    (P7)
  *   3  pages and table entries, stretch by stretch
  *   4  sync                                                            (P4)
@@ -127,7 +127,7 @@ static int retire(struct ph_pool *p, struct migration *m)
     m->oldest = p->epoch[m->epochs].info.number;
     if (p->root.oldest < m->oldest && ph_tuning.wrong != PH_WRONG_NO_RETIRE) {
         p->root.oldest = m->oldest;
-        err = ph_root_write(p);
+        err = ph_root_write_both(p);
     }
     return err;
 }

@@ -95,6 +95,7 @@ int ph_root_read(struct ph_pool *p, struct ph_root_pm *out, bool *settled)
     unsigned newer = !ok[0] || (ok[1] && r[1].seq > r[0].seq);
     *out = r[newer];
     *settled = ok[0] && ok[1] && r[0].home_epoch == r[1].home_epoch &&
+               (r[0].oldest == r[1].oldest || r[!newer].oldest == 0) &&
                r[!newer].recent[0].number <= r[newer].recent[0].number;
     return 0;
 }

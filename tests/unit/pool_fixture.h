@@ -127,4 +127,53 @@ static inline bool fixture_holds(struct ph_pool *p, uint64_t number, uint64_t ad
     return holds;
 }
 
+/* An epoch of @p n consecutive pages, up to its commit. */
+static inline int fixture_big_append(struct ph_pool *p, uint64_t number, size_t n,
+                                     uint64_t value)
+{
+    uint64_t *page = aligned_alloc(PH_PAGE, n * PH_PAGE), *addr = malloc(n * sizeof(*addr));
+    const void **from = malloc(n * sizeof(*from));
+    int err = ph_pool_begin(p, number);
+
+    for (size_t i = 0; i < n; i++) {
+        addr[i] = PH_HEAP_BASE + i * PH_PAGE;
+        from[i] = page + i * PH_PAGE / 8;
+        model_fill(value + i, page + i * PH_PAGE / 8);
+    }
+    if (!err)
+        err = ph_pool_append(p, addr, from, n, NULL);
+    free(page);
+    free(addr);
+    free(from);
+    return err;
+}
+
+static inline int fixture_big_epoch(struct ph_pool *p, uint64_t number, size_t n,
+                                    uint64_t value)
+{
+    int err = fixture_big_append(p, number, n, value);
+
+    return err ? err : ph_pool_commit(p, NULL, 0);
+}
+
+/* Write over all that the log believes to be free. */
+static inline void fixture_scribble(struct ph_pool *p)
+{
+    size_t pages = 1 + ph_extent_count(p, PH_EXTENT_FREE) * p->super.extent_pages;
+    uint64_t number = p->epochs ? p->epoch[p->epochs - 1].info.number + 1 : 1;
+
+    OK(fixture_big_append(p, number, pages, 1000000));
+    ph_pool_abort(p);
+}
+
+/* Close, lose the newer root record, open again. */
+static inline struct ph_pool *fixture_lose_root(struct ph_pool *p)
+{
+    uint64_t at = p->super.self + PH_PAGE * (1 + (p->root.seq & 1));
+
+    cr_assert_eq(pwrite(ph_pool_fd(p), "damage", 6, (off_t)at + 16), 6);
+    ph_pool_close(p);
+    return fixture_open(PH_POOL_WRITE);
+}
+
 #endif

@@ -60,18 +60,19 @@ static inline void model_fill(uint64_t value, uint64_t *page)
         page[i] = value ? model_mix(value + i) : 0;
 }
 
-/* Go on by one epoch. Now and then much changes, or a whole place goes, or nothing happens. */
+/* Go on by one epoch. Now and then much changes, or nothing; and for some epochs in a row one
+ * of the places may be empty. */
 static inline void model_step(struct model *m)
 {
     uint64_t r = model_mix(m->seed * 1000003 + ++m->epoch);
+    uint64_t empty = model_mix(m->seed + m->epoch / 5 * 65537) % 8;
     unsigned percent = r % 16 == 0 ? 0 : r % 16 == 1 ? 70 : (unsigned)(4 + r % 9);
-    unsigned gone = r / 16 % 8 == 0 ? (unsigned)(r / 128 % 4) : 4;
 
     for (unsigned i = 0; i < MODEL_PAGES; i++) {
         uint64_t q = model_mix(r + i * 7919 + 1), old = m->value[i];
         if (q % 100 < percent)
             m->value[i] = q / 100 % 6 == 0 ? 0 : q | 1;
-        if (i % 4 == gone && q / 700 % 4)
+        if (i % 4 == empty)
             m->value[i] = 0;
         m->changed[i] = m->value[i] != old;
     }

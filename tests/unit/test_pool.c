@@ -241,6 +241,22 @@ Test(pool, given_up_epochs_leave_no_trace)
     ph_pool_close(p);
 }
 
+Test(pool, given_up_epochs_give_back_their_extents)
+{
+    struct ph_pool *p = fixture_create();
+    uint32_t extents;
+
+    fixture_one_page(p, 1, HEAP, 1, false);
+    OK(fixture_big_append(p, 2, 4 * p->super.extent_pages, 1));
+    extents = p->extents;
+    for (unsigned i = 0; i < 20; i++) {
+        ph_pool_abort(p);
+        OK(fixture_big_append(p, 2, 4 * p->super.extent_pages, i * 100000));
+        cr_assert_eq(p->extents, extents);
+    }
+    ph_pool_close(p);
+}
+
 Test(pool, unaligned_memory_is_stored_as_well)
 {
     struct ph_pool *p = fixture_create();
@@ -366,6 +382,61 @@ Test(pool, reader_follows_a_writer)
     }
     ph_pool_close(r);
     RIGHT(5, p);
+    ph_pool_close(p);
+}
+
+/* The writer goes on just when the reader has read so many times. */
+static struct {
+    long countdown;
+    struct ph_pool *writer;
+    struct model *model;
+} meanwhile;
+
+static int go_on_meanwhile(void *arg, enum ph_io_op op, uint64_t offset, uint64_t size)
+{
+    (void)arg, (void)offset, (void)size;
+    if (op == PH_IO_READ && meanwhile.countdown-- == 0) {
+        ph_io_hooks = NULL;
+        fixture_run(meanwhile.writer, meanwhile.model, 9);
+        fixture_scribble(meanwhile.writer);
+    }
+    return 0;
+}
+
+Test(pool, views_are_right_whenever_the_writer_goes_on)
+{
+    static const struct ph_io_hooks hooks = {.before = go_on_meanwhile};
+    struct ph_pool *p = fixture_create(), *r;
+    struct model m = {.seed = 9}, then;
+    unsigned interrupted = 0;
+
+    fixture_run(p, &m, 20);
+    r = fixture_open(PH_POOL_READ);
+    for (long at = 0; at < 60; at++) {
+        struct ph_view *v;
+        struct ph_pool_info before, after;
+        int err;
+        ph_pool_get_info(r, &before);
+        then = m;
+        meanwhile.countdown = at;
+        meanwhile.writer = p;
+        meanwhile.model = &m;
+        ph_io_hooks = &hooks;
+        err = ph_pool_view(r, before.newest, &v);
+        interrupted += ph_io_hooks == NULL;
+        ph_io_hooks = NULL;
+        if (err) {
+            RETURNS(PH_ENOEPOCH, err);
+            ph_pool_get_info(r, &after);
+            cr_assert_gt(after.oldest, before.newest, "it is there, and was not found");
+            continue;
+        }
+        const char *wrong = model_compare(&then, r, v);
+        cr_assert_null(wrong, "interrupted at read %ld: %s", at, wrong);
+        ph_view_free(v);
+    }
+    cr_assert_gt(interrupted, 5);
+    ph_pool_close(r);
     ph_pool_close(p);
 }
 

@@ -2,6 +2,8 @@
 /* test_pool_full - full and failing disks: the last epoch stays, the next one succeeds */
 #include "tests/unit/pool_fixture.h"
 
+#include <signal.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 
 TestSuite(pool_full, .init = fixture_setup, .fini = fixture_teardown);
@@ -177,7 +179,8 @@ Test(pool_full, read_errors_are_reported)
         fault.countdown = (long)at;
         fault.failures = 1;
         fixture_err = ph_pool_open(&q, fixture_path, PH_POOL_READ);
-        cr_assert_eq(fixture_err, PH_EIO, "read %lu of %lu: %s", at, reads, ph_error_name(fixture_err));
+        cr_assert_eq(fixture_err, PH_EIO, "read %lu of %lu: %s", at, reads,
+                     ph_error_name(fixture_err));
     }
     inject_none();
     OK(ph_pool_view(p, m.epoch, &v));
@@ -269,4 +272,43 @@ Test(pool_full, really_full_file_system)
     ph_pool_close(p);
     unlink(fixture_path);
     cr_assert_eq(umount2(fixture_dir, MNT_DETACH), 0);
+}
+
+/* ---- stores into a hole of a full disk ------------------------------------------------ */
+
+static int store_beyond_the_end(void *arg)
+{
+    *(volatile char *)arg = 1;
+    return 7;
+}
+
+Test(pool_full, bus_errors_inside_libpmemobj_become_errors)
+{
+    struct ph_io io = {open(fixture_path, O_RDWR | O_CREAT, 0600), -1};
+    char *map = mmap(NULL, PH_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, io.fd, 0);
+
+    cr_assert_neq(map, MAP_FAILED);
+    RETURNS(PH_EIO, ph_guard(&io, store_beyond_the_end, map)); /* the disk is not full */
+    ph_io_hooks = &hooks;
+    fault.op = PH_IO_RESERVE;
+    fault.err = ENOSPC;
+    fault.countdown = 0;
+    fault.failures = 1;
+    RETURNS(PH_EFULL, ph_guard(&io, store_beyond_the_end, map));
+    inject_none();
+    cr_assert_eq(ftruncate(io.fd, (off_t)PH_PAGE), 0);
+    RETURNS(7, ph_guard(&io, store_beyond_the_end, map));
+    munmap(map, PH_PAGE);
+    ph_io_close(&io);
+}
+
+Test(pool_full, bus_errors_elsewhere_still_kill, .signal = SIGBUS)
+{
+    struct ph_io io = {open(fixture_path, O_RDWR | O_CREAT, 0600), -1};
+    char *map = mmap(NULL, PH_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, io.fd, 0);
+
+    RETURNS(PH_EIO, ph_guard(&io, store_beyond_the_end, map));
+    unlink(fixture_path);
+    rmdir(fixture_dir);
+    store_beyond_the_end(map);
 }

@@ -116,35 +116,13 @@ Test(pool_home, emptied_stretches_are_given_up_and_reused)
     ph_pool_close(p);
 }
 
-/* Commit an epoch of @p n consecutive pages. */
-static int big_epoch(struct ph_pool *p, uint64_t number, size_t n, uint64_t value)
-{
-    uint64_t *page = aligned_alloc(PH_PAGE, n * PH_PAGE), *addr = malloc(n * sizeof(*addr));
-    const void **from = malloc(n * sizeof(*from));
-    int err = ph_pool_begin(p, number);
-
-    for (size_t i = 0; i < n; i++) {
-        addr[i] = HEAP + i * PH_PAGE;
-        from[i] = page + i * PH_PAGE / 8;
-        model_fill(value + i, page + i * PH_PAGE / 8);
-    }
-    if (!err)
-        err = ph_pool_append(p, addr, from, n, NULL);
-    if (!err)
-        err = ph_pool_commit(p, NULL, 0);
-    free(page);
-    free(addr);
-    free(from);
-    return err;
-}
-
 Test(pool_home, epoch_larger_than_the_log_trigger_works)
 {
     struct ph_pool *p = fixture_create_sized(256 << 20, 2);
     const size_t n = 4096; /* 16 MiB, trigger 1 MiB */
 
     for (uint64_t e = 1; e <= 8; e++)
-        OK(big_epoch(p, e, n, e * 100000));
+        OK(fixture_big_epoch(p, e, n, e * 100000));
     for (uint64_t e = 7; e <= 8; e++)
         for (size_t i = 0; i < n; i += 97)
             cr_assert(fixture_holds(p, e, HEAP + i * PH_PAGE, e * 100000 + i));
@@ -164,7 +142,7 @@ static void full_pool(bool in_line)
     /* A program that grows until it does not fit any more. */
     while (!err && n < 20000) {
         e++;
-        err = big_epoch(p, e, n, e * 1000000);
+        err = fixture_big_epoch(p, e, n, e * 1000000);
         n += 256;
     }
     RETURNS(PH_EPOOLSIZE, err);
@@ -172,7 +150,7 @@ static void full_pool(bool in_line)
     info = info_of(p);
     cr_assert_eq(info.newest, e - 1);
     cr_assert(fixture_holds(p, e - 1, HEAP, (e - 1) * 1000000));
-    OK(big_epoch(p, e, 16, 5)); /* a small epoch still has room */
+    OK(fixture_big_epoch(p, e, 16, 5)); /* a small epoch still has room */
     cr_assert(fixture_holds(p, e, HEAP, 5));
     cr_assert(fixture_holds(p, e, HEAP + 16 * PH_PAGE, (e - 1) * 1000000 + 16));
     ph_pool_close(p);
