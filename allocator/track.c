@@ -46,34 +46,36 @@ static int move_high(int fd, int lowest)
     return high;
 }
 
-int ph_track_open(struct ph_track *track, int lowest_fd)
+/** A userfaultfd with asynchronous write-protection, or -1. */
+static int open_uffd(int lowest_fd)
 {
-    track->pagemap = -1;
-    track->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
-    if (track->uffd < 0)
-        return errno == ENOMEM ? PH_ENOMEM : PH_EKERNEL;
-    track->uffd = move_high(track->uffd, lowest_fd);
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+    if (fd < 0)
+        return -1;
     struct uffdio_api api = {.api = UFFD_API,
                              .features = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED};
-    if (ioctl(track->uffd, UFFDIO_API, &api) != 0)
-        goto fail;
+    if (ioctl(fd, UFFDIO_API, &api) != 0) {
+        close(fd);
+        return -1;
+    }
+    return move_high(fd, lowest_fd);
+}
+
+int ph_track_open(struct ph_track *track, int lowest_fd)
+{
+    track->uffd = -1;
     track->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     if (track->pagemap < 0)
-        goto fail;
+        return PH_EKERNEL;
     track->pagemap = move_high(track->pagemap, lowest_fd);
-
-    /* The scan is younger than the write-protection: ask for nothing, to see that it is there.
-     */
+    /* Ask the scan for nothing, to see whether it is there. Tracking is of no use without. */
     struct ph_track_region region;
     uint64_t at = PH_CONTROL_BASE;
-    if (ph_track_scan(track, PH_TRACK_PRESENT, &at, at + PH_PAGE, &region, 1) < 0)
-        goto fail;
+    track->scan = true;
+    track->scan = ph_track_scan(track, PH_TRACK_PRESENT, &at, at + PH_PAGE, &region, 1) >= 0;
+    if (track->scan)
+        track->uffd = open_uffd(lowest_fd);
     return 0;
-fail:;
-    int saved = errno;
-    ph_track_close(track);
-    errno = saved;
-    return PH_EKERNEL;
 }
 
 void ph_track_close(struct ph_track *track)
@@ -85,9 +87,40 @@ void ph_track_close(struct ph_track *track)
     track->uffd = track->pagemap = -1;
 }
 
+/** PH_TRACK_PRESENT by reading the page map: bits as in pagemap.rst. */
+static long read_entries(const struct ph_track *track, uint64_t *at, uint64_t end,
+                         struct ph_track_region *out, size_t max)
+{
+    const uint64_t present = UINT64_C(3) << 62, file = UINT64_C(1) << 61;
+    uint64_t entry[512];
+    long found = 0;
+    while (*at < end) {
+        uint64_t want = (end - *at) / PH_PAGE;
+        if (want > sizeof entry / sizeof entry[0])
+            want = sizeof entry / sizeof entry[0];
+        ssize_t n = pread(track->pagemap, entry, want * 8, (off_t)(*at / PH_PAGE * 8));
+        if (n < 8)
+            return PH_EKERNEL;
+        for (ssize_t i = 0; i < n / 8; i++, *at += PH_PAGE) {
+            if (!(entry[i] & present) || (entry[i] & file))
+                continue;
+            if (found && out[found - 1].end == *at) {
+                out[found - 1].end += PH_PAGE;
+            } else if ((size_t)found < max) {
+                out[found++] = (struct ph_track_region){*at, *at + PH_PAGE, 0};
+            } else {
+                return found;
+            }
+        }
+    }
+    return found;
+}
+
 long ph_track_scan(const struct ph_track *track, enum ph_track_what what, uint64_t *at,
                    uint64_t end, struct ph_track_region *out, size_t max)
 {
+    if (!track->scan)
+        return what == PH_TRACK_PRESENT ? read_entries(track, at, end, out, max) : PH_EKERNEL;
     struct pm_scan_arg arg = {
         .size = sizeof arg,
         .start = *at,
@@ -126,6 +159,8 @@ long ph_track_scan(const struct ph_track *track, enum ph_track_what what, uint64
 
 int ph_track_register(const struct ph_track *track, uint64_t start, uint64_t end)
 {
+    if (track->uffd < 0)
+        return 0;
     struct uffdio_register reg = {.range = {start, end - start},
                                   .mode = UFFDIO_REGISTER_MODE_WP};
     return ioctl(track->uffd, UFFDIO_REGISTER, &reg) == 0 ? 0 : PH_EKERNEL;

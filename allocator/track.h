@@ -7,6 +7,10 @@
  * the write-protect bit counts as changed. Scanning reports such pages and sets the bit; the
  * kernel clears it on the first write, without a message, also for writes by system calls.
  *
+ * Where the kernel has no such thing or denies it, every page that is present counts as
+ * changed, always ("compare"): the keeper finds out by hash which ones really have. Costs a
+ * copy of the whole program an epoch, and nothing else.
+ *
  * Invariants
  *  T1  A private page whose content differs from the last epoch's lacks the bit, or its
  *      mapping is not registered. New mappings are not registered, and mremap loses the
@@ -23,8 +27,15 @@
 #include <stddef.h>
 
 struct ph_track {
-    int uffd, pagemap; /* -1: not open */
+    int uffd, pagemap; /* -1: not open; uffd: also where changes are not tracked */
+    bool scan;         /* PAGEMAP_SCAN is there; otherwise entries are read one by one */
 };
+
+/** Whether changes can be told; if not, only PH_TRACK_PRESENT is of use. */
+static inline bool ph_track_tells_changes(const struct ph_track *track)
+{
+    return track->uffd >= 0;
+}
 
 /** What PAGEMAP_SCAN fills in: struct page_region of the kernel. */
 struct ph_track_region {
@@ -32,8 +43,9 @@ struct ph_track_region {
 };
 
 /**
- * Open both descriptors, close-on-exec, at numbers from @p lowest_fd up.
- * @return 0, PH_EKERNEL (denied or too old, errno says which), PH_ENOMEM.
+ * Open what there is, close-on-exec, at numbers from @p lowest_fd up.
+ * @return 0, also when changes cannot be told; PH_EKERNEL: not even /proc/self/pagemap is
+ * there.
  */
 int ph_track_open(struct ph_track *track, int lowest_fd);
 void ph_track_close(struct ph_track *track);
@@ -55,7 +67,8 @@ long ph_track_scan(const struct ph_track *track, enum ph_track_what what, uint64
 
 /**
  * Register all mappings in [start, end), which may contain holes and mappings already
- * registered. @return 0, or PH_EKERNEL with errno when one of them cannot be.
+ * registered. Nothing to do where changes are not told.
+ * @return 0, or PH_EKERNEL with errno when one of them cannot be.
  */
 int ph_track_register(const struct ph_track *track, uint64_t start, uint64_t end);
 

@@ -242,9 +242,9 @@ int ph_agent_init(void)
     ph_agent.socket_fd = ph_files_hide((int)sock);
     ph_agent.generation = PH_CONTROL->generation;
     ph_agent.pid = (pid_t)pid;
-    ph_agent.track = (struct ph_track){-1, -1};
+    ph_agent.track = (struct ph_track){-1, -1, false};
     ph_agent.full = true;
-    ph_agent.status.tracker = "userfaultfd";
+    ph_agent.status.tracker = "none yet";
     ph_files_inherit();
 
     /* glibc 2.35 and newer register rseq; its place relative to fs is the same in all threads.
@@ -271,7 +271,7 @@ static void recovered(void)
     ph_agent.failed_seen = 0;
     ph_agent.tracking = false;
     ph_agent.restorer_mapped = true;
-    ph_agent.track = (struct ph_track){-1, -1};
+    ph_agent.track = (struct ph_track){-1, -1, false};
     ph_agent.full = true;
     ph_files_inherit();
     struct ph_agent_status *s = &ph_agent.status;
@@ -327,12 +327,15 @@ int ph_agent_epoch(const char *label, uint64_t *number, bool *was_recovered)
     if (!ph_agent.tracking) {
         rc = ph_track_open(&ph_agent.track, ph_agent.socket_fd);
         if (rc) {
-            ph_agent_detail("userfaultfd with asynchronous write-protection", NULL, errno);
+            ph_agent_detail("/proc/self/pagemap", NULL, errno);
             return rc;
         }
+        bool tells = ph_track_tells_changes(&ph_agent.track);
+        ph_agent.status.tracker = tells ? "userfaultfd" : "compare";
         ph_agent.tracking = true;
     }
     ph_capture = (struct ph_capture){ph_agent.epoch + 1, label, ph_agent.full, 0};
+    ph_capture.full |= !ph_track_tells_changes(&ph_agent.track);
     rc = ph_park_and_run(ph_capture_run);
     bool second = PH_CONTROL->generation != ph_agent.generation;
     if (second)

@@ -293,6 +293,8 @@ static int stage_scan(enum ph_track_what what, uint64_t start, uint64_t end)
 /** Protect what is present in [start, end) again, without staging it. */
 static int protect(uint64_t start, uint64_t end)
 {
+    if (!ph_track_tells_changes(&ph_agent.track))
+        return 0;
     size_t max;
     struct ph_track_region *r = regions(&max);
     for (uint64_t at = start; at < end;)
