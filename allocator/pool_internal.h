@@ -230,7 +230,7 @@ struct ph_pool {
     uint32_t extents;         /* slots in use */
     uint32_t log_slot;        /* where the log ends; PH_NO_SLOT: needs an extent */
     uint32_t log_page;
-    unsigned views; /* a writer's, that are not freed yet */
+    unsigned views;     /* a writer's, that are not freed yet */
     bool unsettled;     /* see ph_root_settle */
     _Atomic int broken; /* sticky: a sync or a root record failed */
     uint64_t pages_appended, pages_migrated, pages_filtered;
