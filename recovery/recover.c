@@ -391,11 +391,13 @@ static _Noreturn void recover(struct ph_pool *pool, const struct options *o)
         die(rc, strerror(errno));
     int plan_fd = make_plan(view, &keeper, &plan);
     fflush(NULL);
-    pid_t child = fork();
+    pid_t child = ph_recovery_fork(&r);
     if (child < 0)
         die(PH_ENOMEM, "fork");
     if (child == 0)
         become_program(&r, &keeper, plan, plan_fd, restorer);
+    if (r.detail[0])
+        ph_cli_complain(ME, "going on, but", r.detail);
     close(plan_fd);
     munmap(plan, plan->size);
     ph_view_free(view);

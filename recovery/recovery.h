@@ -11,6 +11,8 @@
 #include "allocator/pool.h"
 #include "pyhook/record.h"
 
+#include <sys/types.h>
+
 struct ph_recovery {
     const struct ph_record_pm *record;
     bool keep_files;   /* do not cut files back to their length at the epoch */
@@ -29,6 +31,13 @@ const char *ph_record_text(const struct ph_record_pm *record, uint32_t reference
  * @return 0, PH_ECPU, PH_EFILES, PH_ERUNNING.
  */
 int ph_recovery_check(struct ph_recovery *r);
+
+/**
+ * fork, so that the child has a monotonic clock that has not gone back since the epoch. Where
+ * that cannot be had, r->detail says why, and the child is an ordinary one; else it is empty.
+ * @return as fork.
+ */
+pid_t ph_recovery_fork(struct ph_recovery *r);
 
 /**
  * Give this process the program's descriptors, at their numbers, with files cut back and
