@@ -163,6 +163,10 @@ class Chain:
     def kill(self, keeper, target):
         """SIGKILL, now. Whether the keeper is taken along is random."""
         with_keeper = self.rng.random() < 0.3
+        status = keeper.poll()
+        if status is not None:  # the program was faster
+            target.close()
+            return status, False
         if with_keeper:
             victims = [Target(keeper.pid), target]
             self.rng.shuffle(victims)

@@ -16,6 +16,7 @@ import pathlib
 import pwd
 import random
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -137,9 +138,10 @@ class Session:
         return rounds, run_plain(program, interpreter.path, rounds, directory / "plain")
 
     def again(self, program, interpreter):
-        long = " --long" if self.args.long else f" --only {program.name}"
-        return (f"tests/live/run.py --bin {self.args.bin} --python {interpreter.path} "
-                f"--seed {self.args.seed} --kills {self.args.kills}{long}")
+        which = ["--long"] if self.args.long else ["--only", program.name]
+        return shlex.join(["tests/live/run.py", "--bin", self.args.bin,
+                           "--python", interpreter.path, "--seed", self.args.seed,
+                           "--kills", str(self.args.kills), *which])
 
 
 def parse_arguments():
