@@ -44,6 +44,11 @@ void ph_virtual_pid_enable(void);
 /** Make the thread that takes them, if the keeper may ask and there is none yet. */
 void ph_asked_start(void);
 
+/* reseed.c: secrets */
+
+/** In a recovered program: generators of secrets in memory start anew. */
+void ph_reseed(void);
+
 /* module.c: the built-in module */
 
 /** Take an epoch from a thread that need not be Python's. Says what fails on stderr.

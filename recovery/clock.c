@@ -96,17 +96,19 @@ static pid_t fork_with_clock(int64_t offset, int *err)
         return -1;
     pid_t helper = fork();
     if (helper == 0) {
-        if (new_namespace() != 0 || write_offsets(offset) != 0)
-            shared->err = errno;
-        else if ((shared->child =
-                      (pid_t)syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0)) == 0)
+        pid_t child = -1;
+        if (new_namespace() == 0 && write_offsets(offset) == 0)
+            child = (pid_t)syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
+        if (child == 0)
             return 0;
+        shared->child = child;
+        shared->err = errno;
         _exit(0);
     }
     pid_t child = -1;
     if (helper > 0) {
         waitpid(helper, NULL, 0);
-        child = shared->child ? shared->child : -1;
+        child = shared->child;
         *err = shared->err;
     }
     munmap(shared, PH_PAGE);

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""errors.py - the tests of the commands and the module: case_pool, case_keeper, case_module
+"""errors.py - the tests of the commands and the module: case_*
 
     tests/live/errors.py [--bin DIR] [--python PATH] [--user NAME] [unittest's options and names]
 """
@@ -11,6 +11,7 @@ import unittest
 
 import stage
 from case import Case, statuses
+from case_asked import *
 from case_keeper import *
 from case_module import *
 from case_pool import *

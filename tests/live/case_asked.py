@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: MIT
+"""case_asked - epochs without the program's doing; other machines, other kernels, other times"""
+import ctypes
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+
+from case import COUNTING, Case
+from commands import PATIENCE
+
+# A program that never heard of pyheap: it computes, waits in a thread, and prints.
+UNAWARE = """
+    import hashlib, sys, threading, time
+    def digest(n):
+        h = hashlib.sha256()
+        for i in range(n):
+            h.update(b"%d" % i)
+            yield h.hexdigest()
+    stop = threading.Event()
+    waiter = threading.Thread(target=stop.wait)
+    waiter.start()
+    steps = int(sys.argv[1])
+    for i, text in enumerate(digest(steps * 1000)):
+        if i % 1000 == 0:
+            print(i, text, flush=True)
+            time.sleep(0.002)
+    stop.set()
+    waiter.join()
+    print("done", "pyheap" in sys.modules)
+"""
+
+
+class Asked(Case):
+    """pyheap-run --every, --on-signal, --final-epoch."""
+
+    def expected(self, steps):
+        done = self.finish([self.python, self.script(UNAWARE), str(steps)])
+        return done.stdout.replace("done False", "done True")
+
+    def labels(self):
+        """Of the recoverable epochs, oldest first."""
+        _, epochs, _ = self.commands.list(self.pool)
+        return [" ".join(epochs[n].split()[5:]) for n in sorted(epochs)]
+
+    def test_a_program_that_never_heard_of_pyheap_goes_on(self):
+        expected = self.expected(300)
+        keeper, target = self.start(self.argv(UNAWARE, 300, options=["--every", "50ms"]))
+        for round_ in range(3):
+            self.wait_epoch(3 * round_ + 2)
+            target.signal(signal.SIGKILL)
+            keeper.wait(PATIENCE)
+            self.assertEqual(set(self.labels()), {"clock"})
+            keeper, target = self.start([self.commands.recover, "--every", "0.05", self.pool])
+        self.assertEqual(keeper.wait(PATIENCE), 0, self.err.read_text())
+        self.assertEqual(self.out.read_text(), expected)
+
+    def test_recovered_without_the_options_nobody_asks_any_more(self):
+        keeper, target = self.start(self.argv(UNAWARE, 100, options=["--every", "50ms"]))
+        self.wait_epoch(2)
+        target.signal(signal.SIGKILL)
+        keeper.wait(PATIENCE)
+        newest = self.commands.newest(self.pool)
+        self.assert_ended(self.finish([self.commands.recover, self.pool]))
+        self.assertEqual(self.commands.newest(self.pool), newest)
+
+    def test_options_can_come_with_the_recovery(self):
+        self.killed(steps=400, epochs=2)
+        keeper, target = self.start([self.commands.recover, "--on-signal", "USR2", self.pool])
+        self.wait_epoch(20)
+        keeper.send_signal(signal.SIGUSR2)
+        self.wait_until(lambda: "signal" in self.labels(), "the signal has taken an epoch")
+
+    def test_a_signal_takes_one_and_does_not_reach_the_program(self):
+        keeper, target = self.start(self.argv(UNAWARE, 2000, options=["--on-signal", "SIGUSR1"]))
+        self.wait_printed("1000 ")
+        self.assertEqual(self.commands.newest(self.pool), 0)
+        keeper.send_signal(signal.SIGUSR1)  # would end the program
+        self.wait_epoch(1)
+        keeper.send_signal(signal.SIGUSR1)
+        self.wait_epoch(2)
+        self.assertEqual(self.labels(), ["signal"] * 2)
+
+    def test_the_final_epoch_is_durable_and_the_last_thing_that_happens(self):
+        steps = 1000
+        expected = self.expected(steps)
+        keeper, target = self.start(self.argv(UNAWARE, steps, options=["--final-epoch"]))
+        self.wait_printed("5000 ")
+        keeper.send_signal(signal.SIGTERM)
+        self.assert_killed(keeper.wait(PATIENCE), signal.SIGTERM)
+        self.assertEqual(self.labels(), ["final"])
+        self.assertIn("pyheap-recover", self.err.read_text())
+        self.assertLess(len(self.out.read_text()), len(expected))
+        keeper, target = self.start([self.commands.recover, self.pool])
+        self.assertEqual(keeper.wait(PATIENCE), 0, self.err.read_text())
+        self.assertEqual(self.out.read_text(), expected)
+
+    def test_without_a_final_epoch_the_program_gets_its_sigterm(self):
+        keeper, target = self.start(self.argv("""
+            import os, signal, sys, time
+            class Full:
+                closed = False
+                def write(self, text): pass
+                def flush(self): raise OSError("its stdout cannot be flushed")
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(9))
+            print("ready", flush=True)
+            sys.stdout = Full()
+            while True:
+                time.sleep(0.01)
+        """, options=["--final-epoch"]))
+        self.wait_printed("ready")
+        keeper.send_signal(signal.SIGTERM)
+        self.assertEqual(keeper.wait(PATIENCE), 9, self.err.read_text())
+        self.assertIn("no final epoch", self.err.read_text())
+
+    def test_wrong_values_are_refused(self):
+        for option in (["--every", "0"], ["--every", "5x"], ["--on-signal", "KILL"],
+                       ["--on-signal", "NOPE"]):
+            self.assert_refused(self.run_program("pass", options=option), "PH_EUSAGE", option[0])
+
+
+def denying(*calls):
+    """A preexec_fn that makes system calls fail: seccomp(2), a classic BPF program."""
+    def instruction(code, k, jt=0, jf=0):
+        return struct.pack("HBBI", code, jt, jf, k)
+
+    load, equal, ret = 0x20, 0x15, 0x06
+    allow, errno_ = 0x7FFF0000, 0x00050000
+    program = [instruction(load, 0)]
+    if "userfaultfd" in calls:
+        program += [instruction(equal, 323, 0, 1), instruction(ret, errno_ | 1)]
+    if "PAGEMAP_SCAN" in calls:  # ioctl with this request
+        program += [instruction(equal, 16, 0, 3), instruction(load, 24),
+                    instruction(equal, 0xC0606610, 0, 1), instruction(ret, errno_ | 25)]
+    program.append(instruction(ret, allow))
+    code = b"".join(program)
+
+    def install():
+        libc = ctypes.CDLL(None, use_errno=True)
+        buffer = ctypes.create_string_buffer(code)
+
+        class Filter(ctypes.Structure):
+            _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+
+        filter_ = Filter(len(program), ctypes.addressof(buffer))
+        if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(filter_), 0, 0):
+            raise OSError(ctypes.get_errno(), "seccomp")
+    return install
+
+
+class Denied(Case):
+    """Kernels and containers that do not let changes be tracked: slower, but right."""
+
+    SPARSE = """
+        import pyheap, sys
+        data = bytearray(4 << 20)
+        for step in range(60):
+            data[step * 50000] = step + 1
+            pyheap.epoch(wait=True)
+            print(step, sum(data), flush=True)
+        status = pyheap.status()
+        print(status["tracker"], status["pages_written"] < 200, status["pages_staged"] > 1000)
+    """
+
+    def chain(self, *calls):
+        install = denying(*calls)
+        keeper, target = self.start(self.argv(self.SPARSE), preexec_fn=install)
+        self.wait_epoch(5)
+        target.signal(signal.SIGKILL)
+        keeper.wait(PATIENCE)
+        keeper, target = self.start([self.commands.recover, self.pool], preexec_fn=install)
+        self.assertEqual(keeper.wait(PATIENCE), 0, self.err.read_text())
+        lines = self.out.read_text().splitlines()
+        sums = [f"{s} {sum(range(1, s + 2))}" for s in range(60)]
+        self.assertEqual(lines[:-1], sums)
+        return lines[-1]
+
+    def test_without_userfaultfd(self):
+        self.assertEqual(self.chain("userfaultfd"), "compare True True")
+
+    def test_without_the_scan_either(self):
+        self.assertEqual(self.chain("userfaultfd", "PAGEMAP_SCAN"), "compare True True")
+
+    def test_a_kernel_that_has_both_tracks(self):
+        self.assertEqual(self.chain(), "userfaultfd True False")
+
+
+class Secrets(Case):
+    """Two recoveries of one epoch share nothing that should be secret."""
+
+    DRAWING = """
+        import hashlib, os, random, secrets, ssl, sys, uuid
+        import pyheap
+        random.seed(5)
+        ssl.RAND_bytes(8), ssl.RAND_bytes(1)
+        pyheap.epoch(wait=True)
+        if not os.path.exists("killed"):
+            open("killed", "w").close()
+            os.kill(os.getpid(), 9)
+        print("ssl", ssl.RAND_bytes(16).hex())
+        print("urandom", os.urandom(16).hex())
+        print("secrets", secrets.token_hex(16))
+        print("uuid", uuid.uuid4())
+        print("random", random.random())
+    """
+
+    def test_secrets_differ_and_the_programs_own_randomness_does_not(self):
+        self.run_program(self.DRAWING)
+        copy = str(self.directory / "copy.pm")
+        subprocess.run(["cp", "--sparse=always", self.pool, copy], check=True)
+        first, second = self.recover(), self.recover(pool=copy)
+        self.assert_ended(first)
+        self.assert_ended(second)
+        one, two = (dict(line.split() for line in done.stdout.splitlines())
+                    for done in (first, second))
+        self.assertEqual(set(one), {"ssl", "urandom", "secrets", "uuid", "random"})
+        for name in one:
+            compare = self.assertEqual if name == "random" else self.assertNotEqual
+            compare(one[name], two[name], name)
+
+
+class Clock(Case):
+    """The monotonic clock of another machine, or after a reboot, is behind."""
+
+    WAITING = """
+        import os, threading, time, pyheap
+        condition = threading.Condition()
+        def wait():
+            with condition:
+                condition.wait(timeout=0.5)
+            print("waited", flush=True)
+        before = time.monotonic()
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        time.sleep(0.05)
+        pyheap.epoch(wait=True)
+        if not os.path.exists("killed"):
+            open("killed", "w").close()
+            os.kill(os.getpid(), 9)
+        assert 0 <= time.monotonic() - before < 60, time.monotonic() - before
+        waiter.join()
+        for step in range(5):
+            time.sleep(0.01)
+            pyheap.epoch(wait=True)
+        print("done")
+    """
+
+    def test_a_pending_timeout_ends(self):
+        ahead = ["unshare", "--time", "--monotonic", "1000000", "--boottime", "1000000"]
+        if os.geteuid() != 0:
+            ahead[1:1] = ["--user", "--map-current-user"]
+        if not shutil.which("unshare") or subprocess.run([*ahead, "true"], check=False,
+                                                         stderr=subprocess.DEVNULL).returncode:
+            print("skipped: no time namespaces here, so no clock can be set ahead", file=sys.stderr)
+            self.skipTest("no time namespaces here")
+        done = self.finish([*ahead, *self.argv(self.WAITING)])
+        self.assert_killed(done.returncode, signal.SIGKILL)
+        self.assertTrue(re.search("SIGKILL", done.stderr), done.stderr)
+        done = self.recover()
+        self.assert_ended(done)
+        self.assertEqual(done.stdout.split(), ["waited", "done"])
