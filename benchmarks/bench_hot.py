@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: MIT
+"""What tracking costs a program that rewrites a 1 GiB array between epochs (target 6)."""
+import harness
+
+
+def run(bench):
+    out = harness.Outcome()
+    mebibytes = 1024
+    table = out.table(f"A {mebibytes} MiB array changed by NumPy, nanoseconds a page", "change",
+                      "first pass after an epoch", "next pass, no epoch between", "difference",
+                      "huge pages before, after")
+    for how, words in (("touch", "8 bytes of each page"), ("rewrite", "every byte")):
+        report = bench.program("hot.py", mebibytes, bench.rounds(6, 3), how)
+        out.raw[how] = report
+        factor = 1e9 / report["pages"]
+        after = harness.Stat([a * factor for a, _ in report["samples"]])
+        again = harness.Stat([b * factor for _, b in report["samples"]])
+        extra = harness.Stat([a - b for a, b in zip(after.values, again.values)])
+        table.add(words, after.show(0), again.show(0), extra.show(0),
+                  f"{report['huge_before'] >> 10} MiB, {report['huge_after'] >> 10} MiB")
+        out.target("6", f"tracking, {words} rewritten after each epoch", extra.median, 25,
+                   " ns a page")
+        if how == "rewrite":
+            out.target("6", "huge pages that survive",
+                       100 * report["huge_after"] / max(report["huge_before"], 1), 90, " %",
+                       at_least=True)
+    return out
