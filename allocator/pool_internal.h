@@ -180,7 +180,7 @@ struct ph_writing {
     size_t record_size, record_capacity;
     struct ph_page_span *span;
     size_t spans;
-    bool present_set;
+    bool present_set, all_within; /* all_within: no page was appended outside of the spans */
     struct ph_touched *touched;
     size_t ntouched, touched_capacity;
     uint32_t start_slot, start_page; /* where the log ended before */
@@ -219,6 +219,11 @@ struct ph_pool {
     struct ph_super_pm super;
     struct ph_filter filter;
     struct ph_writing writing;
+    /* What the newest epoch said is present, so that the next one need look only at what is
+     * not any more. Known: every page in the filter lies within. */
+    struct ph_page_span *present;
+    size_t presents;
+    bool present_known;
     void *bounce; /* PH_IO_CHUNK bytes, page-aligned */
 
     pthread_mutex_t lock;

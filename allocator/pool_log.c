@@ -272,8 +272,10 @@ int ph_pool_append_record(struct ph_pool *p, const void *bytes, size_t size)
 }
 
 struct forgetting {
+    struct ph_pool *p;
     struct ph_writing *w;
     size_t appended; /* entries of appended pages, sorted: these are not forgotten */
+    uint64_t looks;  /* pages that may still be looked at one by one */
 };
 
 static bool within(const struct ph_writing *w, uint64_t addr)
@@ -321,6 +323,66 @@ static int forget(void *arg, uint64_t addr)
     return 0;
 }
 
+/* Forget what lies in [start, end). @return 1 when that takes more looks than are left. */
+static int forget_range(struct forgetting *f, uint64_t start, uint64_t end)
+{
+    if ((end - start) / PH_PAGE > f->looks)
+        return 1;
+    f->looks -= (end - start) / PH_PAGE;
+    for (uint64_t addr = start; addr < end; addr += PH_PAGE)
+        if (!ph_sum_equal(ph_filter_get(&f->p->filter, addr), (struct ph_sum_pm){0, 0})) {
+            int err = forget(f, addr);
+            if (err)
+                return err;
+        }
+    return 0;
+}
+
+/* Look only where the last epoch had something and this one has not: the cost follows the
+ * change. @return 1 when looking everywhere is cheaper. */
+static int forget_difference(struct forgetting *f)
+{
+    const struct ph_pool *p = f->p;
+    const struct ph_page_span *now = f->w->span, *end = now + f->w->spans;
+    int err = 0;
+
+    for (size_t i = 0; i < p->presents && !err; i++) {
+        uint64_t at = p->present[i].start, stop = p->present[i].end;
+        while (now < end && now->end <= at)
+            now++;
+        for (const struct ph_page_span *s = now; at < stop && !err; s++) {
+            uint64_t gap_end = s < end && s->start < stop ? s->start : stop;
+            if (gap_end > at)
+                err = forget_range(f, at, gap_end);
+            at = s < end && s->start < stop ? s->end : stop;
+        }
+    }
+    return err;
+}
+
+/* Whether all that was appended lies within what is present. */
+static bool appended_within(const struct ph_writing *w, size_t appended)
+{
+    for (size_t i = 0; i < appended; i++)
+        if (!within(w, w->entry[i].addr))
+            return false;
+    return true;
+}
+
+static int forget_absent(struct ph_pool *p)
+{
+    struct ph_writing *w = &p->writing;
+    struct forgetting f = {p, w, w->entries, ph_filter_bytes(&p->filter) / 16};
+    int err = p->present_known ? forget_difference(&f) : 1;
+
+    w->all_within = appended_within(w, f.appended);
+    if (err == 1) {
+        w->entries = f.appended;
+        err = ph_filter_each(&p->filter, forget, &f);
+    }
+    return err;
+}
+
 /* Complete the index: sorted, with the pages that are forgotten; and make sure that the filter
  * can take it, since nothing may fail once the root record is written. */
 static int complete_index(struct ph_pool *p)
@@ -329,8 +391,7 @@ static int complete_index(struct ph_pool *p)
     int err = ph_index_sort(w->entry, w->entries);
 
     if (!err && w->present_set) {
-        struct forgetting f = {w, w->entries};
-        err = ph_filter_each(&p->filter, forget, &f);
+        err = forget_absent(p);
         if (!err)
             err = ph_index_sort(w->entry, w->entries);
     }
@@ -437,6 +498,11 @@ static void adopt(struct ph_pool *p)
     for (size_t i = 0; i < w->entries; i++)
         ph_filter_put(&p->filter, w->entry[i].addr,
                       w->entry[i].offset ? w->entry[i].sum : (struct ph_sum_pm){0, 0});
+    free(p->present);
+    p->present = w->span;
+    p->presents = w->spans;
+    p->present_known = w->present_set && w->all_within;
+    w->span = NULL;
     reset(w);
 }
 

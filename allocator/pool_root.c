@@ -254,6 +254,7 @@ int ph_root_load(struct ph_pool *p)
     if (err)
         return err;
     ph_filter_free(&p->filter);
+    p->present_known = false;
     err = ph_extent_load(p);
     if (!err)
         err = list_epochs(p);
