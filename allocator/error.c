@@ -7,10 +7,9 @@
 static const struct {
     int code, status;
     const char *name, *text;
-} errors[] = {
-    {0, 0, "PH_OK", "success"},
+} errors[] = {{0, 0, "PH_OK", "success"},
 #define X(name, code, status, text) {code, status, #name, text},
-    PH_ERRORS(X)
+              PH_ERRORS(X)
 #undef X
 };
 
@@ -30,6 +29,14 @@ const char *ph_error_text(int err)
 const char *ph_error_name(int err)
 {
     return errors[find(err)].name;
+}
+
+bool ph_error_is_status(int status)
+{
+    for (size_t i = 1; i < sizeof errors / sizeof errors[0]; i++)
+        if (errors[i].status == status)
+            return true;
+    return false;
 }
 
 int ph_error_status(int err)

@@ -10,6 +10,8 @@
 #ifndef PH_ERROR_H
 #define PH_ERROR_H
 
+#include <stdbool.h>
+
 /* X(name, code, exit status, text) */
 #define PH_ERRORS(X)                                                                           \
     X(PH_EUSAGE, -1000, 70, "wrong use of the command; see --help")                            \
@@ -79,6 +81,9 @@ const char *ph_error_text(int err);
 
 /** The name of @p err, such as "PH_EFULL"; never NULL. */
 const char *ph_error_name(int err);
+
+/** Whether @p status is one of those statuses, but 0. */
+bool ph_error_is_status(int status);
 
 /** The exit status of pyheap's commands for @p err; 0 for 0. */
 int ph_error_status(int err);

@@ -468,6 +468,19 @@ static void report(struct ph_keeper *k, int status, const struct ph_pool_info *i
         ph_cli_complain(k->command, ph_error_text(k->failure), k->detail);
 }
 
+/** Whatever ran, it was no Python that the library knows: say so, even if it ended well. */
+static int never_attached(struct ph_keeper *k, int status)
+{
+    ph_pool_close(k->pool);
+    unlink(k->pool_path);
+    /* A refusal of the library's own, or of execve, has said why. */
+    if (WIFEXITED(status) && ph_error_is_status(WEXITSTATUS(status)))
+        return status;
+    ph_cli_complain(k->command, ph_error_text(PH_EPYTHON),
+                    "what was executed did not load libpyheap.so as CPython does");
+    return W_EXITCODE(ph_error_status(PH_EPYTHON), 0);
+}
+
 int ph_keeper_watch(struct ph_keeper *k, pid_t child)
 {
     close(k->program_socket);
@@ -485,6 +498,8 @@ int ph_keeper_watch(struct ph_keeper *k, pid_t child)
         pthread_join(k->drainer, NULL);
     }
 
+    if (!k->control->generation && !atomic_load(&k->control->attached))
+        return never_attached(k, status);
     struct ph_pool_info info;
     bool finished = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     ph_pool_get_info(k->pool, &info);

@@ -37,8 +37,9 @@ struct ph_control {
     uint32_t version;
     int32_t socket_fd; /* in a recovered program: the number of its control socket */
     uint64_t ring_pages;
-    uint64_t generation;  /* how often the program has been recovered */
-    uint64_t first_epoch; /* the epoch it was recovered from; 0: started anew */
+    uint64_t generation;       /* how often the program has been recovered */
+    uint64_t first_epoch;      /* the epoch it was recovered from; 0: started anew */
+    _Atomic uint32_t attached; /* the program has found this page: it can take epochs */
 
     _Alignas(64) _Atomic uint64_t produced; /* pages, by the program */
     _Atomic uint32_t produced_seq;          /* futex: changes with `produced` */

@@ -256,6 +256,7 @@ int ph_agent_init(void)
         ph_agent.rseq_offset = *offset;
     }
     ph_agent.active = true;
+    atomic_store(&PH_CONTROL->attached, 1);
     return 0;
 }
 

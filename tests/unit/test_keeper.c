@@ -55,6 +55,7 @@ static void start(void)
     ph_io_hooks = &hooks;
     cr_assert_eq(ph_pool_create(&pool, path, &options), 0);
     cr_assert_eq(ph_keeper_open(&keeper, "test", path, pool, &wishes, 0, 0), 0);
+    atomic_store(&keeper.control->attached, 1);
     /* A stand-in for the program: lives until told to end. */
     cr_assert_eq(pipe(go), 0);
     child = fork();
