@@ -125,6 +125,12 @@ struct ph_stage {
  */
 struct ph_batch *ph_stage_reserve(struct ph_stage *stage, uint32_t npages);
 
+/**
+ * Before an epoch: if the keeper has consumed everything, go on at the ring's start, whose
+ * pages are there already. So the ring takes as much memory as the largest epoch, not its size.
+ */
+void ph_stage_rewind(struct ph_stage *stage);
+
 /** Hand over everything reserved so far. */
 void ph_stage_publish(struct ph_stage *stage);
 

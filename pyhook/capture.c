@@ -61,6 +61,7 @@ static uint32_t link_string(const char *path)
 
 static int begin(void)
 {
+    ph_stage_rewind(&ph_agent.stage);
     struct ph_batch *b = ph_stage_reserve(&ph_agent.stage, 0);
     if (!b)
         return PH_EKEEPER;
@@ -94,7 +95,13 @@ static void fill_header(struct ph_record_pm *r)
     r->vdso_start = ph_agent.vdso_start;
     r->vvar_start = ph_agent.vvar_start;
     ph_syscall(SYS_arch_prctl, ARCH_GET_XCOMP_PERM_, &r->xcomp_perm);
-    ph_cpu_read(&r->cpu);
+    static uint64_t cpu_generation = UINT64_MAX;
+    static struct ph_cpu_pm cpu;
+    if (cpu_generation != ph_agent.generation) { /* CPUID is slow in virtual machines */
+        ph_cpu_read(&cpu);
+        cpu_generation = ph_agent.generation;
+    }
+    r->cpu = cpu;
 
     for (int sig = 1; sig <= 64; sig++)
         syscall(SYS_rt_sigaction, sig, NULL, &r->sigaction[sig - 1], 8);

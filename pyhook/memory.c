@@ -60,6 +60,16 @@ static bool foreign(uint64_t start, uint64_t end, const char *name)
 
 static void classify_file(struct ph_vma_pm *v, bool shared, const char *path, size_t length)
 {
+    /* The mappings of one library follow each other: ask once. */
+    const struct ph_vma_pm *last = v - 1;
+    if ((unsigned char *)v > ph_agent.areas.vmas.base && last->ino == v->ino &&
+        last->dev == v->dev && last->kind == PH_VMA_FILE && !shared) {
+        v->kind = last->kind;
+        v->size = last->size;
+        v->mtime_ns = last->mtime_ns;
+        v->path = last->path;
+        return;
+    }
     struct stat st;
     char name[4096];
     bool named = false;
@@ -77,6 +87,7 @@ static void classify_file(struct ph_vma_pm *v, bool shared, const char *path, si
         v->kind = shared ? PH_VMA_SHARED_ANON : PH_VMA_ANON;
         v->flags |= PH_VMA_WHOLE;
     }
+    v->path = ph_record_string(path, length);
 }
 
 static int read_mappings(void)
@@ -109,7 +120,6 @@ static int read_mappings(void)
                   (mode[2] == 'x' ? PROT_EXEC : 0u);
         if (ino) {
             classify_file(v, mode[3] == 's', name, length);
-            v->path = ph_record_string(name, length);
         } else {
             v->kind = mode[3] == 's' ? PH_VMA_SHARED_ANON : PH_VMA_ANON;
             if (starts_with(name, "[stack]"))
@@ -387,6 +397,18 @@ static int stage_heap(bool full)
     return 0;
 }
 
+/** Whether something that is not in the list of mappings may lie in [from, to). */
+static bool ours_between(uint64_t from, uint64_t to)
+{
+    const struct ph_span ours[] = {{PH_RESTORER_BASE, PH_VDSO_END},
+                                   {PH_AGENT_BASE, PH_AGENT_END},
+                                   {ph_agent.vvar_start, ph_agent.vdso_end}};
+    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
+        if (from < ours[i].end && to > ours[i].start)
+            return true;
+    return false;
+}
+
 static int stage_mappings(bool full)
 {
     bool heap_done = false;
@@ -411,8 +433,10 @@ static int stage_mappings(bool full)
             v++;
         } else {
             uint64_t from = v->start, to = v->end;
-            /* A stretch must not reach over mappings that cannot be registered. */
-            for (v++; v < end && private(v) && !in_heap(v->start) && v->start == to; v++)
+            /* Holes do no harm, but a stretch must not reach over what cannot be registered. */
+            for (v++;
+                 v < end && private(v) && !in_heap(v->start) && !ours_between(to, v->start);
+                 v++)
                 to = v->end;
             rc = stage_stretch(from, to, full);
             if (rc == 0)

@@ -95,6 +95,27 @@ Test(staging, batches_arrive_in_order_and_whole_while_the_ring_wraps)
     cr_assert_gt(stage.wait_ns, 0u, "and the producer must have waited");
 }
 
+Test(staging, a_ring_that_is_empty_is_used_from_its_start)
+{
+    struct ph_stage stage;
+    struct ph_drain drain;
+    open_ring(&stage, &drain, RING);
+    for (int round = 0; round < 10; round++) {
+        ph_stage_rewind(&stage);
+        struct ph_batch *b = ph_stage_reserve(&stage, 10);
+        cr_assert_eq((unsigned char *)b, stage.ring, "round %d", round);
+        b->kind = PH_BATCH_PAGES;
+        ph_stage_rewind(&stage); /* not while the keeper has something to do */
+        cr_assert_eq((unsigned char *)ph_stage_reserve(&stage, 1), stage.ring + 11 * PH_PAGE);
+        ph_stage_publish(&stage);
+        bool broken;
+        const struct ph_batch *got;
+        while ((got = ph_drain_next(&drain, 0, 0, &broken)))
+            ph_drain_done(&drain, got);
+        cr_assert(!broken);
+    }
+}
+
 Test(staging, a_full_ring_gives_up_when_the_keeper_is_gone)
 {
     struct ph_stage stage;
