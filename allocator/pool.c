@@ -124,7 +124,7 @@ static int pmem_create(void *arg)
     pmem_path(p, path, sizeof(path));
     p->pop = pmemobj_create(path, PH_POOL_LAYOUT, 0, 0600);
     if (!p->pop) {
-        int err = errno == ENOSPC ? PH_EFULL : PH_EIO;
+        int err = errno == ENOSPC ? PH_EFULL : errno == ENOMEM ? PH_ENOMEM : PH_EIO;
         snprintf(p->detail, sizeof(p->detail), "%s", pmemobj_errormsg());
         return err;
     }
@@ -145,6 +145,8 @@ static int pmem_open(void *arg)
     if (!p->pop) {
         int err = errno;
         snprintf(p->detail, sizeof(p->detail), "%s", pmemobj_errormsg());
+        if (err == ENOMEM)
+            return PH_ENOMEM;
         return err == EAGAIN || err == EWOULDBLOCK ? PH_EBUSY : PH_ECORRUPT;
     }
     if (pmemobj_root_size(p->pop) != p->super.root_size ||

@@ -255,7 +255,8 @@ int main(int argc, char **argv)
     struct ph_pool_options options = {.size = o.pool_size, .keep = o.keep, .command = command};
     rc = ph_pool_create(&pool, o.pool, &options);
     if (rc)
-        die(rc, o.pool);
+        die(rc,
+            rc == PH_ENOMEM ? "addresses for the pool; is there a limit, ulimit -v?" : o.pool);
     rc = ph_keeper_open(&keeper, ME, o.pool, pool, &o.keeper, 0, 0);
     if (rc) {
         unlink(o.pool);

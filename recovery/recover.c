@@ -414,7 +414,8 @@ int main(int argc, char **argv)
     bool read_only = o.list || o.verify;
     int rc = ph_pool_open(&pool, o.path, read_only ? PH_POOL_READ : PH_POOL_WRITE);
     if (rc)
-        die(rc, o.path);
+        die(rc,
+            rc == PH_ENOMEM ? "addresses for the pool; is there a limit, ulimit -v?" : o.path);
     if (!read_only)
         recover(pool, &o);
     if (o.list)

@@ -188,6 +188,33 @@ class Denied(Case):
         self.assertEqual(self.chain(), "userfaultfd True False")
 
 
+class Limits(Case):
+    """What a limit does not allow is said, and nothing else is blamed."""
+
+    def limited(self, argv, kib):
+        return self.finish(["/bin/sh", "-c", f'ulimit -v {kib}; exec "$@"', "sh", *argv])
+
+    def test_address_space(self):
+        for kib in (4 << 20, 300 << 20):
+            done = self.limited(self.argv("pass"), kib)
+            self.assert_refused(done, "PH_ENOMEM", "ulimit -v")
+            self.assertFalse(os.path.exists(self.pool))
+        self.killed()
+        self.assert_refused(self.limited([self.commands.recover, self.pool], 4 << 20),
+                            "PH_ENOMEM", "ulimit -v")
+        self.assert_ended(self.recover())
+
+    def test_few_descriptors(self):
+        keeper, target = self.start(["/bin/sh", "-c", 'ulimit -n 64; exec "$@"', "sh",
+                                     *self.argv(COUNTING, 100)])
+        self.wait_epoch(3)
+        target.signal(signal.SIGKILL)
+        keeper.wait(PATIENCE)
+        done = self.finish(["/bin/sh", "-c", 'ulimit -n 64; exec "$@"', "sh",
+                            self.commands.recover, self.pool])
+        self.assert_ended(done)
+
+
 class Secrets(Case):
     """Two recoveries of one epoch share nothing that should be secret."""
 
