@@ -61,6 +61,7 @@ struct ph_control {
     _Atomic uint32_t answered;           /* the `asked` that was dealt with last */
     _Atomic uint64_t answer;             /* the epoch taken for it; 0: none could be taken */
     uint32_t asks;                       /* whether the keeper may ever ask */
+    uint32_t strict; /* an epoch fails if something in it could not come back */
 
     /* Written by the keeper before `durable` grows. */
     _Alignas(64) _Atomic uint64_t pages_written, bytes_written, commit_ns;

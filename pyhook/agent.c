@@ -126,6 +126,18 @@ void ph_agent_say(const char *piece, ...)
     (void)ignored;
 }
 
+char *ph_join(char *buf, size_t size, const char *piece, ...)
+{
+    size_t n = 0;
+    va_list ap;
+    va_start(ap, piece);
+    buf[0] = 0;
+    for (const char *p = piece; p; p = va_arg(ap, const char *))
+        n = append(buf, n, size, p);
+    va_end(ap);
+    return buf;
+}
+
 /* ---- connecting --------------------------------------------------------------------- */
 
 static int fail(int code, const char *text, int err)
@@ -274,7 +286,7 @@ static void recovered(void)
     ph_agent.restorer_mapped = true;
     ph_agent.track = (struct ph_track){-1, -1, false};
     ph_agent.full = true;
-    ph_files_inherit();
+    ph_files_inherit_again();
     struct ph_agent_status *s = &ph_agent.status;
     s->recoveries = c->generation;
     s->total_pages_staged = s->total_bytes_staged = 0;
@@ -337,6 +349,7 @@ int ph_agent_epoch(const char *label, uint64_t *number, bool *was_recovered)
     }
     ph_capture = (struct ph_capture){ph_agent.epoch + 1, label, ph_agent.full, 0};
     ph_capture.full |= !ph_track_tells_changes(&ph_agent.track);
+    ph_files_find_inherited();
     rc = ph_park_and_run(ph_capture_run);
     bool second = PH_CONTROL->generation != ph_agent.generation;
     if (second)

@@ -67,6 +67,12 @@ struct ph_agent_status {
 };
 void ph_agent_get_status(struct ph_agent_status *out);
 
+/**
+ * Have the file of descriptor @p fd not cut back to its length at the epoch on recovery.
+ * @return 0, PH_EFILES: no such descriptor; PH_ENOMEM: more than 256 of them.
+ */
+int ph_files_keep(int fd);
+
 /** Text with the details of the last failure of this thread's call, or "". */
 const char *ph_agent_error_detail(void);
 

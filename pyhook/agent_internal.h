@@ -3,7 +3,8 @@
  * agent_internal.h - what the parts of the agent share
  *
  * The order of reading: agent.c (life), park.c (threads stand still), capture.c (an epoch from
- * begin to end), memory.c (mappings and pages), files.c (descriptors).
+ * begin to end), memory.c (mappings and pages), files.c and its parts (descriptors, see
+ * files.h).
  *
  * Everything here runs while all other threads are parked at arbitrary instructions, so it
  * takes no lock, calls no malloc, no stdio, and nothing in libc that might. Working memory is
@@ -38,7 +39,8 @@ void *ph_area_push(struct ph_area *area, size_t n);
     X(text, 64)                                                                                \
     X(regions, 64)                                                                             \
     X(present, 256)                                                                            \
-    X(vmas, 64) X(threads, 8) X(files, 16) X(auxv, 1) X(vdso, 1) X(data, 256) X(strings, 64)
+    X(vmas, 64)                                                                                \
+    X(threads, 8) X(files, 16) X(locks, 8) X(auxv, 1) X(vdso, 1) X(data, 256) X(strings, 64)
 
 struct ph_areas {
 #define X(name, mib) struct ph_area name;
@@ -64,12 +66,11 @@ struct ph_agent {
     struct ph_stage stage;
     struct ph_areas areas;
     uint64_t vdso_start, vdso_end, vvar_start; /* as the program knows them */
-    uint64_t std_dev[3], std_ino[3];           /* what was inherited as descriptor 0, 1, 2 */
     uint32_t fd_messages;                      /* sent in this epoch */
     ptrdiff_t rseq_offset;
     bool rseq;
     struct ph_agent_status status;
-    char detail[256];
+    char detail[1024];
 };
 extern struct ph_agent ph_agent;
 
@@ -83,6 +84,9 @@ bool ph_agent_keeper_alive(void);
 
 /** One line on stderr, by write(2): "pyheap: " and the given pieces, NULL-terminated. */
 void ph_agent_say(const char *piece, ...) __attribute__((sentinel));
+
+/** Write the given pieces, NULL-terminated, into @p buf, as many as fit. @return buf. */
+char *ph_join(char *buf, size_t size, const char *piece, ...) __attribute__((sentinel));
 
 /** Decimal digits of @p v into @p buf (at least 24 bytes). @return buf. */
 char *ph_format_u64(char *buf, uint64_t v);
@@ -107,7 +111,7 @@ int ph_park_and_run(void (*body)(void));
 extern struct ph_sigaction_pm ph_park_old_action;
 #define PH_PARK_SIGNAL 33
 
-/* ---- memory.c, files.c -------------------------------------------------------------- */
+/* ---- memory.c, files.c (its parts: files.h) ------------------------------------------ */
 
 /** Read the mappings into areas.vmas (struct ph_vma_pm) and the mm numbers into @p record. */
 int ph_memory_map(struct ph_record_pm *record);
@@ -115,11 +119,21 @@ int ph_memory_map(struct ph_record_pm *record);
 /** Stage the changed pages, or all with @p full; fill areas.present. Counts into status. */
 int ph_memory_stage(uint64_t epoch, bool full);
 
-/** Read the descriptors into areas.files; send those to be made durable to the keeper. */
+/**
+ * Read the descriptors into areas.files; send those to be made durable to the keeper.
+ * @return 0, PH_EKERNEL, PH_EKEEPER; PH_EUNSUPPORTED in strict mode: something cannot come
+ * back.
+ */
 int ph_files_capture(uint64_t epoch);
 
-/** Remember what descriptors 0, 1, 2 are, as inherited. */
+/** Remember which descriptors there are, as inherited. When the program starts. */
 void ph_files_inherit(void);
+
+/** Before an epoch, while all runs: note where these are now. */
+void ph_files_find_inherited(void);
+
+/** In a recovered program: they are others now. */
+void ph_files_inherit_again(void);
 
 /** Move a descriptor of ours out of the program's way, close-on-exec. @return the new one. */
 int ph_files_hide(int fd);

@@ -145,6 +145,7 @@ static int stage_record(struct ph_record_pm *r)
         {&r->vmas, &ph_agent.areas.vmas, sizeof(struct ph_vma_pm)},
         {&r->threads, &ph_agent.areas.threads, sizeof(struct ph_thread_pm)},
         {&r->files, &ph_agent.areas.files, sizeof(struct ph_file_pm)},
+        {&r->locks, &ph_agent.areas.locks, sizeof(struct ph_lock_pm)},
         {&r->auxv, &ph_agent.areas.auxv, 1},
         {&r->vdso, &ph_agent.areas.vdso, 1},
         {&r->data, &ph_agent.areas.data, 1},

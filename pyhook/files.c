@@ -5,19 +5,20 @@
  * What can be reopened or re-created is described; regular files that were written to since the
  * last epoch are sent to the keeper, which makes them durable before it commits, so that an
  * epoch never speaks of output that a power cut has taken. What cannot come back is named on
- * stderr, once.
+ * stderr, once; in strict mode it fails the epoch.
+ *
+ * Here are the list and what has a file behind it. files_special.c has what the kernel makes up
+ * (pipes, epoll, timers), files_socket.c sockets, files_inherit.c what was there from the
+ * start.
  */
-#include "agent_internal.h"
+#include "files.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
-#include <linux/netlink.h>
-#include <linux/sock_diag.h>
-#include <linux/unix_diag.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -26,9 +27,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define EMBED_MAX     (UINT64_C(64) << 20) /* bytes of a deleted file that an epoch carries */
-#define IN_FLIGHT_MAX 262144               /* bytes carried of a pipe or socketpair */
-#define SEND_MAX      250                  /* descriptors in a message; the kernel takes 253 */
+#define EMBED_MAX (UINT64_C(64) << 20) /* bytes of a deleted file that an epoch carries */
+#define SEND_MAX  250                  /* descriptors in a message; the kernel takes 253 */
+
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
 
 /** What was last made durable, so that unchanged files are not synced again. */
 static struct seen {
@@ -40,6 +44,20 @@ static struct {
     uint64_t dev, ino;
 } warned[64];
 static unsigned nwarned;
+
+/** Files that are not to be cut back on recovery. */
+static struct {
+    uint64_t dev, ino;
+} kept[256];
+static unsigned nkept;
+
+/** What this epoch found that cannot come back, for strict mode; text in the agent's detail. */
+static unsigned ndead;
+
+static uint64_t mtime_ns(const struct stat *st)
+{
+    return (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec;
+}
 
 int ph_files_hide(int fd)
 {
@@ -56,189 +74,228 @@ int ph_files_hide(int fd)
     return high;
 }
 
-void ph_files_inherit(void)
+int ph_files_keep(int fd)
 {
-    for (int fd = 0; fd < 3; fd++) {
-        struct stat st;
-        bool open_ = fstat(fd, &st) == 0;
-        ph_agent.std_dev[fd] = open_ ? st.st_dev : 0;
-        ph_agent.std_ino[fd] = open_ ? st.st_ino : 0;
-    }
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return PH_EFILES;
+    for (unsigned i = 0; i < nkept; i++)
+        if (kept[i].dev == st.st_dev && kept[i].ino == st.st_ino)
+            return 0;
+    if (nkept == sizeof kept / sizeof kept[0])
+        return PH_ENOMEM;
+    kept[nkept].dev = st.st_dev;
+    kept[nkept++].ino = st.st_ino;
+    return 0;
 }
 
-static struct ph_file_pm *files(size_t *n)
+struct ph_file_pm *ph_files_all(size_t *n)
 {
     *n = ph_agent.areas.files.used / sizeof(struct ph_file_pm);
     return (struct ph_file_pm *)ph_agent.areas.files.base;
 }
 
-static void *add_data(struct ph_file_pm *f, size_t size)
+void *ph_files_data(struct ph_file_pm *f, size_t size)
 {
     struct ph_area *a = &ph_agent.areas.data;
     if (f->data_size == 0)
         f->data_offset = a->used;
     void *p = ph_area_push(a, size);
-    f->data_size += size;
+    f->data_size += (size + 7) & ~(size_t)7;
     return p;
 }
 
-static void cannot_come_back(struct ph_file_pm *f, const char *name, const struct stat *st)
+void *ph_files_chunk(struct ph_file_pm *f, uint64_t offset, size_t size)
+{
+    struct ph_chunk_pm *c = ph_files_data(f, sizeof *c + size);
+    c->offset = offset;
+    c->size = size;
+    return c + 1;
+}
+
+const char *ph_files_info(int fd)
+{
+    char path[48] = "/proc/self/fdinfo/", number[24];
+    strcat(path, ph_format_u64(number, (uint64_t)fd));
+    ph_agent.areas.text.used = 0;
+    return ph_read_file(path, &ph_agent.areas.text) < 0
+               ? ""
+               : (const char *)ph_agent.areas.text.base;
+}
+
+/** In strict mode the epoch fails, and its detail names them all. */
+static void note_dead(const struct ph_file_pm *f, const char *what)
+{
+    char line[sizeof ph_agent.detail], number[24];
+    ph_join(line, sizeof line, ndead ? ph_agent.detail : "cannot come back:",
+            ndead ? ", descriptor " : " descriptor ", ph_format_u64(number, (uint64_t)f->fd),
+            " (", what, ")", NULL);
+    ph_agent_detail(line, NULL, 0);
+    ndead++;
+}
+
+void ph_files_dead(struct ph_file_pm *f, const char *what)
 {
     f->kind = PH_FILE_DEAD;
+    if (PH_CONTROL->strict) {
+        note_dead(f, what);
+        return;
+    }
     for (unsigned i = 0; i < nwarned; i++)
-        if (warned[i].dev == st->st_dev && warned[i].ino == st->st_ino)
+        if (warned[i].dev == f->dev && warned[i].ino == f->ino)
             return;
+    /* What has no inode of its own shares one with everything of that sort. */
     if (nwarned < sizeof warned / sizeof warned[0]) {
-        warned[nwarned].dev = st->st_dev;
-        warned[nwarned++].ino = st->st_ino;
+        warned[nwarned].dev = f->dev;
+        warned[nwarned++].ino = f->ino;
     }
     char number[24];
-    ph_agent_say("descriptor ", ph_format_u64(number, (uint64_t)f->fd), " (", name,
+    ph_agent_say("descriptor ", ph_format_u64(number, (uint64_t)f->fd), " (", what,
                  ") cannot come back: after a recovery it will be closed at the other end; "
                  "reopen it in a pyheap.on_restore callback",
                  NULL);
 }
 
-/** The text after @p key in a file of /proc/self/fdinfo. */
-static const char *fdinfo(int fd, struct ph_area *text)
-{
-    char path[48] = "/proc/self/fdinfo/", number[24];
-    strcat(path, ph_format_u64(number, (uint64_t)fd));
-    text->used = 0;
-    return ph_read_file(path, text) < 0 ? "" : (const char *)text->base;
-}
+/* ---- files without a name ------------------------------------------------------------- */
 
-static void capture_epoll(struct ph_file_pm *f)
+/**
+ * The first part of [*start, end) of the file of @p f that is in no shared mapping: *start and
+ * the result are its ends. What is mapped is saved with the pages.
+ */
+static uint64_t unmapped_part(const struct ph_file_pm *f, uint64_t *start, uint64_t end)
 {
-    const char *p = fdinfo(f->fd, &ph_agent.areas.text);
-    while ((p = strstr(p, "tfd:"))) {
-        struct ph_epoll_pm *e = add_data(f, sizeof *e);
-        e->fd = (int32_t)strtol(p + 4, NULL, 10);
-        const char *q = strstr(p, "events:");
-        e->events = q ? (uint32_t)strtoul(q + 7, NULL, 16) : 0;
-        q = strstr(p, "data:");
-        e->data = q ? strtoull(q + 5, NULL, 16) : 0;
-        p += 4;
-    }
-}
-
-static void capture_eventfd(struct ph_file_pm *f)
-{
-    const char *p = strstr(fdinfo(f->fd, &ph_agent.areas.text), "eventfd-count:");
-    f->position = p ? strtoull(p + 14, NULL, 16) : 0;
-}
-
-/** A file without a name: its content goes into the epoch. */
-static bool embed(struct ph_file_pm *f)
-{
-    if (f->size > EMBED_MAX)
-        return false;
-    unsigned char *to = add_data(f, f->size);
-    if (ph_agent.areas.data.overflow)
-        return false;
-    f->data_size = f->size;
-    for (uint64_t at = 0; at < f->size;) {
-        ssize_t n = pread(f->fd, to + at, f->size - at, (off_t)at);
-        if (n <= 0)
-            return false; /* opened for writing only */
-        at += (uint64_t)n;
-    }
-    f->flags |= PH_FILE_DELETED;
-    return true;
-}
-
-/** The inode of the other end of an AF_UNIX socket; 0: it has none. */
-static uint64_t unix_peer(uint64_t ino)
-{
-    struct {
-        struct nlmsghdr header;
-        struct unix_diag_req req;
-    } q = {.header = {.nlmsg_len = sizeof q,
-                      .nlmsg_type = SOCK_DIAG_BY_FAMILY,
-                      .nlmsg_flags = NLM_F_REQUEST},
-           .req = {.sdiag_family = AF_UNIX,
-                   .udiag_states = ~0u,
-                   .udiag_ino = (uint32_t)ino,
-                   .udiag_show = UDIAG_SHOW_PEER,
-                   .udiag_cookie = {~0u, ~0u}}};
-    _Alignas(struct nlmsghdr) char buf[1024];
-    uint64_t peer = 0;
-    int s = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-    if (s < 0)
-        return 0;
-    if (send(s, &q, sizeof q, 0) == (ssize_t)sizeof q) {
-        ssize_t n = recv(s, buf, sizeof buf, 0);
-        struct nlmsghdr *h = (struct nlmsghdr *)buf;
-        if (n >= (ssize_t)sizeof *h && h->nlmsg_type == SOCK_DIAG_BY_FAMILY) {
-            struct unix_diag_msg *m = NLMSG_DATA(h);
-            char *at = (char *)(m + 1), *end = buf + n;
-            while (at + sizeof(struct nlattr) <= end) {
-                struct nlattr *a = (struct nlattr *)at;
-                if (a->nla_len < sizeof *a)
-                    break;
-                if (a->nla_type == UNIX_DIAG_PEER && a->nla_len >= sizeof *a + 4) {
-                    uint32_t v;
-                    memcpy(&v, at + sizeof *a, sizeof v);
-                    peer = v;
-                }
-                at += (a->nla_len + 3u) & ~3u;
+    const struct ph_vma_pm *all = (const struct ph_vma_pm *)ph_agent.areas.vmas.base;
+    size_t n = ph_agent.areas.vmas.used / sizeof *all;
+    for (bool again = true; again;) {
+        again = false;
+        for (const struct ph_vma_pm *v = all; v < all + n; v++) {
+            uint64_t to = v->offset + (v->end - v->start);
+            if (v->kind != PH_VMA_SHARED_ANON || v->ino != f->ino || v->dev != f->dev ||
+                (v->flags & PH_VMA_EMBEDDED) || v->offset >= end || to <= *start)
+                continue;
+            if (v->offset <= *start) {
+                *start = to;
+                again = *start < end;
+            } else {
+                end = v->offset;
             }
         }
     }
-    close(s);
-    return peer;
+    return *start < end ? end : *start;
 }
 
-static void capture_socket(struct ph_file_pm *f, const char *name, const struct stat *st)
+static bool embed_part(struct ph_file_pm *f, int fd, uint64_t start, uint64_t end)
 {
-    int type = 0;
-    socklen_t length = sizeof type;
-    getsockopt(f->fd, SOL_SOCKET, SO_TYPE, &type, &length);
-    f->socket_type = (uint32_t)type;
-    struct sockaddr_storage address;
-    length = sizeof address;
-    uint64_t peer = 0;
-    if (getsockname(f->fd, (struct sockaddr *)&address, &length) == 0 &&
-        address.ss_family == AF_UNIX && length <= sizeof address.ss_family)
-        peer = unix_peer(st->st_ino);
-    if (!peer) {
-        cannot_come_back(f, name, st);
-        return;
+    while (start < end) {
+        uint64_t to = unmapped_part(f, &start, end);
+        if (to <= start)
+            return true;
+        if (f->data_size + (to - start) > EMBED_MAX)
+            return false;
+        unsigned char *at = ph_files_chunk(f, start, to - start);
+        if (ph_agent.areas.data.overflow)
+            return false;
+        while (start < to) {
+            ssize_t n = pread(fd, at, to - start, (off_t)start);
+            if (n <= 0)
+                return false;
+            at += n;
+            start += (uint64_t)n;
+        }
     }
-    f->kind = PH_FILE_SOCKPAIR;
-    f->position = peer; /* becomes `peer` when all descriptors are known */
-    if (type == SOCK_STREAM) {
-        unsigned char *to = ph_agent.areas.text.base;
-        ssize_t n = recv(f->fd, to, IN_FLIGHT_MAX, MSG_PEEK | MSG_DONTWAIT);
-        if (n > 0)
-            memcpy(add_data(f, (size_t)n), to, (size_t)n);
-        f->data_size = n > 0 ? (uint64_t)n : 0;
+    return true;
+}
+
+/** Mappings of a file that nobody can write to any more: it is saved, and they are not. */
+static void claim_mappings(const struct ph_file_pm *f)
+{
+    struct ph_vma_pm *v = (struct ph_vma_pm *)ph_agent.areas.vmas.base;
+    size_t n = ph_agent.areas.vmas.used / sizeof *v;
+    for (size_t i = 0; i < n; i++)
+        if (v[i].kind == PH_VMA_SHARED_ANON && v[i].ino == f->ino && v[i].dev == f->dev)
+            v[i].flags |= PH_VMA_EMBEDDED;
+}
+
+/** A file without a name: its content goes into the epoch, but for its holes. */
+static bool embed(struct ph_file_pm *f, const char *name)
+{
+    char path[40] = "/proc/self/fd/", number[24];
+    f->flags |= PH_FILE_DELETED;
+    if (strncmp(name, "/memfd:", 7) == 0)
+        f->flags |= PH_FILE_MEMFD;
+    size_t n;
+    for (const struct ph_file_pm *g = ph_files_all(&n); g < f; g++)
+        if (g->kind == PH_FILE_REGULAR && g->ino == f->ino && g->dev == f->dev) {
+            f->detail = g->detail;
+            return true; /* another description of a file that is saved already */
+        }
+    int seals = fcntl(f->fd, F_GET_SEALS);
+    f->detail = seals < 0 ? F_SEAL_SEAL : (uint32_t)seals;
+    if (f->detail & F_SEAL_WRITE)
+        claim_mappings(f);
+    /* A description of our own: the program's has a position, or is for writing only. */
+    int fd = open(strcat(path, ph_format_u64(number, (uint64_t)f->fd)), O_RDONLY | O_CLOEXEC);
+    bool ok = fd >= 0;
+    for (uint64_t at = 0; ok && at < f->size;) {
+        off_t from = lseek(fd, (off_t)at, SEEK_DATA);
+        off_t to = from < 0 ? -1 : lseek(fd, from, SEEK_HOLE);
+        if (from < 0 && errno == ENXIO)
+            break;
+        ok = from >= 0 && to > from && embed_part(f, fd, (uint64_t)from, (uint64_t)to);
+        at = (uint64_t)to;
+    }
+    if (fd >= 0)
+        close(fd);
+    return ok;
+}
+
+/* ---- locks ------------------------------------------------------------------------------ */
+
+/** The next word of a line. @return whether there was one. */
+static bool word(const char **p, char *buf, size_t size)
+{
+    *p += strspn(*p, " \t");
+    size_t n = strcspn(*p, " \t\n");
+    size_t copied = n < size ? n : size - 1;
+    memcpy(buf, *p, copied);
+    buf[copied] = 0;
+    *p += n;
+    return n > 0;
+}
+
+/**
+ * Those that the program holds by this description, from fdinfo (proc_pid_fdinfo(5)):
+ * "lock: 1: POSIX  ADVISORY  WRITE 359 00:13:11691 0 EOF": number, kind, mode, type, pid, file,
+ * first and last byte.
+ */
+static void capture_locks(const struct ph_file_pm *f)
+{
+    for (const char *p = ph_files_info(f->fd); (p = strstr(p, "lock:\t"));) {
+        char w[8][32];
+        p += strlen("lock:\t");
+        int words = 0;
+        while (words < 8 && word(&p, w[words], sizeof w[0]))
+            words++;
+        if (words < 8)
+            break;
+        int kind = strcmp(w[1], "POSIX") == 0    ? PH_LOCK_POSIX
+                   : strcmp(w[1], "OFDLCK") == 0 ? PH_LOCK_OFD
+                   : strcmp(w[1], "FLOCK") == 0  ? PH_LOCK_FLOCK
+                                                 : 0;
+        if (!kind)
+            continue; /* a lease */
+        struct ph_lock_pm *l = ph_area_push(&ph_agent.areas.locks, sizeof *l);
+        l->fd = f->fd;
+        l->kind = (uint16_t)kind;
+        l->exclusive = strcmp(w[3], "WRITE") == 0;
+        l->start = strtoull(w[6], NULL, 10);
+        if (strcmp(w[7], "EOF") != 0)
+            l->length = strtoull(w[7], NULL, 10) - l->start + 1;
     }
 }
 
-/** Bytes waiting in a pipe, copied without consuming them: tee(2) into a pipe of our own. */
-static void capture_pipe(struct ph_file_pm *f)
-{
-    f->kind = PH_FILE_PIPE;
-    int waiting = 0, copy[2];
-    if ((f->open_flags & O_ACCMODE) != O_RDONLY || ioctl(f->fd, FIONREAD, &waiting) != 0 ||
-        waiting <= 0 || waiting > IN_FLIGHT_MAX || pipe2(copy, O_CLOEXEC | O_NONBLOCK) != 0)
-        return;
-    fcntl(copy[1], F_SETPIPE_SZ, IN_FLIGHT_MAX);
-    ssize_t n = tee(f->fd, copy[1], (size_t)waiting, SPLICE_F_NONBLOCK);
-    if (n > 0) {
-        char *to = add_data(f, (size_t)n);
-        n = read(copy[0], to, (size_t)n);
-        f->data_size = n > 0 ? (uint64_t)n : 0;
-    }
-    close(copy[0]);
-    close(copy[1]);
-}
-
-static bool inherited(const struct ph_file_pm *f)
-{
-    return f->fd < 3 && f->ino == ph_agent.std_ino[f->fd] && f->dev == ph_agent.std_dev[f->fd];
-}
+/* ---- one descriptor -----------------------------------------------------------------------
+ */
 
 static bool same_description(const struct ph_file_pm *a, const struct ph_file_pm *b)
 {
@@ -249,35 +306,53 @@ static bool same_description(const struct ph_file_pm *a, const struct ph_file_pm
     return differs == 0 || (differs < 0 && a->position == b->position);
 }
 
+static bool is_kept(const struct ph_file_pm *f)
+{
+    for (unsigned i = 0; i < nkept; i++)
+        if (kept[i].dev == f->dev && kept[i].ino == f->ino)
+            return true;
+    return false;
+}
+
+/** Whether opening @p name gives the very file, as it was or will be. */
+static bool has_name(const struct ph_file_pm *f, const char *name)
+{
+    struct stat st;
+    return stat(name, &st) == 0 && st.st_ino == f->ino && st.st_dev == f->dev;
+}
+
+static void capture_regular(struct ph_file_pm *f, const char *name, const struct stat *st)
+{
+    f->kind = PH_FILE_REGULAR;
+    if (st->st_nlink == 0 ? !embed(f, name) : !has_name(f, name))
+        ph_files_dead(f, name);
+    else
+        capture_locks(f);
+}
+
 static void classify(struct ph_file_pm *f, const char *name, const struct stat *st)
 {
     struct termios termios;
     if (isatty(f->fd) || tcgetattr(f->fd, &termios) == 0)
         f->flags |= PH_FILE_TTY;
-    if (inherited(f)) {
+    if (ph_files_inherited(f))
         f->kind = PH_FILE_INHERIT;
-    } else if (S_ISREG(st->st_mode)) {
-        f->kind = PH_FILE_REGULAR;
-        if (st->st_nlink == 0 && !embed(f))
-            cannot_come_back(f, name, st);
-    } else if (S_ISDIR(st->st_mode)) {
+    else if (f->open_flags & O_PATH) {
+        f->kind = PH_FILE_PATH;
+        if (!has_name(f, name))
+            ph_files_dead(f, name);
+    } else if (S_ISREG(st->st_mode))
+        capture_regular(f, name, st);
+    else if (S_ISDIR(st->st_mode)) {
         f->kind = PH_FILE_DIRECTORY;
-    } else if (S_ISCHR(st->st_mode)) {
+        if (!has_name(f, name))
+            ph_files_dead(f, name);
+    } else if (S_ISCHR(st->st_mode))
         f->kind = PH_FILE_CHAR;
-    } else if (S_ISFIFO(st->st_mode) && strncmp(name, "pipe:", 5) == 0) {
-        capture_pipe(f);
-        f->path = 0;
-    } else if (S_ISSOCK(st->st_mode)) {
-        capture_socket(f, name, st);
-    } else if (strcmp(name, "anon_inode:[eventpoll]") == 0) {
-        f->kind = PH_FILE_EPOLL;
-        capture_epoll(f);
-    } else if (strcmp(name, "anon_inode:[eventfd]") == 0) {
-        f->kind = PH_FILE_EVENTFD;
-        capture_eventfd(f);
-    } else {
-        cannot_come_back(f, name, st);
-    }
+    else if (S_ISSOCK(st->st_mode))
+        ph_files_capture_socket(f);
+    else
+        ph_files_capture_special(f, name);
 }
 
 static void capture_one(int fd)
@@ -303,56 +378,31 @@ static void capture_one(int fd)
     f->dev = st.st_dev;
     f->ino = st.st_ino;
     f->rdev = st.st_rdev;
+    f->mtime_ns = mtime_ns(&st);
     off_t position = lseek(fd, 0, SEEK_CUR);
     f->position = position > 0 ? (uint64_t)position : 0;
     f->path = ph_record_string(name, strlen(name));
-    if (S_ISREG(st.st_mode) && (flags & O_ACCMODE) != O_RDONLY)
-        f->flags |= PH_FILE_WRITABLE;
+
+    if (S_ISREG(st.st_mode) && (flags & O_ACCMODE) != O_RDONLY && !(flags & O_PATH))
+        f->flags |= is_kept(f) ? PH_FILE_WRITABLE | PH_FILE_KEPT : PH_FILE_WRITABLE;
 
     size_t count;
-    struct ph_file_pm *all = files(&count);
+    struct ph_file_pm *all = ph_files_all(&count);
     for (size_t i = 0; i + 1 < count; i++)
         if (all[i].same_as < 0 && same_description(f, &all[i])) {
             f->same_as = all[i].fd;
             f->kind = all[i].kind;
-            f->flags |= all[i].flags & (PH_FILE_DELETED | PH_FILE_TTY);
+            f->flags |= all[i].flags;
+            f->detail = all[i].detail;
             return;
         }
     classify(f, name, &st);
 }
 
-/** Find the other ends of pipes and socketpairs; what has none inside cannot come back. */
-static void match_peers(void)
-{
-    size_t n;
-    struct ph_file_pm *f = files(&n);
-    for (size_t i = 0; i < n; i++) {
-        if (f[i].same_as >= 0 || (f[i].kind != PH_FILE_PIPE && f[i].kind != PH_FILE_SOCKPAIR))
-            continue;
-        bool pipe_ = f[i].kind == PH_FILE_PIPE;
-        for (size_t j = 0; j < n && f[i].peer < 0; j++)
-            if (j != i && f[j].kind == f[i].kind && f[j].same_as < 0 &&
-                f[j].ino == (pipe_ ? f[i].ino : f[i].position) &&
-                (!pipe_ || (f[j].open_flags & O_ACCMODE) != (f[i].open_flags & O_ACCMODE)))
-                f[i].peer = f[j].fd;
-    }
-    for (size_t i = 0; i < n; i++) {
-        if (f[i].same_as >= 0 || (f[i].kind != PH_FILE_PIPE && f[i].kind != PH_FILE_SOCKPAIR))
-            continue;
-        if (f[i].kind == PH_FILE_SOCKPAIR)
-            f[i].position = 0;
-        if (f[i].peer < 0) {
-            struct stat st;
-            if (fstat(f[i].fd, &st) == 0)
-                cannot_come_back(&f[i], S_ISSOCK(st.st_mode) ? "a socket" : "a pipe", &st);
-        }
-    }
-}
-
 /** Whether the file of @p f has changed since it was last sent; notes that it is sent now. */
 static bool needs_sync(const struct ph_file_pm *f, const struct stat *st)
 {
-    uint64_t mtime = (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec;
+    uint64_t mtime = mtime_ns(st);
     struct seen *s = &seen[(f->ino ^ f->dev) % (sizeof seen / sizeof seen[0])];
     if (s->dev == f->dev && s->ino == f->ino && s->size == f->size && s->mtime_ns == mtime)
         return false;
@@ -393,7 +443,7 @@ static int send_descriptors(uint64_t epoch, const int *fd, size_t n)
 static int send_written(uint64_t epoch)
 {
     size_t n, pending = 0;
-    const struct ph_file_pm *f = files(&n);
+    const struct ph_file_pm *f = ph_files_all(&n);
     int fd[SEND_MAX];
     for (size_t i = 0; i < n; i++) {
         struct stat st;
@@ -444,9 +494,12 @@ int ph_files_capture(uint64_t epoch)
                 list[count++] = fd;
         }
     close(dir);
+    ndead = 0;
     for (size_t i = 0; i < count; i++)
         capture_one(list[i]);
-    match_peers();
+    ph_files_match_ends();
+    if (ndead)
+        return PH_EUNSUPPORTED;
     ph_agent.fd_messages = 0;
     return send_written(epoch);
 }

@@ -10,7 +10,10 @@
  *  R1  Every table lies inside the record: offset + count * size <= header.size.
  *  R2  Every string reference is below strings.count, and the strings end with a 0 byte.
  *  R3  vmas ascend and do not overlap; none touches pyheap's own ranges (layout.h) but the
- * heap. R4  Exactly one thread has PH_THREAD_LEADER and exactly one PH_THREAD_CALLER.
+ *      heap.
+ *  R4  Exactly one thread has PH_THREAD_LEADER and exactly one PH_THREAD_CALLER.
+ *  R5  A descriptor's data is what its kind says, whole entries, inside the data table.
+ *  R6  Every lock names a descriptor of the files table.
  * ph_record_check holds a record against all of them.
  */
 #ifndef PH_RECORD_H
@@ -21,7 +24,7 @@
 #include <stddef.h>
 
 #define PH_RECORD_MAGIC   UINT64_C(0x3144524350594850) /* "PHYPCRD1" */
-#define PH_RECORD_VERSION 1
+#define PH_RECORD_VERSION 2
 
 struct ph_table_pm {
     uint64_t offset; /* from the start of the record */
@@ -38,6 +41,7 @@ enum ph_vma_kind {
 #define PH_VMA_GROWSDOWN 1u
 #define PH_VMA_HUGEPAGE  2u
 #define PH_VMA_WHOLE     4u /* its file has lost its name: all pages are in the pool */
+#define PH_VMA_EMBEDDED  8u /* the content is with the descriptor that has its dev and ino */
 
 struct ph_vma_pm {
     uint64_t start, end;
@@ -70,20 +74,28 @@ struct ph_thread_pm {
 _Static_assert(sizeof(struct ph_thread_pm) == 96, "ph_thread_pm is part of the format");
 
 enum ph_file_kind {
-    PH_FILE_INHERIT = 1, /* stdin, stdout, stderr as given by whoever started the program */
-    PH_FILE_REGULAR,
+    PH_FILE_INHERIT = 1, /* given by whoever started the program, as number `detail` */
+    PH_FILE_REGULAR,     /* with PH_FILE_DELETED: content in the data, chunks */
     PH_FILE_DIRECTORY,
     PH_FILE_CHAR,     /* character device, by path; a terminal by what replaces it */
-    PH_FILE_PIPE,     /* with `peer`; both ends inside */
-    PH_FILE_SOCKPAIR, /* AF_UNIX with `peer`; both ends inside */
-    PH_FILE_EPOLL,    /* watches in the data: struct ph_epoll_pm */
+    PH_FILE_PATH,     /* O_PATH, by path */
+    PH_FILE_PIPE,     /* its other descriptions have the same dev and ino; waiting: chunks */
+    PH_FILE_SOCKPAIR, /* AF_UNIX with `peer`, or hung up; waiting: chunks */
+    PH_FILE_EPOLL,    /* data: struct ph_epoll_pm */
     PH_FILE_EVENTFD,  /* position: the counter */
+    PH_FILE_TIMERFD,  /* data: one struct ph_timerfd_pm */
+    PH_FILE_SIGNALFD, /* position: the mask */
+    PH_FILE_INOTIFY,  /* data: struct ph_watch_pm */
     PH_FILE_DEAD,     /* cannot come back */
 };
 
-#define PH_FILE_DELETED  1u /* no name any more; content in the data */
-#define PH_FILE_WRITABLE 2u
-#define PH_FILE_TTY      4u
+#define PH_FILE_DELETED   1u
+#define PH_FILE_WRITABLE  2u
+#define PH_FILE_TTY       4u
+#define PH_FILE_HUNGUP    8u  /* pipe, socket: the other end was closed already */
+#define PH_FILE_SEMAPHORE 16u /* eventfd */
+#define PH_FILE_KEPT      32u /* the program has said not to cut it back */
+#define PH_FILE_MEMFD     64u /* deleted file: it never had a name; its text is in the path */
 
 struct ph_file_pm {
     int32_t fd;
@@ -92,22 +104,59 @@ struct ph_file_pm {
     uint32_t open_flags; /* O_* as fcntl(F_GETFL) tells */
     uint32_t fd_flags;   /* FD_CLOEXEC */
     int32_t same_as;     /* lower descriptor of the same open file description, or -1 */
-    int32_t peer;        /* descriptor of the other end, or -1 */
+    int32_t peer;        /* socket: descriptor of the other end, or -1 */
     uint32_t mode;       /* st_mode */
     uint64_t position, size;
     uint64_t dev, ino, rdev;
+    uint64_t mtime_ns;
     uint64_t data_offset,
         data_size;        /* into the data table: contents, watches, bytes in flight */
     uint32_t path;        /* string: the kernel's name for it */
     uint32_t socket_type; /* SOCK_* of a socketpair */
+    uint32_t detail;      /* pipe: size of its buffer; socket: that of its send buffer; memfd:
+                             seals; inherited: the number */
+    uint32_t shutdown;    /* socket: RCV_SHUTDOWN 1, SEND_SHUTDOWN 2 */
 };
-_Static_assert(sizeof(struct ph_file_pm) == 96, "ph_file_pm is part of the format");
+_Static_assert(sizeof(struct ph_file_pm) == 112, "ph_file_pm is part of the format");
+
+/* Content: bytes at an offset of a file, or one message; the bytes follow, padded to 8. */
+struct ph_chunk_pm {
+    uint64_t offset, size;
+};
 
 struct ph_epoll_pm {
     int32_t fd;
     uint32_t events;
     uint64_t data;
 };
+_Static_assert(sizeof(struct ph_epoll_pm) == 16, "ph_epoll_pm is part of the format");
+
+struct ph_timerfd_pm {
+    int32_t clock;
+    uint32_t flags;    /* TFD_TIMER_*; with TFD_TIMER_ABSTIME value_ns is a moment */
+    uint64_t ticks;    /* expirations that were not read */
+    uint64_t value_ns; /* until it expires; 0: not armed */
+    uint64_t interval_ns;
+};
+_Static_assert(sizeof(struct ph_timerfd_pm) == 32, "ph_timerfd_pm is part of the format");
+
+#define PH_WATCH_MAX 1000000 /* recovery counts up to it */
+
+struct ph_watch_pm {
+    int32_t wd; /* 1 to PH_WATCH_MAX */
+    uint32_t mask;
+    uint32_t path, reserved; /* string */
+};
+_Static_assert(sizeof(struct ph_watch_pm) == 16, "ph_watch_pm is part of the format");
+
+enum ph_lock_kind { PH_LOCK_POSIX = 1, PH_LOCK_OFD, PH_LOCK_FLOCK };
+
+struct ph_lock_pm {
+    int32_t fd;
+    uint16_t kind, exclusive;
+    uint64_t start, length; /* bytes; length 0: to the end, however far that moves */
+};
+_Static_assert(sizeof(struct ph_lock_pm) == 24, "ph_lock_pm is part of the format");
 
 /* The kernel's struct sigaction on x86-64. */
 struct ph_sigaction_pm {
@@ -144,13 +193,13 @@ struct ph_record_pm {
     uint64_t epoch, generation;
     uint64_t realtime_ns, monotonic_ns;
 
-    struct ph_table_pm vmas, threads, files, auxv, vdso, data, strings;
+    struct ph_table_pm vmas, threads, files, locks, auxv, vdso, data, strings;
 
     struct ph_mm_pm mm;
     uint64_t vdso_start; /* where the program knows the vdso to be; its image is a table */
     uint64_t vvar_start; /* where the data pages before it start */
     uint64_t socket_fd;  /* number of the control socket in the program */
-    uint64_t xcomp_perm;                 /* ARCH_GET_XCOMP_PERM */
+    uint64_t xcomp_perm; /* ARCH_GET_XCOMP_PERM */
     struct ph_cpu_pm cpu;
     struct ph_sigaction_pm sigaction[64]; /* signal n at n - 1 */
     struct ph_limit_pm limit[PH_LIMITS];

@@ -73,7 +73,11 @@ static int check_open_file(struct ph_recovery *r, const struct ph_file_pm *f)
     const char *path = ph_record_text(r->record, f->path);
     struct stat st;
     if (stat(path, &st) != 0)
-        return fail(r, PH_EFILES, path, strerror(errno));
+        return fail(r, PH_EFILES, path,
+                    errno == ENOENT ? "the program had it open, and it has been removed since; "
+                                      "bring it back, or go on from another epoch (--list, "
+                                      "--epoch N)"
+                                    : strerror(errno));
     if ((st.st_mode & S_IFMT) != (f->mode & S_IFMT))
         return fail(r, PH_EFILES, path, "is of another type than at the epoch");
     if (f->kind != PH_FILE_REGULAR)
@@ -83,7 +87,8 @@ static int check_open_file(struct ph_recovery *r, const struct ph_file_pm *f)
                                                        : W_OK;
     if (access(path, want) != 0)
         return fail(r, PH_EFILES, path, strerror(errno));
-    if ((f->flags & PH_FILE_WRITABLE) && (uint64_t)st.st_size < f->size && !r->keep_files)
+    if ((f->flags & PH_FILE_WRITABLE) && (uint64_t)st.st_size < f->size && !r->keep_files &&
+        !(f->flags & PH_FILE_KEPT) && !ph_recovery_of_database(r, f))
         return fail(r, PH_EFILES, path,
                     "is shorter than at the epoch: output is missing (--keep-files goes on "
                     "nevertheless)");
@@ -100,12 +105,29 @@ static int check_open_files(struct ph_recovery *r)
         return fail(r, PH_EFILES, cwd, "the working directory is missing");
     for (uint64_t i = 0; i < rec->files.count; i++) {
         bool by_path = f[i].kind == PH_FILE_REGULAR || f[i].kind == PH_FILE_DIRECTORY ||
+                       f[i].kind == PH_FILE_PATH ||
                        (f[i].kind == PH_FILE_CHAR && !(f[i].flags & PH_FILE_TTY));
         if (!by_path || f[i].same_as >= 0 || (f[i].flags & PH_FILE_DELETED))
             continue;
         int rc = check_open_file(r, &f[i]);
         if (rc)
             return rc;
+    }
+    return 0;
+}
+
+static int check_watched_paths(struct ph_recovery *r)
+{
+    const struct ph_record_pm *rec = r->record;
+    const struct ph_file_pm *f = (const void *)((const char *)rec + rec->files.offset);
+    for (uint64_t i = 0; i < rec->files.count; i++) {
+        const struct ph_watch_pm *w =
+            (const void *)((const char *)rec + rec->data.offset + f[i].data_offset);
+        uint64_t n = f[i].kind == PH_FILE_INOTIFY ? f[i].data_size / sizeof *w : 0;
+        for (uint64_t j = 0; j < n; j++)
+            if (access(ph_record_text(rec, w[j].path), R_OK) != 0)
+                return fail(r, PH_EFILES, ph_record_text(rec, w[j].path),
+                            "the program watches it (inotify), and it cannot be watched now");
     }
     return 0;
 }
@@ -132,11 +154,17 @@ static int check_not_running(struct ph_recovery *r)
 
 int ph_recovery_check(struct ph_recovery *r)
 {
-    r->detail[0] = 0;
+    r->detail[0] = r->note[0] = 0;
     int rc = check_not_running(r);
     if (rc == 0)
         rc = check_cpu(r);
     if (rc == 0)
         rc = check_mapped_files(r);
-    return rc ? rc : check_open_files(r);
+    if (rc == 0)
+        rc = check_watched_paths(r);
+    if (rc == 0)
+        rc = ph_recovery_check_databases(r);
+    if (rc == 0)
+        rc = check_open_files(r);
+    return rc ? rc : ph_recovery_check_locks(r);
 }

@@ -4,112 +4,221 @@
  *
  * Output is exactly-once: a file that the program was writing to is cut back to the length that
  * it had at the epoch, since what was written afterwards will be written again. stdin, stdout
- * and stderr are those of pyheap-recover; where one is the very file that the program had, it
- * is cut back too.
+ * and stderr, and others that the program was given, are those of pyheap-recover; where one is
+ * the very file that the program had, it is cut back too.
+ *
+ * Descriptors are made in the order of their numbers, and a number is free until its turn:
+ * what is open meanwhile for our own needs must be at a number that the program does not use
+ * (ph_reopen_aside).
  */
-#include "recovery.h"
+#include "files.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int fail(struct ph_recovery *r, const struct ph_file_pm *f, const char *what)
+#define GIVEN_MAX 64
+
+/** What pyheap-recover was given, and where it is kept while the program's take their places.
+ */
+static struct {
+    int fd, aside;
+} given[GIVEN_MAX];
+static size_t ngiven;
+
+/* ---- helpers ---------------------------------------------------------------------------- */
+
+int ph_reopen_fail(struct ph_recovery *r, const struct ph_file_pm *f, const char *what)
 {
     snprintf(r->detail, sizeof r->detail, "descriptor %d, %s: %s: %s", f->fd,
              ph_record_text(r->record, f->path), what, strerror(errno));
     return PH_EFILES;
 }
 
-static const void *data(const struct ph_recovery *r, const struct ph_file_pm *f)
+const struct ph_file_pm *ph_reopen_all(const struct ph_recovery *r, uint64_t *n)
+{
+    *n = r->record->files.count;
+    return (const void *)((const char *)r->record + r->record->files.offset);
+}
+
+const struct ph_file_pm *ph_reopen_by_number(const struct ph_recovery *r, int fd)
+{
+    uint64_t n;
+    const struct ph_file_pm *f = ph_reopen_all(r, &n);
+    for (uint64_t i = 0; i < n; i++)
+        if (f[i].fd == fd)
+            return &f[i];
+    return NULL;
+}
+
+const void *ph_reopen_data(const struct ph_recovery *r, const struct ph_file_pm *f)
 {
     return (const char *)r->record + r->record->data.offset + f->data_offset;
 }
 
-/** Flags that make sense when a file is opened again. */
-static int reopen_flags(const struct ph_file_pm *f)
+const struct ph_chunk_pm *ph_reopen_chunk(const struct ph_recovery *r,
+                                          const struct ph_file_pm *f,
+                                          const struct ph_chunk_pm *last)
 {
-    return (int)f->open_flags & ~(O_CREAT | O_EXCL | O_TRUNC | O_NOCTTY | O_CLOEXEC);
+    const char *start = ph_reopen_data(r, f), *next = start;
+    if (last)
+        next = (const char *)(last + 1) + ((last->size + 7) & ~UINT64_C(7));
+    return next < start + f->data_size ? (const void *)next : NULL;
 }
 
-static bool write_all(int fd, const char *bytes, uint64_t n)
+int ph_reopen_flags(const struct ph_file_pm *f)
 {
-    while (n) {
-        ssize_t w = write(fd, bytes, n);
-        if (w < 0 && errno == EINTR)
-            continue;
-        if (w <= 0)
-            return false;
-        bytes += w;
-        n -= (uint64_t)w;
+    /* O_TMPFILE is told by fcntl, and would make another one. */
+    int flags = (int)f->open_flags & ~(O_CREAT | O_EXCL | O_TRUNC | O_NOCTTY | O_CLOEXEC |
+                                       (O_TMPFILE & ~O_DIRECTORY));
+    return f->kind == PH_FILE_REGULAR ? flags & ~O_DIRECTORY : flags;
+}
+
+int ph_reopen_aside(const struct ph_recovery *r, int fd)
+{
+    while (fd >= 0 && ph_reopen_by_number(r, fd)) {
+        int next = fcntl(fd, F_DUPFD, fd + 1);
+        close(fd);
+        fd = next;
     }
-    return true;
+    return fd;
 }
 
-/** Put @p fd at the number of @p f. */
-static int place(struct ph_recovery *r, int fd, const struct ph_file_pm *f)
+int ph_reopen_place(struct ph_recovery *r, int fd, const struct ph_file_pm *f)
 {
     if (fd < 0)
-        return fail(r, f, "cannot be opened again");
+        return ph_reopen_fail(r, f, "cannot be opened again");
     if (fd == f->fd)
         return 0;
-    int rc = dup2(fd, f->fd) < 0 ? fail(r, f, "dup2") : 0;
+    int rc = dup2(fd, f->fd) < 0 ? ph_reopen_fail(r, f, "dup2") : 0;
     close(fd);
     return rc;
 }
 
+/* ---- files ------------------------------------------------------------------------------ */
+
 static int cut_back(struct ph_recovery *r, const struct ph_file_pm *f, int fd)
 {
     struct stat st;
-    if (!r->keep_files && (f->flags & PH_FILE_WRITABLE) && fstat(fd, &st) == 0 &&
-        (uint64_t)st.st_size > f->size && ftruncate(fd, (off_t)f->size) != 0)
-        return fail(r, f, "cannot be cut back");
+    bool cut = (f->flags & PH_FILE_WRITABLE) && !(f->flags & PH_FILE_KEPT) && !r->keep_files &&
+               !ph_recovery_of_database(r, f);
+    if (cut && fstat(fd, &st) == 0 && (uint64_t)st.st_size > f->size &&
+        ftruncate(fd, (off_t)f->size) != 0)
+        return ph_reopen_fail(r, f, "cannot be cut back");
     if (lseek(fd, (off_t)f->position, SEEK_SET) < 0)
-        return fail(r, f, "cannot be positioned");
+        return ph_reopen_fail(r, f, "cannot be positioned");
     return 0;
 }
 
-/** A descriptor of pyheap-recover's own, taken over where it is. */
+/** What pyheap-recover was given under the same number takes its place. */
 static int inherit(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     struct stat st;
-    if (fstat(f->fd, &st) != 0) {
-        int fd = open("/dev/null", O_RDWR);
-        return place(r, fd, f);
-    }
-    if (!S_ISREG(st.st_mode) || st.st_ino != f->ino || st.st_dev != f->dev)
+    int own = -1;
+    for (size_t i = 0; i < ngiven; i++)
+        if (given[i].fd == (int)f->detail)
+            own = given[i].aside;
+    if (own < 0)
+        return f->detail < 3 ? ph_reopen_place(r, open("/dev/null", O_RDWR), f)
+                             : ph_reopen_dead(r, f);
+    if (dup2(own, f->fd) < 0)
+        return ph_reopen_fail(r, f, "dup2");
+    if (fstat(f->fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_ino != f->ino ||
+        st.st_dev != f->dev)
         return 0;
     if ((f->flags & PH_FILE_WRITABLE) && (uint64_t)st.st_size < f->size)
         return 0; /* the shell has emptied it: what follows is all there is */
     return cut_back(r, f, f->fd);
 }
 
+/** The name that the program gave a memfd: "/memfd:name (deleted)" is the kernel's text. */
+static void memfd_name(const char *text, char *buf, size_t size)
+{
+    static const char before[] = "/memfd:", behind[] = " (deleted)";
+    const char *name = text + strlen(before), *end = strrchr(text, ' ');
+    size_t n = strncmp(text, before, strlen(before)) != 0 ? 0 : strlen(name);
+    if (n && end && strcmp(end, behind) == 0 && end >= name)
+        n = (size_t)(end - name);
+    snprintf(buf, size, "%.*s", (int)n, n ? name : "");
+}
+
+/** A file without a name becomes a memfd; where it is mapped, the restorer fills it. */
+static int make_memfd(struct ph_recovery *r, const struct ph_file_pm *f)
+{
+    char name[256] = "pyheap-deleted-file";
+    if (f->flags & PH_FILE_MEMFD)
+        memfd_name(ph_record_text(r->record, f->path), name, sizeof name);
+    int fd = memfd_create(name, f->detail & F_SEAL_SEAL ? 0 : MFD_ALLOW_SEALING);
+    bool ok = fd >= 0 && ftruncate(fd, (off_t)f->size) == 0;
+    for (const struct ph_chunk_pm *c = NULL; ok && (c = ph_reopen_chunk(r, f, c));) {
+        const char *from = (const char *)(c + 1);
+        for (uint64_t at = 0; ok && at < c->size;) {
+            ssize_t n = pwrite(fd, from + at, c->size - at, (off_t)(c->offset + at));
+            ok = n > 0;
+            at += ok ? (uint64_t)n : 0;
+        }
+    }
+    if (ok && (f->detail & F_SEAL_WRITE))
+        fcntl(fd, F_ADD_SEALS, f->detail);
+    if (ok && (f->mode & 0600) == 0600) /* else the restorer could not map it */
+        fchmod(fd, f->mode & 07777);
+    if (!ok && fd >= 0)
+        close(fd);
+    return ok ? fd : -1;
+}
+
+/** The descriptor by which the same nameless file is there already; -1: it is not. */
+static int made_before(struct ph_recovery *r, const struct ph_file_pm *f)
+{
+    uint64_t n;
+    for (const struct ph_file_pm *g = ph_reopen_all(r, &n); g < f; g++)
+        if (g->kind == PH_FILE_REGULAR && (g->flags & PH_FILE_DELETED) && g->ino == f->ino &&
+            g->dev == f->dev)
+            return g->fd;
+    return -1;
+}
+
+static int make_anew(struct ph_recovery *r, const struct ph_file_pm *f)
+{
+    char path[48];
+    int before = made_before(r, f), memfd = before < 0 ? make_memfd(r, f) : before;
+    if (memfd < 0)
+        return -1;
+    /* A description with the program's access mode: the first one can read and write. */
+    snprintf(path, sizeof path, "/proc/self/fd/%d", memfd);
+    int fd = open(path, ph_reopen_flags(f) & ~(O_DIRECT | O_NOFOLLOW));
+    if (before < 0)
+        close(memfd);
+    return fd;
+}
+
 static int open_regular(struct ph_recovery *r, const struct ph_file_pm *f)
 {
-    int fd;
-    if (f->flags & PH_FILE_DELETED) {
-        fd = memfd_create("pyheap-deleted-file", 0);
-        if (fd < 0 || !write_all(fd, data(r, f), f->data_size))
-            return fail(r, f, "cannot be made anew");
-        fcntl(fd, F_SETFL, reopen_flags(f) & (O_APPEND | O_NONBLOCK));
-    } else {
-        fd = open(ph_record_text(r->record, f->path), reopen_flags(f));
-    }
+    int fd = (f->flags & PH_FILE_DELETED)
+                 ? make_anew(r, f)
+                 : open(ph_record_text(r->record, f->path), ph_reopen_flags(f));
     if (fd < 0)
-        return fail(r, f, "cannot be opened again");
-    int rc = cut_back(r, f, fd);
-    if (rc) {
-        close(fd);
-        return rc;
-    }
-    return place(r, fd, f);
+        return ph_reopen_fail(r, f, "cannot be opened again");
+    /* The locks first: what another process holds by now must not be cut. */
+    int rc = ph_reopen_place(r, fd, f);
+    if (rc == 0)
+        rc = ph_reopen_lock(r, f);
+    return rc ? rc : cut_back(r, f, f->fd);
+}
+
+static int open_directory(struct ph_recovery *r, const struct ph_file_pm *f)
+{
+    int rc =
+        ph_reopen_place(r, open(ph_record_text(r->record, f->path), ph_reopen_flags(f)), f);
+    if (rc == 0 && f->kind == PH_FILE_DIRECTORY)
+        lseek(f->fd, (off_t)f->position, SEEK_SET); /* a cookie of the file system's */
+    return rc;
 }
 
 /** A terminal is replaced by the one that recovery runs in, where it has one. */
@@ -118,69 +227,20 @@ static int open_device(struct ph_recovery *r, const struct ph_file_pm *f)
     if (f->flags & PH_FILE_TTY)
         for (int fd = 0; fd < 3; fd++)
             if (isatty(fd))
-                return place(r, dup(fd), f);
-    int fd = open(ph_record_text(r->record, f->path), reopen_flags(f) | O_NOCTTY);
+                return ph_reopen_place(r, dup(fd), f);
+    int fd = open(ph_record_text(r->record, f->path), ph_reopen_flags(f) | O_NOCTTY);
     if (fd < 0 && (f->flags & PH_FILE_TTY))
         fd = open("/dev/null", O_RDWR);
-    return place(r, fd, f);
+    return ph_reopen_place(r, fd, f);
 }
 
-static const struct ph_file_pm *by_number(const struct ph_recovery *r, int fd)
-{
-    const struct ph_record_pm *rec = r->record;
-    const struct ph_file_pm *f = (const void *)((const char *)rec + rec->files.offset);
-    for (uint64_t i = 0; i < rec->files.count; i++)
-        if (f[i].fd == fd)
-            return &f[i];
-    return NULL;
-}
-
-/** Both ends at once, when the one with the lower number is reached. */
-static int open_pair(struct ph_recovery *r, const struct ph_file_pm *f)
-{
-    const struct ph_file_pm *g = by_number(r, f->peer);
-    int pair[2];
-    if (!g)
-        return fail(r, f, "has no other end");
-    if (g->fd < f->fd)
-        return 0;
-    if (f->kind == PH_FILE_PIPE) {
-        if (pipe(pair) != 0)
-            return fail(r, f, "pipe");
-        if ((f->open_flags & O_ACCMODE) != O_RDONLY) {
-            int swap = pair[0];
-            pair[0] = pair[1];
-            pair[1] = swap;
-        }
-    } else if (socketpair(AF_UNIX, (int)f->socket_type, 0, pair) != 0) {
-        return fail(r, f, "socketpair");
-    }
-    /* Out of the way first: one of the two may sit where the other belongs. */
-    int high0 = fcntl(pair[0], F_DUPFD, g->fd + 1), high1 = fcntl(pair[1], F_DUPFD, g->fd + 1);
-    close(pair[0]);
-    close(pair[1]);
-    if (high0 < 0 || high1 < 0)
-        return fail(r, f, "dup");
-    /* Bytes in flight towards an end are written at the other. */
-    if (f->kind == PH_FILE_PIPE)
-        fcntl((f->open_flags & O_ACCMODE) == O_RDONLY ? high1 : high0, F_SETPIPE_SZ, 1 << 18);
-    if ((f->data_size && !write_all(high1, data(r, f), f->data_size)) ||
-        (g->data_size && !write_all(high0, data(r, g), g->data_size)))
-        return fail(r, f, "bytes in flight");
-    fcntl(high0, F_SETFL, f->open_flags & O_NONBLOCK);
-    fcntl(high1, F_SETFL, g->open_flags & O_NONBLOCK);
-    int rc = place(r, high0, f);
-    return rc ? rc : place(r, high1, g);
-}
-
-/** One end of a connection that is closed at the other: reading tells so at once. */
-static int open_dead(struct ph_recovery *r, const struct ph_file_pm *f)
+int ph_reopen_dead(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0)
-        return fail(r, f, "socketpair");
+        return ph_reopen_fail(r, f, "socketpair");
     close(pair[1]);
-    int rc = place(r, pair[0], f);
+    int rc = ph_reopen_place(r, pair[0], f);
     /* Inherited at a number above what ulimit -n allows: then it is not there at all. */
     return rc && errno == EBADF ? 0 : rc;
 }
@@ -188,37 +248,50 @@ static int open_dead(struct ph_recovery *r, const struct ph_file_pm *f)
 static int open_one(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     if (f->same_as >= 0)
-        return dup2(f->same_as, f->fd) < 0 ? fail(r, f, "dup2") : 0;
+        return dup2(f->same_as, f->fd) < 0 ? ph_reopen_fail(r, f, "dup2") : 0;
     switch ((enum ph_file_kind)f->kind) {
     case PH_FILE_INHERIT:
         return inherit(r, f);
     case PH_FILE_REGULAR:
         return open_regular(r, f);
     case PH_FILE_DIRECTORY:
-        return place(r, open(ph_record_text(r->record, f->path), reopen_flags(f)), f);
+    case PH_FILE_PATH:
+        return open_directory(r, f);
     case PH_FILE_CHAR:
         return open_device(r, f);
-    case PH_FILE_PIPE:
-    case PH_FILE_SOCKPAIR:
-        return open_pair(r, f);
-    case PH_FILE_EPOLL:
-        return place(r, epoll_create1(0), f);
-    case PH_FILE_EVENTFD:
-        return place(r, eventfd((unsigned)f->position, (int)f->open_flags & O_NONBLOCK), f);
     case PH_FILE_DEAD:
-        return open_dead(r, f);
+        return ph_reopen_dead(r, f);
+    default:
+        return ph_reopen_special(r, f);
     }
-    return fail(r, f, "unknown kind");
 }
 
-static void watch_again(struct ph_recovery *r, const struct ph_file_pm *f)
+/* ---- the whole -------------------------------------------------------------------------- */
+
+void ph_recovery_note_given(void)
 {
-    const struct ph_epoll_pm *e = data(r, f);
-    for (uint64_t i = 0; i < f->data_size / sizeof *e; i++) {
-        struct epoll_event event = {.events = e[i].events, .data.u64 = e[i].data};
-        /* A watched descriptor that is dead now cannot be watched; it reads as closed. */
-        epoll_ctl(f->fd, EPOLL_CTL_ADD, e[i].fd, &event);
-    }
+    for (int fd = 0; fd < 1024 && ngiven < GIVEN_MAX; fd++)
+        if (fcntl(fd, F_GETFD) >= 0) {
+            given[ngiven].fd = fd;
+            given[ngiven++].aside = -1;
+        }
+}
+
+/** Copies of what the program was given, at numbers that it does not use. */
+static int put_given_aside(struct ph_recovery *r)
+{
+    uint64_t n;
+    const struct ph_file_pm *f = ph_reopen_all(r, &n);
+    for (uint64_t i = 0; i < n; i++)
+        for (size_t g = 0; g < ngiven; g++) {
+            if (f[i].kind != PH_FILE_INHERIT || given[g].fd != (int)f[i].detail ||
+                given[g].aside >= 0)
+                continue;
+            given[g].aside = ph_reopen_aside(r, dup(given[g].fd));
+            if (given[g].aside < 0)
+                return ph_reopen_fail(r, &f[i], "dup");
+        }
+    return 0;
 }
 
 static int compare(const void *a, const void *b)
@@ -226,37 +299,45 @@ static int compare(const void *a, const void *b)
     return *(const int *)a - *(const int *)b;
 }
 
+/** Close all but 0 to 2, @p keep and what was put aside. */
 static void close_all_but(const int *keep, size_t n)
 {
-    int sorted[16];
+    int sorted[16 + GIVEN_MAX];
     unsigned from = 3;
-    if (n > sizeof sorted / sizeof sorted[0])
-        n = sizeof sorted / sizeof sorted[0];
-    memcpy(sorted, keep, n * sizeof *keep);
-    qsort(sorted, n, sizeof *sorted, compare);
-    for (size_t i = 0; i < n; i++) {
+    size_t count = n < 16 ? n : 16;
+    memcpy(sorted, keep, count * sizeof *keep);
+    for (size_t g = 0; g < ngiven; g++)
+        if (given[g].aside >= 0)
+            sorted[count++] = given[g].aside;
+    qsort(sorted, count, sizeof *sorted, compare);
+    for (size_t i = 0; i < count; i++) {
         if ((unsigned)sorted[i] > from)
             close_range(from, (unsigned)sorted[i] - 1, 0);
-        from = (unsigned)sorted[i] + 1;
+        if ((unsigned)sorted[i] >= from)
+            from = (unsigned)sorted[i] + 1;
     }
     close_range(from, ~0u, 0);
 }
 
 int ph_recovery_open_files(struct ph_recovery *r, const int *keep, size_t n)
 {
-    const struct ph_record_pm *rec = r->record;
-    const struct ph_file_pm *f = (const void *)((const char *)rec + rec->files.offset);
+    uint64_t count;
+    const struct ph_file_pm *f = ph_reopen_all(r, &count);
+    int rc = put_given_aside(r);
+    if (rc)
+        return rc;
     close_all_but(keep, n);
-    for (uint64_t i = 0; i < rec->files.count; i++) {
-        int rc = open_one(r, &f[i]);
-        if (rc)
+    for (uint64_t i = 0; i < count; i++)
+        if ((rc = open_one(r, &f[i])) != 0)
             return rc;
-    }
+    for (size_t g = 0; g < ngiven; g++)
+        if (given[g].aside >= 0)
+            close(given[g].aside);
     for (int fd = 0; fd < 3; fd++)
-        if (!by_number(r, fd))
+        if (!ph_reopen_by_number(r, fd))
             close(fd);
-    for (uint64_t i = 0; i < rec->files.count; i++)
+    for (uint64_t i = 0; i < count && rc == 0; i++)
         if (f[i].kind == PH_FILE_EPOLL && f[i].same_as < 0)
-            watch_again(r, &f[i]);
-    return 0;
+            rc = ph_reopen_watch_again(r, &f[i]);
+    return rc;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* record.c - whether a process record is well formed; R1 to R4 are record.h's */
+/* record.c - whether a process record is well formed; R1 to R6 are record.h's */
 #include "recovery.h"
 
 #include <string.h>
@@ -49,6 +49,61 @@ static const char *check_threads(const struct ph_record_pm *r)
     return leaders == 1 && callers == 1 ? NULL : "R4: leader and caller";
 }
 
+/** Whether the data of @p f are chunks, one behind the other. */
+static bool chunks_fit(const struct ph_file_pm *f, const char *data)
+{
+    for (uint64_t at = 0; at < f->data_size;) {
+        const struct ph_chunk_pm *c = (const void *)(data + at);
+        uint64_t room = f->data_size - at;
+        if (room < sizeof *c || c->size > room - sizeof *c || c->offset > INT64_MAX - c->size)
+            return false;
+        at += sizeof *c + ((c->size + 7) & ~UINT64_C(7));
+    }
+    return true;
+}
+
+static bool watches_fit(const struct ph_record_pm *r, const struct ph_file_pm *f,
+                        const void *data)
+{
+    const struct ph_watch_pm *w = data;
+    for (uint64_t i = 0; i < f->data_size / sizeof *w; i++)
+        if (w[i].wd < 1 || w[i].wd > PH_WATCH_MAX || !string_fits(r, w[i].path))
+            return false;
+    return f->data_size % sizeof *w == 0;
+}
+
+/** R5 */
+static bool data_fits(const struct ph_record_pm *r, const struct ph_file_pm *f)
+{
+    if (f->data_offset % 8 || f->data_size % 8 || f->data_size > r->data.count ||
+        f->data_offset > r->data.count - f->data_size)
+        return false;
+    const char *data = (const char *)r + r->data.offset + f->data_offset;
+    switch ((enum ph_file_kind)f->kind) {
+    case PH_FILE_REGULAR:
+        return f->data_size == 0 || ((f->flags & PH_FILE_DELETED) && chunks_fit(f, data));
+    case PH_FILE_PIPE:
+    case PH_FILE_SOCKPAIR:
+        return chunks_fit(f, data);
+    case PH_FILE_EPOLL:
+        return f->data_size % sizeof(struct ph_epoll_pm) == 0;
+    case PH_FILE_TIMERFD:
+        return f->data_size == sizeof(struct ph_timerfd_pm) || f->same_as >= 0;
+    case PH_FILE_INOTIFY:
+        return watches_fit(r, f, data);
+    case PH_FILE_DEAD: /* what had been found before it turned out to be so */
+        return true;
+    case PH_FILE_INHERIT:
+    case PH_FILE_DIRECTORY:
+    case PH_FILE_CHAR:
+    case PH_FILE_PATH:
+    case PH_FILE_EVENTFD:
+    case PH_FILE_SIGNALFD:
+        return f->data_size == 0;
+    }
+    return false;
+}
+
 static const char *check_files(const struct ph_record_pm *r)
 {
     const struct ph_file_pm *f = (const void *)((const char *)r + r->files.offset);
@@ -57,9 +112,24 @@ static const char *check_files(const struct ph_record_pm *r)
         if (f[i].fd <= last || f[i].kind < PH_FILE_INHERIT || f[i].kind > PH_FILE_DEAD ||
             f[i].same_as >= f[i].fd || !string_fits(r, f[i].path))
             return "a descriptor";
-        if (f[i].data_size > r->data.count || f[i].data_offset > r->data.count - f[i].data_size)
-            return "R1: a descriptor's data";
+        if (!data_fits(r, &f[i]))
+            return "R5: a descriptor's data";
         last = f[i].fd;
+    }
+    return NULL;
+}
+
+static const char *check_locks(const struct ph_record_pm *r)
+{
+    const struct ph_file_pm *f = (const void *)((const char *)r + r->files.offset);
+    const struct ph_lock_pm *l = (const void *)((const char *)r + r->locks.offset);
+    for (uint64_t i = 0; i < r->locks.count; i++) {
+        uint64_t j = 0;
+        while (j < r->files.count && f[j].fd != l[i].fd)
+            j++;
+        if (j == r->files.count || l[i].kind < PH_LOCK_POSIX || l[i].kind > PH_LOCK_FLOCK ||
+            l[i].start > INT64_MAX || l[i].length > INT64_MAX - l[i].start)
+            return "R6: a lock";
     }
     return NULL;
 }
@@ -78,6 +148,7 @@ int ph_record_check(const void *record, size_t size, const char **why)
     if (!table_fits(&r->vmas, sizeof(struct ph_vma_pm), size) ||
         !table_fits(&r->threads, sizeof(struct ph_thread_pm), size) ||
         !table_fits(&r->files, sizeof(struct ph_file_pm), size) ||
+        !table_fits(&r->locks, sizeof(struct ph_lock_pm), size) ||
         !table_fits(&r->auxv, 1, size) || !table_fits(&r->vdso, 1, size) ||
         !table_fits(&r->data, 1, size) || !table_fits(&r->strings, 1, size))
         return PH_ECORRUPT;
@@ -86,7 +157,8 @@ int ph_record_check(const void *record, size_t size, const char **why)
     if (r->strings.count == 0 || strings[r->strings.count - 1] != 0 ||
         !string_fits(r, r->cwd) || !string_fits(r, r->exe) || !string_fits(r, r->hostname))
         return PH_ECORRUPT;
-    if ((*why = check_vmas(r)) || (*why = check_threads(r)) || (*why = check_files(r)))
+    if ((*why = check_vmas(r)) || (*why = check_threads(r)) || (*why = check_files(r)) ||
+        (*why = check_locks(r)))
         return PH_ECORRUPT;
     return 0;
 }

@@ -380,6 +380,8 @@ static _Noreturn void recover(struct ph_pool *pool, const struct options *o)
     rc = ph_recovery_check(&r);
     if (rc)
         die(rc, r.detail);
+    if (r.note[0])
+        ph_cli_complain(ME, "going on, but", r.note);
     if (number != info.newest && (rc = ph_pool_rewind(pool, number)) != 0)
         die(rc, ph_pool_error_detail(pool));
 
@@ -408,6 +410,7 @@ int main(int argc, char **argv)
 {
     struct options o;
     sigset_t mask; /* the restorer gives the program its own */
+    ph_recovery_note_given();
     ph_keeper_block_signals(&mask);
     parse(&o, argc, argv);
     struct ph_pool *pool;

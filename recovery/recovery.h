@@ -3,7 +3,8 @@
  * recovery.h - the hosted side of recovery: reading an epoch, checking it, making the plan
  *
  * The order of reading: recover.c (the command), record.c (is the record well formed), check.c
- * (does it fit this machine), files.c (the program's descriptors), then restorer.c.
+ * (does it fit this machine), files.c and its parts (the program's descriptors, see files.h),
+ * then restorer.c.
  */
 #ifndef PH_RECOVERY_H
 #define PH_RECOVERY_H
@@ -17,13 +18,20 @@ struct ph_recovery {
     const struct ph_record_pm *record;
     bool keep_files;   /* do not cut files back to their length at the epoch */
     char detail[4352]; /* about the last failure */
+    char note[4352];   /* what a person should know although recovery goes on; "": nothing */
 };
 
-/** Hold @p record against R1 to R4 of record.h. @return 0, PH_ECORRUPT, PH_ENEWER. */
+/** Hold @p record against R1 to R6 of record.h. @return 0, PH_ECORRUPT, PH_ENEWER. */
 int ph_record_check(const void *record, size_t size, const char **why);
 
 /** A string of a checked record. */
 const char *ph_record_text(const struct ph_record_pm *record, uint32_t reference);
+
+/**
+ * Note which descriptors this process was given, before it opens any: the program gets those
+ * that it had been given itself.
+ */
+void ph_recovery_note_given(void);
 
 /**
  * Whether this machine can continue the program: processor, files, descriptors, and that the
@@ -31,6 +39,15 @@ const char *ph_record_text(const struct ph_record_pm *record, uint32_t reference
  * @return 0, PH_ECPU, PH_EFILES, PH_ERUNNING.
  */
 int ph_recovery_check(struct ph_recovery *r);
+
+/** Parts of that. Whether the program's file locks are free. @return 0, PH_EFILES. */
+int ph_recovery_check_locks(struct ph_recovery *r);
+
+/** Whether SQLite databases can be gone on with (databases.c). @return 0, PH_EFILES. */
+int ph_recovery_check_databases(struct ph_recovery *r);
+
+/** Whether @p f is a file of an SQLite database, which must not be cut back. */
+bool ph_recovery_of_database(const struct ph_recovery *r, const struct ph_file_pm *f);
 
 /**
  * fork, so that the child has a monotonic clock that has not gone back since the epoch. Where

@@ -37,6 +37,8 @@
 #define ARCH_REQ_XCOMP_PERM_ 0x1023
 #define XFEATURE_XTILEDATA   18
 #define MAX_VMAS             4096
+#define F_ADD_SEALS_         1033 /* linux/fcntl.h; here fcntl.h hides them */
+#define F_SEAL_WRITE_        0x0008u
 
 static const struct ph_plan *plan;
 static const struct ph_record_pm *record;
@@ -277,6 +279,31 @@ static void map_agent(void)
            -1, 0, "scratch");
 }
 
+/** A file without a name that is mapped and open: it is there again, under its number. */
+static const struct ph_file_pm *open_nameless(const struct ph_vma_pm *v)
+{
+    const struct ph_file_pm *f = table(&record->files), *end = f + record->files.count;
+    for (; v->kind == PH_VMA_SHARED_ANON && v->ino && f < end; f++)
+        if (f->kind == PH_FILE_REGULAR && (f->flags & PH_FILE_DELETED) && f->same_as < 0 &&
+            f->ino == v->ino && f->dev == v->dev)
+            return f;
+    return 0;
+}
+
+/** A description of its own, since the program's may be for reading or for writing only. */
+static long open_again(const struct ph_file_pm *f)
+{
+    char path[40] = "/proc/self/fd/", digits[16];
+    unsigned n = 0, at = (unsigned)ph_r_length(path);
+    for (unsigned v = (unsigned)f->fd; v || !n; v /= 10)
+        digits[n++] = (char)('0' + v % 10);
+    while (n)
+        path[at++] = digits[--n];
+    path[at] = 0;
+    bool sealed = f->detail & F_SEAL_WRITE_;
+    return ph_syscall(SYS_open, path, (sealed ? O_RDONLY : O_RDWR) | O_CLOEXEC, 0);
+}
+
 static void map_one(const struct ph_vma_pm *v, int prot)
 {
     uint64_t size = v->end - v->start;
@@ -292,6 +319,10 @@ static void map_one(const struct ph_vma_pm *v, int prot)
             say("\n");
             die(PH_EFILES, "cannot open the file mapped", v->start, fd);
         }
+    } else if (open_nameless(v)) {
+        fd = open_again(open_nameless(v));
+        if (fd < 0)
+            die(PH_EFILES, "cannot open the nameless file mapped", v->start, fd);
     } else {
         flags |= MAP_ANONYMOUS;
     }
@@ -327,7 +358,8 @@ static void restore_memory(void)
     for (; v < end; v++) {
         while (run < runs_end && run->addr + run->npages * PH_PAGE <= v->start)
             run++;
-        bool fill = v->kind != PH_VMA_SHARED_FILE && run < runs_end && run->addr < v->end;
+        bool fill = v->kind != PH_VMA_SHARED_FILE && !(v->flags & PH_VMA_EMBEDDED) &&
+                    run < runs_end && run->addr < v->end;
         int prot = (int)v->prot | (fill ? PROT_WRITE : 0);
         map_one(v, prot);
         for (const struct ph_run *r = run; fill && r < runs_end && r->addr < v->end; r++) {
@@ -392,11 +424,28 @@ static void restore_descriptor_flags(void)
     const struct ph_file_pm *f = table(&record->files);
     for (uint64_t i = 0; i < record->files.count; i++)
         ph_syscall(SYS_fcntl, f[i].fd, F_SETFD, f[i].fd_flags);
+    for (uint64_t i = 0; i < record->files.count; i++)
+        if ((f[i].flags & PH_FILE_MEMFD) && f[i].detail)
+            ph_syscall(SYS_fcntl, f[i].fd, F_ADD_SEALS_, f[i].detail);
     ph_syscall(SYS_fcntl, record->socket_fd, F_SETFD, FD_CLOEXEC);
     ph_syscall(SYS_close, plan->pool_fd);
     ph_syscall(SYS_close, plan->memfd);
     ph_syscall(SYS_close, plan->plan_fd);
     ph_syscall(SYS_prlimit64, 0, 7 /* RLIMIT_NOFILE */, &record->limit[7], 0);
+}
+
+/** Last of all that opens and closes files: closing one loses the locks on it (locks.c). */
+static void restore_locks(void)
+{
+    const struct ph_lock_pm *l = table(&record->locks), *end = l + record->locks.count;
+    for (; l < end; l++) {
+        struct flock how = {.l_type = l->exclusive ? F_WRLCK : F_RDLCK,
+                            .l_start = (long)l->start,
+                            .l_len = (long)l->length};
+        long r = l->kind == PH_LOCK_POSIX ? ph_syscall(SYS_fcntl, l->fd, F_SETLK, &how) : 0;
+        if (r < 0)
+            die(PH_EFILES, "cannot lock the file of descriptor", (uint64_t)l->fd, r);
+    }
 }
 
 /* ---- 7, 9: threads ------------------------------------------------------------------------
@@ -561,6 +610,7 @@ _Noreturn void ph_r_main(const uint64_t *sp)
     restore_memory();
     restore_mm();
     restore_descriptor_flags();
+    restore_locks();
     restore_signals();
     const struct ph_thread_pm *leader = start_threads();
     ph_r_fix_owners(plan, record);

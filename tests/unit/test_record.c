@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A process record is believed only when it is well formed: R1 to R4 of record.h. */
+/* A process record is believed only when it is well formed: R1 to R6 of record.h. */
 #include "recovery/recovery.h"
 
 #include <criterion/criterion.h>
@@ -11,6 +11,8 @@ static struct ph_record_pm *r;
 static struct ph_vma_pm *vma;
 static struct ph_thread_pm *thread;
 static struct ph_file_pm *file;
+static struct ph_lock_pm *lock_;
+static unsigned char *data;
 
 static void *add(struct ph_table_pm *t, uint64_t count, size_t entry)
 {
@@ -41,13 +43,27 @@ static void make(void)
                                           .tid_address = 0x400300,
                                           .flags = i ? PH_THREAD_CALLER : PH_THREAD_LEADER,
                                           .name = "python3"};
-    file = add(&r->files, 2, sizeof *file);
+    file = add(&r->files, 4, sizeof *file);
     file[0] = (struct ph_file_pm){.fd = 0, .kind = PH_FILE_INHERIT, .same_as = -1};
-    file[1] = (struct ph_file_pm){
-        .fd = 7, .kind = PH_FILE_REGULAR, .same_as = -1, .data_offset = 4, .data_size = 12};
+    file[1] = (struct ph_file_pm){.fd = 7,
+                                  .kind = PH_FILE_REGULAR,
+                                  .flags = PH_FILE_DELETED,
+                                  .same_as = -1,
+                                  .data_offset = 8,
+                                  .data_size = 56};
+    file[2] = (struct ph_file_pm){
+        .fd = 8, .kind = PH_FILE_TIMERFD, .same_as = -1, .data_offset = 64, .data_size = 32};
+    file[3] = (struct ph_file_pm){
+        .fd = 9, .kind = PH_FILE_INOTIFY, .same_as = -1, .data_offset = 96, .data_size = 16};
+    lock_ = add(&r->locks, 1, sizeof *lock_);
+    *lock_ = (struct ph_lock_pm){.fd = 7, .kind = PH_LOCK_POSIX, .start = 5, .length = 10};
     add(&r->auxv, 16, 1);
     add(&r->vdso, 16, 1);
-    add(&r->data, 16, 1);
+    data = add(&r->data, 112, 1);
+    /* Two chunks: of 5 bytes, padded to 8, and of 16. */
+    *(struct ph_chunk_pm *)(data + 8) = (struct ph_chunk_pm){.offset = 100, .size = 5};
+    *(struct ph_chunk_pm *)(data + 32) = (struct ph_chunk_pm){.offset = 200, .size = 16};
+    *(struct ph_watch_pm *)(data + 96) = (struct ph_watch_pm){.wd = 1, .path = 1};
     char *strings = add(&r->strings, 8, 1);
     memcpy(strings, "\0/tmp\0\0", 8);
     r->cwd = 1;
@@ -89,8 +105,9 @@ Test(record, R1_tables_lie_inside)
     DAMAGED(r->threads.offset = r->size + 8);
     DAMAGED(r->files.offset = UINT64_MAX - 7);
     DAMAGED(r->data.offset++);
-    DAMAGED(file[1].data_size = 100);
+    DAMAGED(file[1].data_size = 200);
     DAMAGED(file[1].data_offset = UINT64_MAX);
+    DAMAGED(r->locks.count = 1000);
     make();
     const char *why;
     cr_assert_eq(ph_record_check(blob, r->size - 8, &why), PH_ECORRUPT);
@@ -133,6 +150,36 @@ Test(record, descriptors_ascend_and_refer_downwards)
     DAMAGED(file[0].fd = -3);
     DAMAGED(file[1].same_as = 7);
     DAMAGED(file[1].kind = 0);
+    DAMAGED(file[1].kind = PH_FILE_DEAD + 1);
+}
+
+#define CHUNK(at) ((struct ph_chunk_pm *)(data + (at)))
+
+Test(record, R5_the_data_of_a_descriptor_is_what_its_kind_says)
+{
+    DAMAGED(CHUNK(8)->size = 57);
+    DAMAGED(CHUNK(8)->size = UINT64_MAX);
+    DAMAGED(CHUNK(32)->size = 17);
+    DAMAGED(CHUNK(32)->offset = UINT64_MAX - 3);
+    DAMAGED(file[1].data_size = 48);
+    DAMAGED(file[1].data_offset = 4);
+    DAMAGED(file[1].flags = 0); /* a file with a name has its content in itself */
+    DAMAGED(file[0].data_size = 8);
+    DAMAGED(file[2].data_size = 24);
+    DAMAGED(file[3].data_size = 8);
+    DAMAGED((file[3].kind = PH_FILE_EPOLL, file[3].data_size = 8));
+    DAMAGED(((struct ph_watch_pm *)(data + 96))->wd = 0);
+    DAMAGED(((struct ph_watch_pm *)(data + 96))->wd = PH_WATCH_MAX + 1);
+    DAMAGED(((struct ph_watch_pm *)(data + 96))->path = 8);
+}
+
+Test(record, R6_locks_belong_to_descriptors)
+{
+    DAMAGED(lock_->fd = 6);
+    DAMAGED(lock_->kind = 0);
+    DAMAGED(lock_->kind = PH_LOCK_FLOCK + 1);
+    DAMAGED(lock_->start = UINT64_MAX);
+    DAMAGED(lock_->length = INT64_MAX);
 }
 
 Test(record, no_random_damage_leads_outside)

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * files.h - what the parts of the capture of descriptors share
+ *
+ * The rules of agent_internal.h hold: other threads are parked, so no lock, no malloc.
+ */
+#ifndef PH_FILES_H
+#define PH_FILES_H
+
+#include "agent_internal.h"
+
+/** The descriptors found so far. */
+struct ph_file_pm *ph_files_all(size_t *n);
+
+/** Room for @p size more bytes of @p f's data, zeroed. All of one descriptor's in a row. */
+void *ph_files_data(struct ph_file_pm *f, size_t size);
+
+/** Room for a chunk of @p f's data (struct ph_chunk_pm). @return where its bytes go. */
+void *ph_files_chunk(struct ph_file_pm *f, uint64_t offset, size_t size);
+
+/** The kernel's text about @p fd; "" if there is none. Good until the next one is read. */
+const char *ph_files_info(int fd);
+
+/** @p f cannot come back: say so once, or in strict mode fail the epoch. */
+void ph_files_dead(struct ph_file_pm *f, const char *what);
+
+/* ---- files_inherit.c ---------------------------------------------------------------- */
+
+/** Whether it was there when the program started; f->detail receives as which number. */
+bool ph_files_inherited(struct ph_file_pm *f);
+
+/* ---- files_special.c ---------------------------------------------------------------- */
+
+/** What is neither a file nor a socket; @p name as the kernel calls it. */
+void ph_files_capture_special(struct ph_file_pm *f, const char *name);
+
+/** When all are known: find the other ends of pipes and socketpairs. */
+void ph_files_match_ends(void);
+
+/* ---- files_socket.c ----------------------------------------------------------------- */
+
+void ph_files_capture_socket(struct ph_file_pm *f);
+
+/** Words for people about socket @p fd: its kind, its peer. @return buf. */
+char *ph_files_socket_name(int fd, char *buf, size_t size);
+
+/* ---- watches.c ---------------------------------------------------------------------- */
+
+/** The path by which the program asked for a watch of this inode; NULL: not known, or it has
+ *  another file by now. */
+const char *ph_watches_path(uint64_t dev, uint64_t ino);
+
+#endif

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * files_special.c - descriptors that the kernel makes up: pipes, epoll, eventfd, timerfd,
+ * signalfd, inotify
+ *
+ * What they hold is read without taking it out, from fdinfo (proc_pid_fdinfo(5)) or, for pipes,
+ * with tee(2).
+ */
+#include "files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NS UINT64_C(1000000000)
+
+static const char *after(const char *text, const char *key)
+{
+    const char *p = strstr(text, key);
+    return p ? p + strlen(key) : NULL;
+}
+
+static uint64_t number_after(const char *text, const char *key, int base)
+{
+    const char *p = after(text, key);
+    return p ? strtoull(p, NULL, base) : 0;
+}
+
+/** "it_value: (1, 5)": seconds, nanoseconds. */
+static uint64_t time_after(const char *text, const char *key)
+{
+    const char *p = after(text, key);
+    if (!p || !(p = strchr(p, '(')))
+        return 0;
+    char *end;
+    uint64_t seconds = strtoull(p + 1, &end, 10);
+    return seconds * NS + (*end == ',' ? strtoull(end + 1, NULL, 10) : 0);
+}
+
+static void capture_epoll(struct ph_file_pm *f)
+{
+    f->kind = PH_FILE_EPOLL;
+    const char *p = ph_files_info(f->fd);
+    while ((p = after(p, "tfd:"))) {
+        struct ph_epoll_pm *e = ph_files_data(f, sizeof *e);
+        e->fd = (int32_t)strtol(p, NULL, 10);
+        e->events = (uint32_t)number_after(p, "events:", 16);
+        e->data = number_after(p, "data:", 16);
+    }
+}
+
+static void capture_eventfd(struct ph_file_pm *f)
+{
+    const char *text = ph_files_info(f->fd);
+    f->kind = PH_FILE_EVENTFD;
+    f->position = number_after(text, "eventfd-count:", 16);
+    if (number_after(text, "eventfd-semaphore:", 10))
+        f->flags |= PH_FILE_SEMAPHORE;
+}
+
+static void capture_timerfd(struct ph_file_pm *f)
+{
+    struct itimerspec now;
+    struct ph_timerfd_pm t;
+    int tries = 0;
+    /* A periodic timer that has expired shows no remaining time until somebody asks for it:
+     * asking makes the kernel count and go on. It may expire again before we have read. */
+    do {
+        timerfd_gettime(f->fd, &now);
+        const char *text = ph_files_info(f->fd);
+        t = (struct ph_timerfd_pm){.clock = (int32_t)number_after(text, "clockid:", 10),
+                                   .flags = (uint32_t)number_after(text, "settime flags:", 8),
+                                   .ticks = number_after(text, "ticks:", 10),
+                                   .value_ns = time_after(text, "it_value:"),
+                                   .interval_ns = time_after(text, "it_interval:")};
+    } while (t.interval_ns && !t.value_ns && tries++ < 100);
+    if (t.interval_ns && !t.value_ns)
+        t.value_ns = 1;
+    /* Relative, or by a clock that starts with the machine: what remains, remains. A moment of
+     * the calendar stays that moment. */
+    bool calendar = t.clock == CLOCK_REALTIME || t.clock == CLOCK_REALTIME_ALARM;
+    if (!calendar)
+        t.flags = 0;
+    if ((t.flags & TFD_TIMER_ABSTIME) && t.value_ns) {
+        struct timespec ts;
+        clock_gettime(CLOCK_REALTIME, &ts);
+        t.value_ns += (uint64_t)ts.tv_sec * NS + (uint64_t)ts.tv_nsec;
+    }
+    f->kind = PH_FILE_TIMERFD;
+    *(struct ph_timerfd_pm *)ph_files_data(f, sizeof t) = t;
+}
+
+static void capture_signalfd(struct ph_file_pm *f)
+{
+    f->kind = PH_FILE_SIGNALFD;
+    f->position = number_after(ph_files_info(f->fd), "sigmask:", 16);
+}
+
+/**
+ * The kernel knows the inodes that are watched and not their names; those we have from the
+ * calls that asked for them (watches.c).
+ */
+static void capture_inotify(struct ph_file_pm *f)
+{
+    f->kind = PH_FILE_INOTIFY;
+    for (const char *p = ph_files_info(f->fd); (p = after(p, "inotify wd:"));) {
+        uint64_t wd = strtoull(p, NULL, 16), sdev = number_after(p, "sdev:", 16);
+        /* The kernel's own encoding: 20 bits for the minor number. */
+        const char *path = ph_watches_path(makedev((unsigned)(sdev >> 20), sdev & 0xfffff),
+                                           number_after(p, "ino:", 16));
+        if (!path || wd > PH_WATCH_MAX) {
+            f->data_size = 0;
+            ph_files_dead(f, "inotify, watching something whose path is not known");
+            return;
+        }
+        struct ph_watch_pm *w = ph_files_data(f, sizeof *w);
+        w->wd = (int32_t)wd;
+        w->mask = (uint32_t)number_after(p, " mask:", 16);
+        w->path = ph_record_string(path, strlen(path));
+    }
+}
+
+/* ---- pipes ---------------------------------------------------------------------------- */
+
+/** Whether no descriptor anywhere has the other end of @p fd open. */
+static bool hung_up(int fd)
+{
+    struct pollfd p = {.fd = fd};
+    return poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR));
+}
+
+/** What waits in the pipe, copied with tee(2) into one of our own. A read of a packet pipe
+ *  gives one packet. @return whether all of it was copied. */
+static bool copy_waiting(struct ph_file_pm *f, size_t waiting)
+{
+    int copy[2];
+    unsigned char *buf = ph_agent.areas.text.base;
+    size_t got = 0;
+    ssize_t n;
+    if (waiting > ph_agent.areas.text.size || pipe2(copy, O_CLOEXEC | O_NONBLOCK) != 0)
+        return false;
+    fcntl(copy[1], F_SETPIPE_SZ, (int)f->detail);
+    if (tee(f->fd, copy[1], waiting, SPLICE_F_NONBLOCK) > 0)
+        while ((n = read(copy[0], buf, waiting)) > 0) {
+            memcpy(ph_files_chunk(f, 0, (size_t)n), buf, (size_t)n);
+            got += (size_t)n;
+        }
+    close(copy[0]);
+    close(copy[1]);
+    return got == waiting;
+}
+
+static void capture_pipe(struct ph_file_pm *f)
+{
+    int size = fcntl(f->fd, F_GETPIPE_SZ), waiting = 0;
+    size_t n;
+    const struct ph_file_pm *all = ph_files_all(&n);
+    f->kind = PH_FILE_PIPE;
+    f->detail = size > 0 ? (uint32_t)size : 65536;
+    f->path = 0;
+    if ((f->open_flags & O_ACCMODE) == O_WRONLY || ioctl(f->fd, FIONREAD, &waiting) != 0 ||
+        waiting <= 0)
+        return;
+    for (size_t i = 0; i < n; i++)
+        if (all[i].kind == PH_FILE_PIPE && all[i].ino == f->ino && all[i].data_size)
+            return; /* another description of the same pipe: saved with that one */
+    if (!copy_waiting(f, (size_t)waiting))
+        ph_files_dead(f, "a pipe with more in it than can be copied");
+}
+
+void ph_files_capture_special(struct ph_file_pm *f, const char *name)
+{
+    if (S_ISFIFO(f->mode) && strncmp(name, "pipe:", 5) == 0)
+        capture_pipe(f);
+    else if (strcmp(name, "anon_inode:[eventpoll]") == 0)
+        capture_epoll(f);
+    else if (strcmp(name, "anon_inode:[eventfd]") == 0)
+        capture_eventfd(f);
+    else if (strcmp(name, "anon_inode:[timerfd]") == 0)
+        capture_timerfd(f);
+    else if (strcmp(name, "anon_inode:[signalfd]") == 0)
+        capture_signalfd(f);
+    else if (strcmp(name, "anon_inode:inotify") == 0)
+        capture_inotify(f);
+    else
+        ph_files_dead(f, name);
+}
+
+/* ---- both ends -------------------------------------------------------------------------- */
+
+static bool has_other_end(const struct ph_file_pm *f, const struct ph_file_pm *all, size_t n)
+{
+    uint32_t mode = f->open_flags & O_ACCMODE;
+    if (mode == O_RDWR)
+        return true;
+    for (size_t i = 0; i < n; i++)
+        if (all[i].kind == PH_FILE_PIPE && all[i].ino == f->ino &&
+            (all[i].open_flags & O_ACCMODE) != mode)
+            return true;
+    return false;
+}
+
+static void match_pipe(struct ph_file_pm *f, const struct ph_file_pm *all, size_t n)
+{
+    if (has_other_end(f, all, n))
+        return;
+    if (hung_up(f->fd))
+        f->flags |= PH_FILE_HUNGUP;
+    else
+        ph_files_dead(f, (f->open_flags & O_ACCMODE) == O_RDONLY
+                             ? "a pipe that another process writes to"
+                             : "a pipe that another process reads from");
+}
+
+static void match_socket(struct ph_file_pm *f, const struct ph_file_pm *all, size_t n)
+{
+    uint64_t peer = f->position; /* its inode: see files_socket.c */
+    f->position = 0;
+    for (size_t i = 0; i < n; i++)
+        if (all[i].kind == PH_FILE_SOCKPAIR && all[i].same_as < 0 && all[i].ino == peer &&
+            &all[i] != f)
+            f->peer = all[i].fd;
+    char name[256];
+    if (f->peer < 0 && !(f->flags & PH_FILE_HUNGUP))
+        ph_files_dead(f, ph_files_socket_name(f->fd, name, sizeof name));
+}
+
+void ph_files_match_ends(void)
+{
+    size_t n;
+    struct ph_file_pm *f = ph_files_all(&n);
+    for (size_t i = 0; i < n; i++) {
+        if (f[i].same_as >= 0)
+            continue;
+        if (f[i].kind == PH_FILE_PIPE)
+            match_pipe(&f[i], f, n);
+        else if (f[i].kind == PH_FILE_SOCKPAIR)
+            match_socket(&f[i], f, n);
+    }
+    /* What turned out to be dead is so under each of its numbers. */
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; f[i].same_as >= 0 && j < i; j++)
+            if (f[j].fd == f[i].same_as) {
+                f[i].kind = f[j].kind;
+                f[i].flags = f[j].flags;
+            }
+}
