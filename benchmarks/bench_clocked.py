@@ -15,7 +15,7 @@ def reported(bench, place, epochs, *options, how):
 
 def run(bench):
     out = harness.Outcome()
-    epochs = bench.rounds(4, 3)
+    epochs = bench.rounds(4, 2)
     with bench.place() as place:
         staged = harness.Stat(reported(bench, place, epochs, how="own"))
     with bench.place() as place:

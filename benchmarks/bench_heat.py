@@ -40,7 +40,6 @@ def compare(bench, out, side, iterations, rounds, peers):
     size = f"{side}*{side}*{iterations}"
     kinds = [STOCK, EPOCHS, WITHOUT, *BY_HAND, *peers]
     results = set()
-    # Stock and pyheap decide the target: stock comes at both ends of a round.
     seconds = harness.alternate(kinds, rounds,
                                 lambda kind: run_kind(bench, kind, size, peers, results))
     if len(results) != 1:
@@ -61,12 +60,12 @@ def run(bench):
     for peer in (outside.Dmtcp(), outside.Criu()):
         why = peer.why_not()
         if why:
-            out.notes.append(f"{peer.name} is not in the table: {why}.")
+            out.notes.append(f"{peer.name} is not in the table: {why}")
         else:
             peers[peer.name] = peer
-    compare(bench, out, 1000, bench.rounds(100, 50), bench.rounds(5, 2), peers)
+    compare(bench, out, 1000, bench.rounds(100, 50), bench.rounds(4, 2), peers)
     if not bench.quick:
-        compare(bench, out, 2000, 50, 3, peers)
+        compare(bench, out, 2000, 30, 3, peers)
     out.notes.append("The whole command is timed, from its start to its end; for pyheap that "
                      "is when the last epoch is durable and the pool is closed. All variants "
                      "end with the same grid, which is checked.")

@@ -10,7 +10,7 @@ def run(bench):
                       "first pass after an epoch", "next pass, no epoch between", "difference",
                       "huge pages before, after")
     for how, words in (("touch", "8 bytes of each page"), ("rewrite", "every byte")):
-        report = bench.program("hot.py", mebibytes, bench.rounds(6, 3), how)
+        report = bench.program("hot.py", mebibytes, bench.rounds(4, 2), how)
         out.raw[how] = report
         factor = 1e9 / report["pages"]
         after = harness.Stat([a * factor for a, _ in report["samples"]])

@@ -12,7 +12,7 @@ def run(bench):
     counts = [0, 100, 1000, 10000, 100000, 250000]
     cases = [f"{n}:1" for n in counts] + ["100:16", "10000:16"]
     with bench.place("/dev/shm") as shared:
-        report = bench.program("pause.py", HEAP, bench.rounds(7, 2), shared / "copy", *cases)
+        report = bench.program("pause.py", HEAP, bench.rounds(5, 2), shared / "copy", *cases)
     out.raw = report
     table = out.table(f"Pause of an epoch, {HEAP} MiB heap, milliseconds", "changed pages",
                       "pages staged", "epoch() takes", "its CPU time", "pause by status()",

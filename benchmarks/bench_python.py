@@ -19,7 +19,7 @@ def names():
 
 def run(bench):
     out = harness.Outcome()
-    seconds, rounds = (0.6, 1) if bench.quick else (0.9, 3)
+    seconds, rounds = (0.6, 1) if bench.quick else (0.7, 3)
     table = out.table("CPU seconds under plain python3, and times that under pyheap-run",
                       "workload", "", "plain", "no epochs", "an epoch a second")
     medians = {"cpu": ([], []), "seconds": ([], [])}

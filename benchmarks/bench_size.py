@@ -16,7 +16,7 @@ def heap_sizes(bench):
 
 def run(bench):
     out = harness.Outcome()
-    rounds = bench.rounds(15, 5)
+    rounds = bench.rounds(11, 5)
     sizes = heap_sizes(bench)
     table = out.table(f"{PAGES:,} changed pages, heap by heap, milliseconds", "heap",
                       "epoch() takes", "commit", "pages staged")

@@ -61,7 +61,8 @@ class Criu:
         if done.returncode == 0:
             return None
         lines = [line for line in done.stderr.splitlines() if line.startswith("Error")]
-        return "criu check says: " + " ".join(lines or [f"status {done.returncode}"])
+        lines = [line for line in lines if "exited" not in line] or [f"status {done.returncode}"]
+        return f"`criu check` fails on this kernel: {lines[0]}"
 
     def command(self, place):
         self.saves = 0

@@ -4,7 +4,7 @@
     heat_peers.py H*W*I --how HOW --every N
 
 HOW: numpy, joblib, cloudpickle (the grid and the iteration, by hand), dill (the whole main
-module: what must survive is global, and no iterator may be alive), outside (asks whoever
+module: what must survive is global, what cannot be saved is not), outside (asks whoever
 watches to save the process: the file `request` is made, and it waits for it to vanish). Each
 save is durable: written to a new file, synced, renamed, the directory synced.
 """
@@ -64,13 +64,16 @@ def ask_outside():
         time.sleep(0.001)
 
 
-def step():
-    """One iteration of heat.py; the views are made anew, since they cannot be saved as views."""
-    center = grid[1:-1, 1:-1]
-    work = 0.2 * (center + grid[:-2, 1:-1] + grid[1:-1, 2:] + grid[1:-1, :-2] + grid[2:, 1:-1])
-    delta = np.sum(np.abs(work - center))
-    center[:] = work
-    return delta
+def iterate():
+    """As in heat.py, so that both allocate alike. The views and the iterator stay out of what
+    is saved; a program that was loaded would make them anew."""
+    center, north, south = grid[1:-1, 1:-1], grid[:-2, 1:-1], grid[2:, 1:-1]
+    east, west = grid[1:-1, 2:], grid[1:-1, :-2]
+    while True:
+        work = 0.2 * (center + north + east + west + south)
+        delta = np.sum(np.abs(work - center))
+        center[:] = work
+        yield delta
 
 
 def main():
@@ -85,8 +88,9 @@ def main():
     grid = np.zeros((height + 2, width + 2))
     grid[:, 0] = grid[:, -1] = grid[-1, :] = -273.15
     grid[0, :] = 40.0
+    steps = iterate()
     while iteration < iterations:
-        step()
+        next(steps)
         iteration += 1
         if iteration % args.every == 0:
             if save:
