@@ -137,6 +137,9 @@ long ph_track_scan(const struct ph_track *track, enum ph_track_what what, uint64
         arg.flags = PM_SCAN_WP_MATCHING;
         arg.category_mask |= PAGE_IS_WRITTEN;
         break;
+    case PH_TRACK_WRITTEN:
+        arg.category_mask |= PAGE_IS_WRITTEN;
+        break;
     case PH_TRACK_UNREGISTERED:
         arg.category_mask |= PAGE_IS_WPALLOWED;
         arg.category_inverted |= PAGE_IS_WPALLOWED;

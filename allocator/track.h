@@ -52,6 +52,7 @@ void ph_track_close(struct ph_track *track);
 
 enum ph_track_what {
     PH_TRACK_CHANGED,      /* registered, written since the last scan; protects them again */
+    PH_TRACK_WRITTEN,      /* the same, but does not protect them */
     PH_TRACK_UNREGISTERED, /* present in mappings that are not registered */
     PH_TRACK_PRESENT,      /* present in any mapping */
     PH_TRACK_PROTECT,      /* present in registered mappings; protects them */

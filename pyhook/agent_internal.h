@@ -40,7 +40,8 @@ void *ph_area_push(struct ph_area *area, size_t n);
     X(regions, 64)                                                                             \
     X(present, 256)                                                                            \
     X(vmas, 64)                                                                                \
-    X(threads, 8) X(files, 16) X(locks, 8) X(auxv, 1) X(vdso, 1) X(data, 256) X(strings, 64)
+    X(threads, 8)                                                                              \
+    X(files, 16) X(locks, 8) X(auxv, 1) X(vdso, 1) X(data, 256) X(strings, 64) X(hot, 32)
 
 struct ph_areas {
 #define X(name, mib) struct ph_area name;
@@ -137,6 +138,15 @@ void ph_files_inherit_again(void);
 
 /** Move a descriptor of ours out of the program's way, close-on-exec. @return the new one. */
 int ph_files_hide(int fd);
+
+/* ---- hot.c -------------------------------------------------------------------------- */
+
+/** Whether @p at is hot; *run_end: how far, at most to @p end, that stays so. */
+bool ph_hot_run(uint64_t at, uint64_t end, uint64_t *run_end);
+/** Pages [start, end) have been found changed, by a scan that protected them again. */
+void ph_hot_changed(uint64_t start, uint64_t end);
+/** The epoch has seen all of [start, end). */
+void ph_hot_settle(uint64_t start, uint64_t end);
 
 /* ---- capture.c -------------------------------------------------------------------- */
 

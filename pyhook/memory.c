@@ -292,6 +292,8 @@ static int stage_scan(enum ph_track_what what, uint64_t start, uint64_t end)
         if (n < 0)
             return PH_EKERNEL;
         for (long i = 0; i < n; i++) {
+            if (what == PH_TRACK_CHANGED)
+                ph_hot_changed(r[i].start, r[i].end);
             int rc = stage_region(r[i].start, r[i].end);
             if (rc)
                 return rc;
@@ -378,6 +380,18 @@ static bool private(const struct ph_vma_pm *v)
     return (v->kind == PH_VMA_ANON || v->kind == PH_VMA_FILE) && !(v->flags & PH_VMA_WHOLE);
 }
 
+/** Changed pages of [start, end) of the heap; hot ones stay unprotected. */
+static int stage_changed_heap(uint64_t start, uint64_t end)
+{
+    int rc = 0;
+    for (uint64_t at = start, stop; at < end && rc == 0; at = stop) {
+        bool hot = ph_hot_run(at, end, &stop);
+        rc = stage_scan(hot ? PH_TRACK_WRITTEN : PH_TRACK_CHANGED, at, stop);
+    }
+    ph_hot_settle(start, end);
+    return rc;
+}
+
 /** The heap's used part: its pages are present when live, without asking the kernel. */
 static int stage_heap(bool full)
 {
@@ -387,7 +401,8 @@ static int stage_heap(bool full)
     if (full && register_stretch(PH_HEAP_BASE, PH_HEAP_END) != 0)
         return PH_EKERNEL;
     for (size_t i = 0; i < n; i++) {
-        int rc = stage_stretch(used[i].start, used[i].end, full);
+        int rc = full ? stage_stretch(used[i].start, used[i].end, true)
+                      : stage_changed_heap(used[i].start, used[i].end);
         if (rc)
             return rc;
         for (uint64_t at = used[i].start; ph_heap_live_run(at, used[i].end, &live);

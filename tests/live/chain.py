@@ -132,8 +132,8 @@ class Chain:
     def let_live(self, keeper):
         """Wait for a random progress, such that the wanted kills fit in, and a little longer."""
         total = self.rounds * self.program.epochs
-        share = max(total - self.newest, 0) / (self.wanted - self.kills + 1)
-        target = self.newest + int(self.rng.uniform(0, 1.6) * share)
+        share = max(total - self.newest, 0) / (self.wanted - self.kills + 2)
+        target = self.newest + int(self.rng.uniform(0, 1.2) * share)
         if self.kills == 0:
             target = max(target, 1)
         deadline = time.monotonic() + 10 * PATIENCE

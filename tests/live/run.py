@@ -30,7 +30,7 @@ from commands import Commands
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-ATTEMPTS = 4
+ATTEMPTS = 6
 
 
 class Program:
