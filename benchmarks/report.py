@@ -52,6 +52,20 @@ def print_summary(outcomes):
         print("\n== Targets\n\n" + plain_table(VERDICT_COLUMNS, rows).replace("**", ""))
 
 
+def put_into_readme(readme, machine, command, outcomes):
+    """Replace what stands between the two markers by the table of targets."""
+    begin, end = "<!-- results -->\n", "<!-- end of results -->"
+    before, _, rest = readme.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    about = (f"`{command}` on {machine['date'][:10]}, commit {machine['commit']}: "
+             f"{machine['processor']}, {machine['memory']}, Linux {machine['kernel']}, "
+             f"{machine['file system']}, Python {machine['python']}; load "
+             f"{machine['load at the start']} at the start, {machine['load at the end']} at the "
+             "end.")
+    table = markdown_table(VERDICT_COLUMNS, verdict_rows(outcomes))
+    readme.write_text(f"{before}{begin}\n{about}\n\n{table}\n\n{end}{after}")
+
+
 def write(directory, machine, command, seconds, docs, outcomes):
     """results.md, results.json and the plots; one run replaces the one before."""
     directory.mkdir(parents=True, exist_ok=True)

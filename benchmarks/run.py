@@ -59,6 +59,9 @@ def main():
     about["load at the end"] = " ".join(f"{v:.2f}" for v in os.getloadavg())
     report.write(args.results, about, shlex.join(words), time.monotonic() - started, docs,
                  outcomes)
+    readme = harness.HERE / "README.md"
+    if not args.quick and not args.only and args.results == harness.HERE / "results":
+        report.put_into_readme(readme, about, shlex.join(words), outcomes)
     print(f"\nwritten to {os.path.relpath(args.results)}")
     sys.exit(1 if failures else 0)
 
