@@ -108,6 +108,13 @@ uint32_t ph_record_string(const char *s, size_t n);
  */
 int ph_park_and_run(void (*body)(void));
 
+/**
+ * Note the signals that came since the threads were parked. Blocked in all of them, they are
+ * delivered when the threads go on, and would be lost to a recovered program. To be called
+ * after the interval timers were read: a timer that was running then is not pending as well.
+ */
+void ph_park_note_pending(void);
+
 /** The action of the parking signal as the program set it; 0 filled if never. */
 extern struct ph_sigaction_pm ph_park_old_action;
 #define PH_PARK_SIGNAL 33

@@ -195,6 +195,7 @@ static int capture(struct ph_record_pm *record)
     if (rc)
         return rc;
     fill_header(record);
+    ph_park_note_pending();
     rc = fill_images();
     if (rc)
         return rc;

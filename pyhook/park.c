@@ -201,6 +201,31 @@ static void with_others_parked(void)
     release_others();
 }
 
+void ph_park_note_pending(void)
+{
+    struct ph_area *text = &ph_agent.areas.text;
+    struct ph_thread_pm *t = (struct ph_thread_pm *)ph_agent.areas.threads.base;
+    uint32_t n = atomic_load(&parking.announced);
+    uint64_t some = 0;
+    /* Asking one thread is cheap and nearly always enough: blocked and pending, its own or the
+     * process's; what is another thread's own is asked for below. */
+    if (syscall(SYS_rt_sigpending, &some, 8) != 0 || (n == 1 && !some))
+        return;
+    for (uint32_t i = 0; i < n; i++) {
+        char path[64] = "/proc/self/task/", number[24];
+        strcat(path, ph_format_u64(number, t[i].tid));
+        strcat(path, "/status");
+        text->used = 0;
+        if (ph_read_file(path, text) < 0)
+            continue;
+        const char *own = strstr((const char *)text->base, "SigPnd:");
+        const char *shared = strstr((const char *)text->base, "ShdPnd:");
+        t[i].pending = own ? strtoull(own + 7, NULL, 16) : 0;
+        if (shared && (t[i].flags & PH_THREAD_LEADER))
+            t[i].pending |= strtoull(shared + 7, NULL, 16);
+    }
+}
+
 int ph_park_and_run(void (*body)(void))
 {
     struct ph_area *area = &ph_agent.areas.threads;

@@ -66,12 +66,13 @@ struct ph_thread_pm {
     uint64_t robust_list, robust_length;
     uint64_t rseq;        /* 0: not registered */
     uint64_t timer_slack; /* ns */
+    uint64_t pending;     /* signals that came while it was parked; bit n - 1 for signal n */
     uint32_t rseq_length, rseq_signature;
     uint32_t tid;   /* when the epoch was taken */
     uint32_t flags; /* PH_THREAD_* */
     char name[16];
 };
-_Static_assert(sizeof(struct ph_thread_pm) == 96, "ph_thread_pm is part of the format");
+_Static_assert(sizeof(struct ph_thread_pm) == 104, "ph_thread_pm is part of the format");
 
 enum ph_file_kind {
     PH_FILE_INHERIT = 1, /* given by whoever started the program, as number `detail` */

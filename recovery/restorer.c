@@ -574,6 +574,22 @@ static const struct ph_thread_pm *start_threads(void)
     return leader;
 }
 
+/** Signals that were under way at the epoch. Everyone has everything blocked still. */
+static void send_pending(void)
+{
+    const struct ph_thread_pm *t = table(&record->threads);
+    long pid = ph_syscall(SYS_getpid);
+    for (uint64_t i = 0; i < record->threads.count; i++)
+        for (int sig = 1; sig <= 64; sig++) {
+            int timer = sig == 14 ? 0 : sig == 26 ? 1 : sig == 27 ? 2 : -1;
+            /* The signal of a timer that runs comes by itself. */
+            bool comes = timer >= 0 &&
+                         (record->itimer[timer].value_s | record->itimer[timer].value_us);
+            if ((t[i].pending >> (sig - 1) & 1) && !comes && sig != 33)
+                ph_syscall(SYS_tgkill, pid, *(volatile uint32_t *)t[i].tid_address, sig);
+        }
+}
+
 /* ---- the whole ------------------------------------------------------------------------------
  */
 
@@ -614,6 +630,7 @@ _Noreturn void ph_r_main(const uint64_t *sp)
     restore_signals();
     const struct ph_thread_pm *leader = start_threads();
     ph_r_fix_owners(plan, record);
+    send_pending();
     open_gate(&owners_done);
     for (int i = 0; i < 3; i++)
         if (record->itimer[i].value_s | record->itimer[i].value_us)
