@@ -90,9 +90,10 @@ class Verdict:
 class Outcome:
     tables: list = dataclasses.field(default_factory=list)
     verdicts: list = dataclasses.field(default_factory=list)
-    plots: dict = dataclasses.field(default_factory=dict)  # file name -> SVG text
+    plots: dict = dataclasses.field(default_factory=dict)  # file name -> SVG; None: is there
     notes: list = dataclasses.field(default_factory=list)
     raw: dict = dataclasses.field(default_factory=dict)  # whatever belongs into the JSON
+    taken: str = ""  # when, from which commit, by which command, at which load
 
     def table(self, title, *columns):
         t = Table(title, list(columns))

@@ -45,6 +45,14 @@ def commit():
     return name + (" with changes" if dirty else "") if name else "unknown"
 
 
+def load():
+    return f"{os.getloadavg()[0]:.1f}"
+
+
+def today():
+    return datetime.date.today().isoformat()
+
+
 def describe(directory):
     huge = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
     packages = []
@@ -54,8 +62,6 @@ def describe(directory):
         except importlib.metadata.PackageNotFoundError:
             packages.append(f"{name} missing")
     return {
-        "date": datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
-        "commit": commit(),
         "processor": proc_field("/proc/cpuinfo", "model name") + f", {os.cpu_count()} cores",
         "memory": f"{int(proc_field('/proc/meminfo', 'MemTotal').split()[0]) / 2**20:.0f} GiB",
         "kernel": platform.release(),
@@ -69,5 +75,4 @@ def describe(directory):
         "DMTCP": first_line("dmtcp_launch", "--version") if shutil.which("dmtcp_launch")
                  else "not on PATH",
         "CRIU": first_line("criu", "--version") if shutil.which("criu") else "not on PATH",
-        "load at the start": " ".join(f"{v:.2f}" for v in os.getloadavg()),
     }

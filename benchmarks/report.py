@@ -3,6 +3,8 @@
 import dataclasses
 import json
 
+import harness
+
 
 def markdown_table(columns, rows):
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
@@ -52,30 +54,54 @@ def print_summary(outcomes):
         print("\n== Targets\n\n" + plain_table(VERDICT_COLUMNS, rows).replace("**", ""))
 
 
-def put_into_readme(readme, machine, command, outcomes):
+def put_into_readme(readme, machine, outcomes):
     """Replace what stands between the two markers by the table of targets."""
     begin, end = "<!-- results -->\n", "<!-- end of results -->"
     before, _, rest = readme.read_text().partition(begin)
     _, _, after = rest.partition(end)
-    about = (f"`{command}` on {machine['date'][:10]}, commit {machine['commit']}: "
-             f"{machine['processor']}, {machine['memory']}, Linux {machine['kernel']}, "
-             f"{machine['file system']}, Python {machine['python']}; load "
-             f"{machine['load at the start']} at the start, {machine['load at the end']} at the "
-             "end.")
     table = markdown_table(VERDICT_COLUMNS, verdict_rows(outcomes))
-    readme.write_text(f"{before}{begin}\n{about}\n\n{table}\n\n{end}{after}")
+    where = ", ".join(machine[name] for name in ("processor", "memory", "kernel", "file system"))
+    takings = "\n".join(f"- {text}" for text in takings_of(outcomes))
+    readme.write_text(f"{before}{begin}\n{where}, Python {machine['python']}.\n\n{takings}\n\n"
+                      f"{table}\n\n{end}{after}")
 
 
-def write(directory, machine, command, seconds, docs, outcomes):
-    """results.md, results.json and the plots; one run replaces the one before."""
+def takings_of(outcomes):
+    """One line for each run that the outcomes are from."""
+    names = {}
+    for name, outcome in outcomes.items():
+        names.setdefault(outcome.taken, []).append(name)
+    return [f"{', '.join(names)}: {taken}" for taken, names in names.items()]
+
+
+def load(directory):
+    """What was measured before. @return docs, outcomes."""
+    path = directory / "results.json"
+    docs, outcomes = {}, {}
+    if path.exists():
+        for name, b in json.loads(path.read_text())["benchmarks"].items():
+            docs[name] = b["doc"]
+            outcomes[name] = harness.Outcome(
+                tables=[harness.Table(**t) for t in b["tables"]],
+                verdicts=[harness.Verdict(**{k: v for k, v in t.items() if k != "met"})
+                          for t in b["targets"]],
+                plots=dict.fromkeys(b["plots"]), notes=b["notes"], raw=b["raw"],
+                taken=b["taken"])
+    return docs, outcomes
+
+
+def write(directory, machine, docs, outcomes):
+    """results.md, results.json and the plots."""
     directory.mkdir(parents=True, exist_ok=True)
     for outcome in outcomes.values():
         for name, text in outcome.plots.items():
-            (directory / name).write_text(text)
+            if text is not None:
+                (directory / name).write_text(text)
     lines = ["# Results", "",
-             f"Written by `{command}` in {seconds / 60:.0f} minutes. Where three figures "
-             "stand together they are the median and, in brackets, the least and the greatest.",
-             "", markdown_table(["", ""], [[k, v] for k, v in machine.items()]), ""]
+             "Where three figures stand together they are the median and, in brackets, the "
+             "least and the greatest.", "",
+             markdown_table(["", ""], [[k, v] for k, v in machine.items()]), "",
+             *[f"- {text}" for text in takings_of(outcomes)], ""]
     rows = verdict_rows(outcomes)
     if rows:
         lines += ["## Targets", "", markdown_table(VERDICT_COLUMNS, rows), ""]
@@ -88,12 +114,13 @@ def write(directory, machine, command, seconds, docs, outcomes):
         for note in outcome.notes:
             lines += [note, ""]
     (directory / "results.md").write_text("\n".join(lines).rstrip() + "\n")
-    data = {"machine": machine, "command": command, "seconds": round(seconds),
+    data = {"machine": machine,
             "benchmarks": {
-                name: {"doc": docs[name],
+                name: {"doc": docs[name], "taken": outcome.taken,
                        "tables": [dataclasses.asdict(t) for t in outcome.tables],
                        "targets": [{**dataclasses.asdict(v), "met": v.met}
                                    for v in outcome.verdicts],
-                       "notes": outcome.notes, "raw": outcome.raw}
+                       "plots": list(outcome.plots), "notes": outcome.notes,
+                       "raw": outcome.raw}
                 for name, outcome in outcomes.items()}}
     (directory / "results.json").write_text(json.dumps(data, indent=1) + "\n")

@@ -2,6 +2,9 @@
 """run - run the benchmarks and write their results; scripts/bench calls it
 
     run.py --bin BIN [--quick] [--only NAME]... [--directory DIR] [--results DIR]
+
+With --only what was measured before of the others stays in the results; each benchmark's own
+figures are always from one run.
 """
 import argparse
 import importlib
@@ -35,7 +38,7 @@ def parse_arguments():
 def main():
     args = parse_arguments()
     directory = pathlib.Path(args.directory or pathlib.Path(args.bin).resolve().parent)
-    about = machine.describe(directory)
+    about, commit, load = machine.describe(directory), machine.commit(), machine.load()
     print("\n".join(f"{key}: {value}" for key, value in about.items()), flush=True)
     bench = harness.Bench(args.bin, directory, args.quick)
     started, docs, outcomes, failures = time.monotonic(), {}, {}, 0
@@ -56,12 +59,17 @@ def main():
     report.print_summary(outcomes)
     words = ["scripts/bench"] + (["--quick"] if args.quick else [])
     words += [w for name in args.only or [] for w in ("--only", name)]
-    about["load at the end"] = " ".join(f"{v:.2f}" for v in os.getloadavg())
-    report.write(args.results, about, shlex.join(words), time.monotonic() - started, docs,
-                 outcomes)
+    taken = (f"`{shlex.join(words)}` on {machine.today()}, commit {commit}, "
+             f"{(time.monotonic() - started) / 60:.0f} minutes, load {load} before and "
+             f"{machine.load()} after")
+    for outcome in outcomes.values():
+        outcome.taken = taken
+    old_docs, old_outcomes = report.load(args.results) if args.only else ({}, {})
+    docs, outcomes = old_docs | docs, old_outcomes | outcomes
+    report.write(args.results, about, docs, outcomes)
     readme = harness.HERE / "README.md"
-    if not args.quick and not args.only and args.results == harness.HERE / "results":
-        report.put_into_readme(readme, about, shlex.join(words), outcomes)
+    if not args.quick and args.results == harness.HERE / "results":
+        report.put_into_readme(readme, about, outcomes)
     print(f"\nwritten to {os.path.relpath(args.results)}")
     sys.exit(1 if failures else 0)
 
