@@ -20,24 +20,24 @@
 
 #include <stdint.h>
 
-#define PH_PAGE_SHIFT 12
-#define PH_PAGE       ((uint64_t)1 << PH_PAGE_SHIFT) /* bytes */
+#define PH_PAGE_SHIFT    12
+#define PH_PAGE          ((uint64_t)1 << PH_PAGE_SHIFT) /* bytes */
 
 #define PH_RESTORER_BASE UINT64_C(0x010000000000)
 #define PH_RESTORER_END  UINT64_C(0x018000000000)
 #define PH_VDSO_BASE     UINT64_C(0x018000000000)
 #define PH_VDSO_END      UINT64_C(0x018000100000)
 
-#define PH_AGENT_BASE   UINT64_C(0x1f0000000000)
-#define PH_AGENT_END    UINT64_C(0x200000000000)
-#define PH_CONTROL_BASE PH_AGENT_BASE /* shared with the keeper */
-#define PH_CONTROL_SIZE UINT64_C(0x10000)
-#define PH_SCRATCH_BASE UINT64_C(0x1f0040000000) /* private to the program */
-#define PH_SCRATCH_SIZE UINT64_C(0x000040000000)
-#define PH_RING_BASE    UINT64_C(0x1f0400000000) /* shared with the keeper */
+#define PH_AGENT_BASE    UINT64_C(0x1f0000000000)
+#define PH_AGENT_END     UINT64_C(0x200000000000)
+#define PH_CONTROL_BASE  PH_AGENT_BASE /* shared with the keeper */
+#define PH_CONTROL_SIZE  UINT64_C(0x10000)
+#define PH_SCRATCH_BASE  UINT64_C(0x1f0040000000) /* private to the program */
+#define PH_SCRATCH_SIZE  UINT64_C(0x000040000000)
+#define PH_RING_BASE     UINT64_C(0x1f0400000000) /* shared with the keeper */
 
-#define PH_HEAP_BASE    UINT64_C(0x200000000000)
-#define PH_HEAP_EXTENTS UINT64_C(0x240000000000)
-#define PH_HEAP_END     UINT64_C(0x300000000000)
+#define PH_HEAP_BASE     UINT64_C(0x200000000000)
+#define PH_HEAP_EXTENTS  UINT64_C(0x240000000000)
+#define PH_HEAP_END      UINT64_C(0x300000000000)
 
 #endif
