@@ -80,17 +80,17 @@ def run(bench):
                 raise harness.Failed(started.stderr[-300:])
             for state in ("warm", "cold"):
                 backs, wholes, reads = [], [], []
-                for i in range(bench.rounds(2 if mebibytes > 1024 else 3, 2)):
+                for i in range(bench.rounds(1 if mebibytes > 1024 else 3, 2)):
                     if state == "cold" and not harness.drop_caches():
                         cold_possible = False
                         break
-                    warm_memory(2 * mebibytes << 20)
+                    warm_memory(mebibytes + 512 << 20)
                     if state == "warm":
                         read_pool(pool)
                     back, whole = recover(bench, pool, place)
                     if state == "cold":
                         harness.drop_caches()
-                        warm_memory(2 * mebibytes << 20)
+                        warm_memory(mebibytes + 512 << 20)
                     seconds, data = read_pool(pool)
                     backs.append(back)
                     wholes.append(whole)
