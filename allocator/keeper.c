@@ -96,6 +96,7 @@ int ph_keeper_open(struct ph_keeper *k, const char *command, const char *pool_pa
     k->control->version = PH_CONTROL_VERSION;
     k->control->ring_pages = pages;
     k->control->asks = options->every_ns || options->on_signal || options->final_epoch;
+    k->control->strict = options->strict;
     k->control->generation = generation;
     k->control->first_epoch = first_epoch;
     atomic_store(&k->control->durable, first_epoch);

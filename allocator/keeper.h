@@ -23,6 +23,7 @@ struct ph_keeper_options {
     unsigned long long every_ns;   /* ask for an epoch as often */
     int on_signal;                 /* ask for one when this signal comes, and keep the signal */
     bool final_epoch;              /* SIGTERM: a last epoch, durable, then end the program */
+    bool strict;                   /* an epoch fails if something could not come back */
 };
 
 struct ph_keeper {

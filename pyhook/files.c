@@ -23,7 +23,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -332,10 +331,7 @@ static void capture_regular(struct ph_file_pm *f, const char *name, const struct
 
 static void classify(struct ph_file_pm *f, const char *name, const struct stat *st)
 {
-    struct termios termios;
-    if (isatty(f->fd) || tcgetattr(f->fd, &termios) == 0)
-        f->flags |= PH_FILE_TTY;
-    if (ph_files_inherited(f))
+    if (ph_files_inherited(f, false))
         f->kind = PH_FILE_INHERIT;
     else if (f->open_flags & O_PATH) {
         f->kind = PH_FILE_PATH;
@@ -385,6 +381,14 @@ static void capture_one(int fd)
 
     if (S_ISREG(st.st_mode) && (flags & O_ACCMODE) != O_RDONLY && !(flags & O_PATH))
         f->flags |= is_kept(f) ? PH_FILE_WRITABLE | PH_FILE_KEPT : PH_FILE_WRITABLE;
+
+    if (S_ISCHR(st.st_mode) && isatty(fd))
+        f->flags |= PH_FILE_TTY;
+    /* stdout and stderr are often one description, and need not be the next time. */
+    if (ph_files_inherited(f, true)) {
+        f->kind = PH_FILE_INHERIT;
+        return;
+    }
 
     size_t count;
     struct ph_file_pm *all = ph_files_all(&count);

@@ -26,8 +26,11 @@ void ph_files_dead(struct ph_file_pm *f, const char *what);
 
 /* ---- files_inherit.c ---------------------------------------------------------------- */
 
-/** Whether it was there when the program started; f->detail receives as which number. */
-bool ph_files_inherited(struct ph_file_pm *f);
+/**
+ * Whether it was there when the program started; f->detail receives as which number.
+ * @param by_number only if it is still there under that number.
+ */
+bool ph_files_inherited(struct ph_file_pm *f, bool by_number);
 
 /* ---- files_special.c ---------------------------------------------------------------- */
 

@@ -87,7 +87,7 @@ void ph_files_inherit_again(void)
         note(o, o->at);
 }
 
-bool ph_files_inherited(struct ph_file_pm *f)
+bool ph_files_inherited(struct ph_file_pm *f, bool by_number)
 {
     bool unique = S_ISFIFO(f->mode) || S_ISSOCK(f->mode) || (f->flags & PH_FILE_TTY);
     const struct origin *found = NULL;
@@ -96,7 +96,7 @@ bool ph_files_inherited(struct ph_file_pm *f)
             continue;
         if (f->fd == o->fd && (unique || f->fd < 3))
             found = o;
-        else if (unique && !found)
+        else if (unique && !found && !by_number)
             found = o;
     }
     if (found)

@@ -13,6 +13,8 @@
  *   N4  A worker that multiprocessing spawns imports the program's main module in ordinary
  *       Python and with the program's sys.path. So the package stands last in sys.path, or
  *       `import pyheap` would fail there.
+ *   N5  Callbacks before an epoch run before the flush, so they may print, and before anything
+ *       is captured, so what they close is not there. They cannot take an epoch.
  *
  * Functions here return 0, a PH_E* code, or RAISED with a Python exception set.
  */
@@ -32,7 +34,9 @@
 #define RAISED   (-1)
 #define SLICE_MS 50 /* between two looks at the signals while waiting */
 
-static PyObject *callbacks; /* list */
+static PyObject *callbacks;       /* list: of on_restore() */
+static PyObject *epoch_callbacks; /* list: of on_epoch() */
+static __thread bool in_epoch_callback;
 
 /* --- errors ------------------------------------------------------------------------------ */
 
@@ -149,10 +153,10 @@ static int flush_stream(const char *name)
     return closed == 1 || done ? 0 : RAISED;
 }
 
-static int run_callbacks(void)
+static int run_callbacks(PyObject *list)
 {
-    /* A copy: a callback may register another, which is then for the next recovery. */
-    PyObject *all = ph_py.PyList_AsTuple(callbacks);
+    /* A copy: a callback may register another, which is then for the next time. */
+    PyObject *all = ph_py.PyList_AsTuple(list);
     if (!all)
         return RAISED;
     int err = 0;
@@ -167,11 +171,27 @@ static int run_callbacks(void)
     return err;
 }
 
+/* What the program wants to do before an epoch (N5). */
+static int run_epoch_callbacks(void)
+{
+    if (in_epoch_callback) {
+        ph_py.PyErr_SetString(error_classes[ERROR],
+                              "epoch() was called by a callback of on_epoch()");
+        return RAISED;
+    }
+    in_epoch_callback = true;
+    int err = run_callbacks(epoch_callbacks);
+    in_epoch_callback = false;
+    return err;
+}
+
 static int take_epoch(const char *label, uint64_t *number, bool *recovered)
 {
     if (ph_agent_forked())
         return PH_EFORKED;
     int err = check_hook();
+    if (err == 0)
+        err = run_epoch_callbacks();
     if (err == 0)
         err = flush_stream("stdout");
     if (err == 0)
@@ -181,7 +201,7 @@ static int take_epoch(const char *label, uint64_t *number, bool *recovered)
     if (err == 0 && *recovered) {
         ph_reseed();
         ph_asked_start();
-        err = run_callbacks();
+        err = run_callbacks(callbacks);
     }
     return err;
 }
@@ -329,17 +349,45 @@ static PyObject *status(PyObject *self, PyObject *args)
     return NULL;
 }
 
-static PyObject *on_restore(PyObject *self, PyObject *callback)
+static PyObject *register_callback(PyObject *list, PyObject *callback, const char *complaint)
 {
-    (void)self;
     if (!ph_py.PyCallable_Check(callback)) {
-        ph_py.PyErr_SetString(*ph_py.PyExc_TypeError, "on_restore() needs a callable");
+        ph_py.PyErr_SetString(*ph_py.PyExc_TypeError, complaint);
         return NULL;
     }
-    if (ph_py.PyList_Append(callbacks, callback) < 0)
+    if (ph_py.PyList_Append(list, callback) < 0)
         return NULL;
     ph_py.Py_IncRef(callback);
     return callback;
+}
+
+static PyObject *on_restore(PyObject *self, PyObject *callback)
+{
+    (void)self;
+    return register_callback(callbacks, callback, "on_restore() needs a callable");
+}
+
+static PyObject *on_epoch(PyObject *self, PyObject *callback)
+{
+    (void)self;
+    return register_callback(epoch_callbacks, callback, "on_epoch() needs a callable");
+}
+
+static PyObject *keep_file(PyObject *self, PyObject *file)
+{
+    (void)self;
+    int fd = ph_py.PyObject_AsFileDescriptor(file);
+    if (fd < 0)
+        return NULL;
+    int err = ph_files_keep(fd);
+    if (err) {
+        ph_py.PyErr_SetString(error_classes[ERROR], err == PH_ENOMEM
+                                                        ? "keep_file() takes at most 256 files"
+                                                        : "keep_file() needs an open file");
+        return NULL;
+    }
+    ph_py.Py_IncRef(file);
+    return file;
 }
 
 static PyObject *hook(PyObject *self, PyObject *args)
@@ -395,6 +443,18 @@ static struct ph_py_method methods[] = {
      "what cannot be brought back: network connections, child processes, devices. Callbacks\n"
      "run in the order of registration; an exception propagates out of epoch(). Returns\n"
      "callback, so it serves as a decorator. Raises TypeError if callback is not callable."},
+    {"on_epoch", on_epoch, PH_PY_O,
+     "on_epoch($module, callback, /)\n--\n\n"
+     "Have callback() called before each epoch, by the thread that takes it, for what an\n"
+     "epoch cannot hold: it may close things, to be opened again when they are needed.\n"
+     "Callbacks run in the order of registration; an exception propagates out of epoch(), and\n"
+     "no epoch is taken. Returns callback, so it serves as a decorator. Raises TypeError if\n"
+     "callback is not callable."},
+    {"keep_file", keep_file, PH_PY_O,
+     "keep_file($module, file, /)\n--\n\n"
+     "Have a file left as it is on recovery. A file that the program writes to is otherwise\n"
+     "cut back to its length at the epoch, since what was written afterwards will be written\n"
+     "again. file is an open file or a descriptor; returns it."},
     {"_hook", hook, PH_PY_NOARGS,
      "_hook($module, /)\n--\n\n"
      "Return a dict about the allocator hook, for tests and reports of problems."},
@@ -440,7 +500,10 @@ static PyObject *init_module(void)
         return NULL;
     if (!callbacks) /* else this is a subinterpreter */
         callbacks = ph_py.PyList_New(0);
-    if (callbacks && make_errors(module) == 0 && check_hook() == 0 && extend_path() == 0 &&
+    if (!epoch_callbacks)
+        epoch_callbacks = ph_py.PyList_New(0);
+    if (callbacks && epoch_callbacks && make_errors(module) == 0 && check_hook() == 0 &&
+        extend_path() == 0 &&
         ph_py.PyModule_AddStringConstant(module, "__version__", PYHEAP_VERSION) == 0 &&
         ph_py.PyModule_AddObject(module, "active", ph_py.PyBool_FromLong(1)) == 0)
         return module;

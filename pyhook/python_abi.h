@@ -114,6 +114,7 @@ struct ph_py_arena_allocator {
     X(PyObject *, PyObject_CallMethod, (PyObject *, const char *, const char *, ...))          \
     X(PyObject *, PyObject_GetAttrString, (PyObject *, const char *))                          \
     X(int, PyObject_HasAttrString, (PyObject *, const char *))                                 \
+    X(int, PyObject_AsFileDescriptor, (PyObject *))                                            \
     X(int, PyObject_IsTrue, (PyObject *))                                                      \
     X(PyObject *, PySys_GetObject, (const char *))                                             \
     X(PyObject *, PyBool_FromLong, (long))                                                     \

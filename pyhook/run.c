@@ -37,6 +37,9 @@ static const char usage[] =
     "doing\n"
     "  --on-signal NAME  take one when pyheap-run gets this signal, such as USR1\n"
     "  --final-epoch     on SIGTERM take a last one, wait until it is durable, and end\n"
+    "  --strict          raise UnsupportedError from epoch() if something could not come "
+    "back,\n"
+    "                    instead of a warning\n"
     "  --python PATH     the interpreter, CPython 3.9 to 3.13 (default: python3)\n"
     "  --help, --version\n";
 
@@ -58,13 +61,19 @@ static _Noreturn void die(int code, const char *detail)
 
 static void parse(struct options *o, int argc, char **argv)
 {
-    static const struct option known[] = {
-        {"pool", required_argument, 0, 'p'},      {"fresh", no_argument, 0, 'f'},
-        {"pool-size", required_argument, 0, 's'}, {"staging", required_argument, 0, 'g'},
-        {"keep", required_argument, 0, 'k'},      {"python", required_argument, 0, 'y'},
-        {"every", required_argument, 0, 'e'},     {"on-signal", required_argument, 0, 'o'},
-        {"final-epoch", no_argument, 0, 'n'},     {"help", no_argument, 0, 'h'},
-        {"version", no_argument, 0, 'v'},         {0, 0, 0, 0}};
+    static const struct option known[] = {{"pool", required_argument, 0, 'p'},
+                                          {"fresh", no_argument, 0, 'f'},
+                                          {"pool-size", required_argument, 0, 's'},
+                                          {"staging", required_argument, 0, 'g'},
+                                          {"keep", required_argument, 0, 'k'},
+                                          {"python", required_argument, 0, 'y'},
+                                          {"every", required_argument, 0, 'e'},
+                                          {"on-signal", required_argument, 0, 'o'},
+                                          {"final-epoch", no_argument, 0, 'n'},
+                                          {"strict", no_argument, 0, 't'},
+                                          {"help", no_argument, 0, 'h'},
+                                          {"version", no_argument, 0, 'v'},
+                                          {0, 0, 0, 0}};
     *o = (struct options){.python = "python3", .keep = 2};
     opterr = 0;
     /* Options of ours are long; the first word that is none belongs to Python. */
@@ -107,6 +116,9 @@ static void parse(struct options *o, int argc, char **argv)
             break;
         case 'n':
             o->keeper.final_epoch = true;
+            break;
+        case 't':
+            o->keeper.strict = true;
             break;
         case 'y':
             o->python = optarg;

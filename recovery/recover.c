@@ -37,7 +37,7 @@ static const char usage[] =
     "  --staging SIZE memory for epochs on their way to the pool (default: memory / 8, at "
     "most\n"
     "                 1G)\n"
-    "  --every TIME, --on-signal NAME, --final-epoch\n"
+    "  --every TIME, --on-signal NAME, --final-epoch, --strict\n"
     "                 as for pyheap-run; they are not remembered\n"
     "  --help, --version\n";
 
@@ -65,6 +65,7 @@ static void parse(struct options *o, int argc, char **argv)
                                           {"every", required_argument, 0, 't'},
                                           {"on-signal", required_argument, 0, 'o'},
                                           {"final-epoch", no_argument, 0, 'n'},
+                                          {"strict", no_argument, 0, 's'},
                                           {0, 0, 0, 0}};
     *o = (struct options){0};
     opterr = 0;
@@ -100,6 +101,9 @@ static void parse(struct options *o, int argc, char **argv)
             break;
         case 'n':
             o->keeper.final_epoch = true;
+            break;
+        case 's':
+            o->keeper.strict = true;
             break;
         case 'h':
             fputs(usage, stdout);

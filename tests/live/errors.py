@@ -12,6 +12,7 @@ import unittest
 import stage
 from case import Case, statuses
 from case_asked import *
+from case_descriptors import *
 from case_keeper import *
 from case_module import *
 from case_pool import *

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: MIT
+"""case_descriptors - what cannot come back, locks of others, databases, files that are gone"""
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+
+from case import Case
+from commands import PATIENCE
+from processes import program_of
+
+# Takes an epoch in the state that the test prepares, says so and waits to be killed; a
+# recovered one ends. `after` is what it does between its last epoch and its death.
+WAITING = """
+    import fcntl, os, sqlite3, sys, time
+    import pyheap
+    def after():
+        pass
+    {prepare}
+    number = pyheap.epoch(wait=True)
+    if not pyheap.status()["recoveries"]:
+        after()
+        print("epoch", number, flush=True)
+        time.sleep(600)
+    {finish}
+    print("recovered")
+"""
+
+
+class Descriptors(Case):
+    def stopped(self, prepare, finish="pass", options=(), **more):
+        """A program that was killed after the epoch that it took when prepared."""
+        text = WAITING.format(prepare=prepare, finish=finish)
+        keeper, target = self.start(self.argv(text, options=options), **more)
+        self.wait_printed("epoch")
+        target.signal(signal.SIGKILL)
+        keeper.wait(PATIENCE)
+
+    def assert_recovers(self, *options, **more):
+        done = self.finish([self.commands.recover, *options, self.pool], **more)
+        self.assert_ended(done)
+        self.assertIn("recovered", done.stdout)
+        return done
+
+    # ---- warnings, strict mode -------------------------------------------------------
+
+    def test_a_warning_names_the_peer(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            self.stopped(f"import socket; s = socket.create_connection(('127.0.0.1', {port}));"
+                         "l = socket.create_server(('127.0.0.1', 0));"
+                         "u = socket.socket(socket.AF_UNIX); u.bind('here.socket'); u.listen()",
+                         "assert s.recv(10) == b''")
+        warnings = self.err.read_text()
+        self.assertIn(f"TCP socket connected to 127.0.0.1:{port}", warnings)
+        self.assertIn("TCP socket listening on 127.0.0.1:", warnings)
+        self.assertIn("Unix socket listening on here.socket", warnings)
+        self.assert_recovers()
+
+    def test_strict_mode_raises_instead_and_names_all(self):
+        done = self.run_program("""
+            import socket, pyheap
+            sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+            try:
+                pyheap.epoch()
+            except pyheap.UnsupportedError as error:
+                for s in sockets:
+                    assert f"descriptor {s.fileno()} (TCP socket" in str(error), error
+            else:
+                raise SystemExit("no error")
+            for s in sockets:
+                s.close()
+            assert pyheap.epoch(wait=True) == 1
+        """, options=["--strict"])
+        self.assert_ended(done)
+        self.assertEqual(done.stderr, "")
+
+    def test_strict_mode_in_a_recovery(self):
+        self.stopped("pass", "import socket; s = socket.create_server(('127.0.0.1', 0));"
+                             "pyheap.epoch()")
+        done = self.recover("--strict")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("UnsupportedError", done.stderr)
+
+    # ---- callbacks -------------------------------------------------------------------
+
+    def test_callbacks_run_before_an_epoch(self):
+        done = self.run_program("""
+            import socket, pyheap
+            order = []
+            @pyheap.on_epoch
+            def first():
+                order.append("first")
+                server.close()
+            pyheap.on_epoch(lambda: order.append("second"))
+            for n in 1, 2:
+                server = socket.create_server(("127.0.0.1", 0))
+                assert pyheap.epoch(wait=True) == n  # strict: nothing is left to complain of
+            assert order == ["first", "second"] * 2, order
+            @pyheap.on_epoch
+            def third():
+                raise KeyError("no epoch, please")
+            try:
+                pyheap.epoch()
+            except KeyError:
+                assert pyheap.status()["epoch"] == 2
+            else:
+                raise SystemExit("no exception")
+        """, options=["--strict"])
+        self.assert_ended(done)
+
+    def test_a_callback_before_an_epoch_cannot_take_one(self):
+        done = self.run_program("""
+            import pyheap
+            pyheap.on_epoch(pyheap.epoch)
+            try:
+                pyheap.epoch()
+            except pyheap.Error as error:
+                assert "on_epoch" in str(error), error
+            else:
+                raise SystemExit("no exception")
+            for wrong in pyheap.on_epoch, pyheap.keep_file:
+                try:
+                    wrong("nonsense")
+                except TypeError:
+                    continue
+                raise SystemExit("no TypeError")
+        """)
+        self.assert_ended(done)
+
+    # ---- files -----------------------------------------------------------------------
+
+    def test_a_kept_file_is_not_cut_back(self):
+        self.stopped("f = pyheap.keep_file(open('kept', 'w')); g = open('cut', 'w');"
+                     "f.write('1\\n'); g.write('1\\n'); f.flush(); g.flush();"
+                     "after = lambda: [h.write('2\\n') and h.flush() for h in (f, g)]")
+        self.assertEqual((self.directory / "cut").read_text(), "1\n2\n")
+        self.assert_recovers()
+        self.assertEqual((self.directory / "kept").read_text(), "1\n2\n")
+        self.assertEqual((self.directory / "cut").read_text(), "1\n")
+
+    def test_an_open_file_that_was_removed_is_named(self):
+        self.stopped("f = open('gone', 'w'); f.write('x'); f.flush()")
+        os.remove(self.directory / "gone")
+        self.assert_refused(self.recover(), "PH_EFILES", "gone", "removed since", "--epoch")
+
+    def test_descriptors_that_it_was_given(self):
+        """Of a number that the program was given, it gets what the recovery was given."""
+        read, write = os.pipe()
+        other_read, other_write = os.pipe()
+        self.addCleanup(lambda: [os.close(fd) for fd in (read, other_read)])
+        try:
+            text = WAITING.format(prepare="os.write(7, b'first'); d = os.dup(7)",
+                                  finish="os.write(7, b'second'); os.write(d, b'dup')")
+            with open(self.out, "ab") as out, open(self.err, "ab") as err:
+                keeper = subprocess.Popen(self.argv(text), stdin=subprocess.DEVNULL, stdout=out,
+                                          stderr=err, cwd=self.directory, pass_fds=[7],
+                                          preexec_fn=lambda: os.dup2(write, 7))
+            self.addCleanup(lambda: keeper.kill() or keeper.wait())
+            self.wait_printed("epoch")
+            target = program_of(keeper, PATIENCE)
+            target.signal(signal.SIGKILL)
+            target.close()
+            keeper.wait(PATIENCE)
+            self.assertEqual(os.read(read, 100), b"first")
+            self.assertNotIn("cannot come back", self.err.read_text())
+            done = self.finish([self.commands.recover, self.pool], pass_fds=[7],
+                               preexec_fn=lambda: os.dup2(other_write, 7))
+            self.assert_ended(done)
+            self.assertEqual(os.read(other_read, 100), b"seconddup")
+        finally:
+            os.close(write)
+            os.close(other_write)
+
+    # ---- locks -----------------------------------------------------------------------
+
+    LOCKS = {
+        "fcntl": "f = open('locked', 'w'); fcntl.lockf(f, fcntl.LOCK_EX, 10, 5)",
+        "flock": "f = open('locked', 'w'); fcntl.flock(f, fcntl.LOCK_EX)",
+    }
+
+    def test_a_lock_that_another_process_holds_refuses(self):
+        for kind, prepare in self.LOCKS.items():
+            with self.subTest(kind), open(self.directory / "locked", "w") as mine:
+                if os.path.exists(self.pool):
+                    os.remove(self.pool)
+                self.out.write_text("")
+                self.stopped(prepare)
+                lock = fcntl.lockf if kind == "fcntl" else fcntl.flock
+                lock(mine, fcntl.LOCK_EX)
+                words = [f"process {os.getpid()}"] if kind == "fcntl" else ["another process"]
+                self.assert_refused(self.recover(), "PH_EFILES", "locked", *words)
+                lock(mine, fcntl.LOCK_UN)
+                self.assert_recovers()
+
+    # ---- SQLite ----------------------------------------------------------------------
+
+    DATABASE = ("db = sqlite3.connect('data.db', isolation_level=None);"
+                "db.execute('PRAGMA journal_mode = {mode}');"
+                "db.execute('CREATE TABLE IF NOT EXISTS t (k PRIMARY KEY, v)');"
+                "db.execute('INSERT INTO t VALUES (1, 1)');")
+    GROW = ("[db.execute('BEGIN'), db.executemany('INSERT OR REPLACE INTO t VALUES (?, 5)', "
+            "[(i,) for i in range(2, 9999)]), db.execute('COMMIT')]")
+
+    def test_a_database_that_grew_after_the_epoch_stays_whole(self):
+        for mode in ("DELETE", "TRUNCATE", "PERSIST", "WAL"):
+            with self.subTest(mode):
+                for path in self.directory.glob("*.*"):
+                    path.unlink()
+                self.stopped(self.DATABASE.format(mode=mode) + f"after = lambda: {self.GROW}",
+                             f"{self.GROW}; n = db.execute('SELECT count(*), sum(v) FROM t')"
+                             ".fetchone(); assert n == (9998, 1 + 5 * 9997), n; "
+                             "n = db.execute('PRAGMA integrity_check').fetchone();"
+                             "assert n == ('ok',), n")
+                self.assertIn("SQLite", self.assert_recovers().stderr)
+
+    def test_a_database_changed_since_an_epoch_in_a_transaction_is_refused(self):
+        for mode in ("DELETE", "WAL"):
+            with self.subTest(mode):
+                for path in self.directory.glob("*.*"):
+                    path.unlink()
+                self.stopped(self.DATABASE.format(mode=mode) + "db.execute('BEGIN');"
+                             "db.execute('INSERT INTO t VALUES (2, 2)');"
+                             "after = lambda: db.execute('COMMIT')")
+                self.assert_refused(self.recover(), "PH_EFILES", "data.db", "transaction",
+                                    "--epoch")
+
+    def test_an_open_transaction_goes_on(self):
+        for mode in ("DELETE", "WAL"):
+            with self.subTest(mode):
+                for path in self.directory.glob("*.*"):
+                    path.unlink()
+                self.stopped(self.DATABASE.format(mode=mode) + "db.execute('BEGIN');"
+                             "db.execute('INSERT INTO t VALUES (2, 2)')",
+                             "db.execute('COMMIT'); n = db.execute('SELECT sum(v) FROM t')"
+                             ".fetchone(); assert n == (3,), n; "
+                             "n = db.execute('PRAGMA integrity_check').fetchone();"
+                             "assert n == ('ok',), n")
+                done = self.assert_recovers()
+                self.assertNotIn("SQLite", done.stderr)
