@@ -297,6 +297,7 @@ static void recovered(void)
 bool ph_agent_keeper_alive(void)
 {
     char byte;
+    errno = 0;
     ssize_t n = recv(ph_agent.socket_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
     if (n > 0)
         return true;
@@ -310,7 +311,34 @@ static int usable(void)
         return PH_EFORKED;
     if (!ph_agent.active)
         return PH_EINACTIVE;
-    return ph_agent_keeper_alive() ? 0 : PH_EKEEPER;
+    if (ph_agent_keeper_alive())
+        return 0;
+    if (errno == EBADF || errno == ENOTSOCK) {
+        char number[24];
+        ph_agent_detail("the program has closed pyheap's descriptor",
+                        ph_format_u64(number, (uint64_t)ph_agent.socket_fd), 0);
+    }
+    return PH_EKEEPER;
+}
+
+/** Open what finds changed pages, if it is not, or if the program has closed it. */
+static int open_track(void)
+{
+    struct ph_track *t = &ph_agent.track;
+    bool closed =
+        (t->uffd >= 0 && fcntl(t->uffd, F_GETFD) < 0) || fcntl(t->pagemap, F_GETFD) < 0;
+    if (ph_agent.tracking && !closed)
+        return 0;
+    ph_agent.tracking = false;
+    ph_agent.full = true;
+    int rc = ph_track_open(t, ph_agent.socket_fd);
+    if (rc) {
+        ph_agent_detail("/proc/self/pagemap", NULL, errno);
+        return rc;
+    }
+    ph_agent.status.tracker = ph_track_tells_changes(t) ? "userfaultfd" : "compare";
+    ph_agent.tracking = true;
+    return 0;
 }
 
 /** An epoch that failed after epoch() had returned is reported once, by the next call. */
@@ -337,16 +365,9 @@ int ph_agent_epoch(const char *label, uint64_t *number, bool *was_recovered)
         rc = earlier_failure();
     if (rc)
         return rc;
-    if (!ph_agent.tracking) {
-        rc = ph_track_open(&ph_agent.track, ph_agent.socket_fd);
-        if (rc) {
-            ph_agent_detail("/proc/self/pagemap", NULL, errno);
-            return rc;
-        }
-        bool tells = ph_track_tells_changes(&ph_agent.track);
-        ph_agent.status.tracker = tells ? "userfaultfd" : "compare";
-        ph_agent.tracking = true;
-    }
+    rc = open_track();
+    if (rc)
+        return rc;
     ph_capture = (struct ph_capture){ph_agent.epoch + 1, label, ph_agent.full, 0};
     ph_capture.full |= !ph_track_tells_changes(&ph_agent.track);
     ph_files_find_inherited();

@@ -412,8 +412,11 @@ static int stage_heap(bool full)
     return 0;
 }
 
-/** Whether something that is not in the list of mappings may lie in [from, to). */
-static bool ours_between(uint64_t from, uint64_t to)
+/**
+ * Whether a stretch that ends at @p from must not go on with a mapping at @p to: something of
+ * ours lies between, or there is a hole and only the scan can skip holes.
+ */
+static bool apart(uint64_t from, uint64_t to)
 {
     const struct ph_span ours[] = {{PH_RESTORER_BASE, PH_VDSO_END},
                                    {PH_AGENT_BASE, PH_AGENT_END},
@@ -421,7 +424,7 @@ static bool ours_between(uint64_t from, uint64_t to)
     for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
         if (from < ours[i].end && to > ours[i].start)
             return true;
-    return false;
+    return from != to && !ph_agent.track.scan;
 }
 
 static int stage_mappings(bool full)
@@ -448,10 +451,8 @@ static int stage_mappings(bool full)
             v++;
         } else {
             uint64_t from = v->start, to = v->end;
-            /* Holes do no harm, but a stretch must not reach over what cannot be registered. */
-            for (v++;
-                 v < end && private(v) && !in_heap(v->start) && !ours_between(to, v->start);
-                 v++)
+            /* A stretch must not reach over what cannot be registered. */
+            for (v++; v < end && private(v) && !in_heap(v->start) && !apart(to, v->start); v++)
                 to = v->end;
             rc = stage_stretch(from, to, full);
             if (rc == 0)

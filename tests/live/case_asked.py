@@ -215,6 +215,43 @@ class Limits(Case):
         self.assert_ended(done)
 
 
+class Closed(Case):
+    """Programs that close descriptors that are not theirs."""
+
+    def test_all_of_them(self):
+        done = self.run_program("""
+            import os, pyheap
+            pyheap.epoch(wait=True)
+            os.closerange(3, 4096)
+            try:
+                pyheap.epoch()
+            except pyheap.KeeperError as error:
+                print(error)
+        """)
+        self.assert_ended(done)
+        self.assertIn("closed pyheap's descriptor", done.stdout)
+
+    def test_those_that_track(self):
+        keeper, target = self.start(self.argv("""
+            import os, pyheap, time
+            data = bytearray(100000)
+            for step in range(40):
+                data[step * 1000] = step
+                pyheap.epoch()
+                for fd in os.listdir("/proc/self/fd") if step % 5 == 0 else ():
+                    if os.path.exists(link := f"/proc/self/fd/{fd}"):
+                        name = os.readlink(link)
+                        if "userfaultfd" in name or name.endswith("/pagemap"):
+                            os.close(int(fd))
+                time.sleep(0.01)
+            print(sum(data), pyheap.status()["recoveries"])
+        """))
+        self.wait_epoch(8)
+        target.signal(signal.SIGKILL)
+        keeper.wait(PATIENCE)
+        self.assertEqual(self.recover().stdout, f"{sum(range(40))} 1\n")
+
+
 class Secrets(Case):
     """Two recoveries of one epoch share nothing that should be secret."""
 
