@@ -124,6 +124,9 @@ extern struct ph_sigaction_pm ph_park_old_action;
 /** Read the mappings into areas.vmas (struct ph_vma_pm) and the mm numbers into @p record. */
 int ph_memory_map(struct ph_record_pm *record);
 
+/** Add to areas.vmas what madvise and mlock have been told; with @p full, for certain. */
+void ph_memory_flags(bool full);
+
 /** Stage the changed pages, or all with @p full; fill areas.present. Counts into status. */
 int ph_memory_stage(uint64_t epoch, bool full);
 

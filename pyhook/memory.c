@@ -165,6 +165,8 @@ static int read_mm(struct ph_mm_pm *mm)
 int ph_memory_map(struct ph_record_pm *record)
 {
     int rc = read_mappings();
+    if (rc == 0)
+        ph_memory_flags(ph_capture.full);
     return rc ? rc : read_mm(&record->mm);
 }
 

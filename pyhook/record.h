@@ -38,10 +38,16 @@ enum ph_vma_kind {
     PH_VMA_SHARED_ANON, /* shared, no name; content in the pool */
 };
 
-#define PH_VMA_GROWSDOWN 1u
-#define PH_VMA_HUGEPAGE  2u
-#define PH_VMA_WHOLE     4u /* its file has lost its name: all pages are in the pool */
-#define PH_VMA_EMBEDDED  8u /* the content is with the descriptor that has its dev and ino */
+#define PH_VMA_GROWSDOWN  1u
+#define PH_VMA_HUGEPAGE   2u
+#define PH_VMA_WHOLE      4u /* its file has lost its name: all pages are in the pool */
+#define PH_VMA_EMBEDDED   8u /* the content is with the descriptor that has its dev and ino */
+
+#define PH_VMA_DONTFORK   16u /* and what else madvise and mlock have been told */
+#define PH_VMA_WIPEONFORK 32u
+#define PH_VMA_DONTDUMP   64u
+#define PH_VMA_NOHUGEPAGE 128u
+#define PH_VMA_LOCKED     256u
 
 struct ph_vma_pm {
     uint64_t start, end;

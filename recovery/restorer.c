@@ -331,8 +331,10 @@ static void map_one(const struct ph_vma_pm *v, int prot)
     map_at(v->start, size, prot, flags, (int)fd, v->offset, "mapping");
     if (fd >= 0)
         ph_syscall(SYS_close, fd);
-    if (v->flags & PH_VMA_HUGEPAGE)
-        ph_syscall(SYS_madvise, v->start, size, MADV_HUGEPAGE);
+    /* Before it is filled; the rest of the advice afterwards. */
+    if (v->flags & (PH_VMA_HUGEPAGE | PH_VMA_NOHUGEPAGE))
+        ph_syscall(SYS_madvise, v->start, size,
+                   v->flags & PH_VMA_HUGEPAGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 }
 
 static void read_pool(uint64_t to, uint64_t size, uint64_t offset)
@@ -347,6 +349,22 @@ static void read_pool(uint64_t to, uint64_t size, uint64_t offset)
         offset += (uint64_t)n;
         size -= (uint64_t)n;
     }
+}
+
+/** Advice may be refused (a limit, another kernel): the program runs without it as well. */
+static void advise(const struct ph_vma_pm *v)
+{
+    static const struct {
+        uint32_t flag;
+        int advice;
+    } advice[] = {{PH_VMA_DONTFORK, MADV_DONTFORK},
+                  {PH_VMA_WIPEONFORK, MADV_WIPEONFORK},
+                  {PH_VMA_DONTDUMP, MADV_DONTDUMP}};
+    for (unsigned i = 0; i < sizeof advice / sizeof advice[0]; i++)
+        if (v->flags & advice[i].flag)
+            ph_syscall(SYS_madvise, v->start, v->end - v->start, advice[i].advice);
+    if (v->flags & PH_VMA_LOCKED)
+        ph_syscall(SYS_mlock, v->start, v->end - v->start);
 }
 
 static void restore_memory(void)
@@ -374,6 +392,7 @@ static void restore_memory(void)
             if (e < 0)
                 die(PH_EMAP, "protecting", v->start, e);
         }
+        advise(v);
     }
 }
 
