@@ -169,6 +169,12 @@ class Events:
         signal.raise_signal(signal.SIGUSR1)
         assert self.ready() == {self.signals}
         assert struct.unpack_from("I", os.read(self.signals, 128))[0] == signal.SIGUSR1
+        # What an attempt that was killed has left, and the events about that.
+        for name in f"watched/{r}", "other/file":
+            if os.path.exists(name):
+                os.remove(name)
+        if self.ready():
+            os.read(self.notify, 4096)
         open(f"watched/{r}", "w").close()
         os.remove(f"watched/{r}")
         open("other/file", "w").close()
