@@ -75,7 +75,7 @@ def run(bench):
                     back, whole = recover(bench, pool, place)
                     if state == "cold":
                         harness.drop_caches()
-                        seconds, data = read_pool(pool)
+                    seconds, data = read_pool(pool)
                     backs.append(back)
                     wholes.append(whole)
                     reads.append(seconds)
