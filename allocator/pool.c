@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -115,6 +116,16 @@ static void pmem_settings(void)
     pmemobj_ctl_set(NULL, "sds.at_create", &no);
 }
 
+/* The mapping is touched here and there, and mostly holes: reading ahead fills the page cache
+ * with zeros. */
+static void no_read_ahead(const struct ph_pool *p)
+{
+    struct stat st;
+
+    if (fstat(p->io.fd, &st) == 0)
+        madvise(p->pop, (size_t)st.st_size, MADV_RANDOM);
+}
+
 static int pmem_create(void *arg)
 {
     struct ph_pool *p = arg;
@@ -128,6 +139,7 @@ static int pmem_create(void *arg)
         snprintf(p->detail, sizeof(p->detail), "%s", pmemobj_errormsg());
         return err;
     }
+    no_read_ahead(p);
     root = pmemobj_root(p->pop, p->super.root_size);
     if (OID_IS_NULL(root))
         return errno == ENOMEM ? PH_EPOOLSIZE : PH_EIO;
@@ -149,6 +161,7 @@ static int pmem_open(void *arg)
             return PH_ENOMEM;
         return err == EAGAIN || err == EWOULDBLOCK ? PH_EBUSY : PH_ECORRUPT;
     }
+    no_read_ahead(p);
     if (pmemobj_root_size(p->pop) != p->super.root_size ||
         pmemobj_root(p->pop, p->super.root_size).off != p->super.root_object)
         return PH_ECORRUPT;

@@ -9,6 +9,7 @@
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 /* Constants of Linux 6.7 that Debian 12's headers lack: include/uapi/linux/userfaultfd.h and
@@ -64,6 +65,7 @@ static int open_uffd(int lowest_fd)
 int ph_track_open(struct ph_track *track, int lowest_fd)
 {
     track->uffd = -1;
+    ph_track_begin(track);
     track->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     if (track->pagemap < 0)
         return PH_EKERNEL;
@@ -76,6 +78,12 @@ int ph_track_open(struct ph_track *track, int lowest_fd)
     if (track->scan)
         track->uffd = open_uffd(lowest_fd);
     return 0;
+}
+
+void ph_track_begin(struct ph_track *track)
+{
+    struct sysinfo info;
+    track->swap = sysinfo(&info) != 0 || info.totalswap != 0;
 }
 
 void ph_track_close(struct ph_track *track)
@@ -129,16 +137,17 @@ long ph_track_scan(const struct ph_track *track, enum ph_track_what what, uint64
         .vec_len = max,
         .category_mask = PAGE_IS_FILE | PAGE_IS_PFNZERO,
         .category_inverted = PAGE_IS_FILE | PAGE_IS_PFNZERO,
-        .category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+        .category_anyof_mask = PAGE_IS_PRESENT | (track->swap ? PAGE_IS_SWAPPED : 0),
         .return_mask = PAGE_IS_FILE, /* never set: neighbours always join */
     };
     switch (what) {
     case PH_TRACK_CHANGED:
         arg.flags = PM_SCAN_WP_MATCHING;
-        arg.category_mask |= PAGE_IS_WRITTEN;
-        break;
+        /* fall through */
     case PH_TRACK_WRITTEN:
-        arg.category_mask |= PAGE_IS_WRITTEN;
+        /* Exactly this: fs/proc/task_mmu.c has a short way for it. */
+        arg.category_mask = arg.return_mask = PAGE_IS_WRITTEN;
+        arg.category_inverted = arg.category_anyof_mask = 0;
         break;
     case PH_TRACK_UNREGISTERED:
         arg.category_mask |= PAGE_IS_WPALLOWED;

@@ -29,6 +29,7 @@
 struct ph_track {
     int uffd, pagemap; /* -1: not open; uffd: also where changes are not tracked */
     bool scan;         /* PAGEMAP_SCAN is there; otherwise entries are read one by one */
+    bool swap;         /* the machine has swap space: absent pages may have content there */
 };
 
 /** Whether changes can be told; if not, only PH_TRACK_PRESENT is of use. */
@@ -50,8 +51,18 @@ struct ph_track_region {
 int ph_track_open(struct ph_track *track, int lowest_fd);
 void ph_track_close(struct ph_track *track);
 
+/**
+ * Before the scans of an epoch. The marks that protection leaves on absent pages look like
+ * swapped pages to a scan: only where there is swap these must be taken for pages, at the cost
+ * of some zero pages.
+ */
+void ph_track_begin(struct ph_track *track);
+
 enum ph_track_what {
-    PH_TRACK_CHANGED,      /* registered, written since the last scan; protects them again */
+    PH_TRACK_CHANGED,      /* registered, written since the last scan; protects them again. Some
+                              pages that are not present are reported too, once: ask for
+                              PH_TRACK_PRESENT in what is reported. The kernel is ten times
+                              faster when it need not tell them apart. */
     PH_TRACK_WRITTEN,      /* the same, but does not protect them */
     PH_TRACK_UNREGISTERED, /* present in mappings that are not registered */
     PH_TRACK_PRESENT,      /* present in any mapping */

@@ -254,7 +254,7 @@ int ph_agent_init(void)
     ph_agent.socket_fd = ph_files_hide((int)sock);
     ph_agent.generation = PH_CONTROL->generation;
     ph_agent.pid = (pid_t)pid;
-    ph_agent.track = (struct ph_track){-1, -1, false};
+    ph_agent.track = (struct ph_track){.uffd = -1, .pagemap = -1};
     ph_agent.full = true;
     ph_agent.status.tracker = "none yet";
     ph_files_inherit();
@@ -284,7 +284,7 @@ static void recovered(void)
     ph_agent.failed_seen = 0;
     ph_agent.tracking = false;
     ph_agent.restorer_mapped = true;
-    ph_agent.track = (struct ph_track){-1, -1, false};
+    ph_agent.track = (struct ph_track){.uffd = -1, .pagemap = -1};
     ph_agent.full = true;
     ph_files_inherit_again();
     struct ph_agent_status *s = &ph_agent.status;

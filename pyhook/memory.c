@@ -265,10 +265,11 @@ static int stage_region(uint64_t start, uint64_t end)
     return rc;
 }
 
-static struct ph_track_region *regions(size_t *max)
+/** The area is shared by two scans, one within the other. */
+static struct ph_track_region *regions(bool inner, size_t *max)
 {
-    *max = ph_agent.areas.regions.size / sizeof(struct ph_track_region);
-    return (struct ph_track_region *)ph_agent.areas.regions.base;
+    *max = ph_agent.areas.regions.size / sizeof(struct ph_track_region) / 2;
+    return (struct ph_track_region *)ph_agent.areas.regions.base + (inner ? *max : 0);
 }
 
 static void add_present(uint64_t start, uint64_t end)
@@ -284,24 +285,44 @@ static void add_present(uint64_t start, uint64_t end)
     s->end = end;
 }
 
-/** Scan [start, end) and stage what @p what reports. */
-static int stage_scan(enum ph_track_what what, uint64_t start, uint64_t end)
+/** Stage what is present in [start, end). */
+static int stage_present(uint64_t start, uint64_t end)
 {
     size_t max;
-    struct ph_track_region *r = regions(&max);
-    for (uint64_t at = start; at < end;) {
+    struct ph_track_region *r = regions(true, &max);
+    int rc = 0;
+    for (uint64_t at = start; at < end && rc == 0;) {
+        long n = ph_track_scan(&ph_agent.track, PH_TRACK_PRESENT, &at, end, r, max);
+        if (n < 0)
+            return PH_EKERNEL;
+        for (long i = 0; i < n && rc == 0; i++)
+            rc = stage_region(r[i].start, r[i].end);
+    }
+    return rc;
+}
+
+/** Scan [start, end) for changes, @p what: CHANGED or WRITTEN, and stage them. */
+static int stage_changed(enum ph_track_what what, uint64_t start, uint64_t end)
+{
+    size_t max;
+    struct ph_track_region *r = regions(false, &max);
+    int rc = 0;
+    for (uint64_t at = start; at < end && rc == 0;) {
         long n = ph_track_scan(&ph_agent.track, what, &at, end, r, max);
         if (n < 0)
             return PH_EKERNEL;
-        for (long i = 0; i < n; i++) {
+        for (long i = 0; i < n && rc == 0; i++) {
             if (what == PH_TRACK_CHANGED)
                 ph_hot_changed(r[i].start, r[i].end);
-            int rc = stage_region(r[i].start, r[i].end);
-            if (rc)
-                return rc;
+            /* Asking about a single page costs more than copying it; absent it reads as zero.
+             */
+            if (in_heap(r[i].start) && r[i].end - r[i].start == PH_PAGE)
+                rc = stage_region(r[i].start, r[i].end);
+            else
+                rc = stage_present(r[i].start, r[i].end);
         }
     }
-    return 0;
+    return rc;
 }
 
 /** Protect what is present in [start, end) again, without staging it. */
@@ -310,7 +331,7 @@ static int protect(uint64_t start, uint64_t end)
     if (!ph_track_tells_changes(&ph_agent.track))
         return 0;
     size_t max;
-    struct ph_track_region *r = regions(&max);
+    struct ph_track_region *r = regions(false, &max);
     for (uint64_t at = start; at < end;)
         if (ph_track_scan(&ph_agent.track, PH_TRACK_PROTECT, &at, end, r, max) < 0)
             return PH_EKERNEL;
@@ -332,7 +353,7 @@ static int register_stretch(uint64_t start, uint64_t end)
 static int stage_unregistered(uint64_t start, uint64_t end)
 {
     size_t max;
-    struct ph_track_region *r = regions(&max);
+    struct ph_track_region *r = regions(false, &max);
     uint64_t at = start;
     long n = ph_track_scan(&ph_agent.track, PH_TRACK_UNREGISTERED, &at, end, r, max);
     if (n <= 0)
@@ -347,7 +368,7 @@ static int stage_unregistered(uint64_t start, uint64_t end)
             rc = stage_region(r[i].start, r[i].end);
     }
     /* More regions than fit: being registered now, the rest counts as changed. */
-    return rc || at == end ? rc : stage_scan(PH_TRACK_CHANGED, at, end);
+    return rc || at == end ? rc : stage_changed(PH_TRACK_CHANGED, at, end);
 }
 
 /** One stretch of mappings that can be registered together. */
@@ -357,16 +378,16 @@ static int stage_stretch(uint64_t start, uint64_t end, bool full)
         int rc = register_stretch(start, end);
         if (rc == 0)
             rc = protect(start, end);
-        return rc ? rc : stage_scan(PH_TRACK_PRESENT, start, end);
+        return rc ? rc : stage_present(start, end);
     }
-    int rc = stage_scan(PH_TRACK_CHANGED, start, end);
+    int rc = stage_changed(PH_TRACK_CHANGED, start, end);
     return rc ? rc : stage_unregistered(start, end);
 }
 
 static int note_present(uint64_t start, uint64_t end)
 {
     size_t max;
-    struct ph_track_region *r = regions(&max);
+    struct ph_track_region *r = regions(false, &max);
     for (uint64_t at = start; at < end;) {
         long n = ph_track_scan(&ph_agent.track, PH_TRACK_PRESENT, &at, end, r, max);
         if (n < 0)
@@ -388,7 +409,7 @@ static int stage_changed_heap(uint64_t start, uint64_t end)
     int rc = 0;
     for (uint64_t at = start, stop; at < end && rc == 0; at = stop) {
         bool hot = ph_hot_run(at, end, &stop);
-        rc = stage_scan(hot ? PH_TRACK_WRITTEN : PH_TRACK_CHANGED, at, stop);
+        rc = stage_changed(hot ? PH_TRACK_WRITTEN : PH_TRACK_CHANGED, at, stop);
     }
     ph_hot_settle(start, end);
     return rc;
@@ -472,6 +493,7 @@ int ph_memory_stage(uint64_t epoch, bool full)
     staging.epoch = epoch;
     staging.batch = NULL;
     staging.mem = -1;
+    ph_track_begin(&ph_agent.track);
     staging.vma = (const struct ph_vma_pm *)vmas->base;
     staging.vmas_end = (const struct ph_vma_pm *)(vmas->base + vmas->used);
     int rc = stage_mappings(full);

@@ -331,10 +331,6 @@ static void map_one(const struct ph_vma_pm *v, int prot)
     map_at(v->start, size, prot, flags, (int)fd, v->offset, "mapping");
     if (fd >= 0)
         ph_syscall(SYS_close, fd);
-    /* Before it is filled; the rest of the advice afterwards. */
-    if (v->flags & (PH_VMA_HUGEPAGE | PH_VMA_NOHUGEPAGE))
-        ph_syscall(SYS_madvise, v->start, size,
-                   v->flags & PH_VMA_HUGEPAGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 }
 
 static void read_pool(uint64_t to, uint64_t size, uint64_t offset)
@@ -352,12 +348,18 @@ static void read_pool(uint64_t to, uint64_t size, uint64_t offset)
 }
 
 /** Advice may be refused (a limit, another kernel): the program runs without it as well. */
+/**
+ * After the mapping is filled: filling huge pages was measured to take several times as long
+ * where the host has to find the memory, and the kernel collapses small ones by and by.
+ */
 static void advise(const struct ph_vma_pm *v)
 {
     static const struct {
         uint32_t flag;
         int advice;
-    } advice[] = {{PH_VMA_DONTFORK, MADV_DONTFORK},
+    } advice[] = {{PH_VMA_HUGEPAGE, MADV_HUGEPAGE},
+                  {PH_VMA_NOHUGEPAGE, MADV_NOHUGEPAGE},
+                  {PH_VMA_DONTFORK, MADV_DONTFORK},
                   {PH_VMA_WIPEONFORK, MADV_WIPEONFORK},
                   {PH_VMA_DONTDUMP, MADV_DONTDUMP}};
     for (unsigned i = 0; i < sizeof advice / sizeof advice[0]; i++)
