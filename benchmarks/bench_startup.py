@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Start-up, the first epoch, what typical programs write per epoch, tmpfs and ext4 (to be listed, by issue 4)."""
+"""Start-up, the first epoch, what typical programs write per epoch, tmpfs and ext4."""
 import harness
 import machine
 

@@ -72,7 +72,7 @@ class Table:
 
 @dataclasses.dataclass
 class Verdict:
-    """One target of issue 4: met when measured <= limit (or >= limit, with at_least)."""
+    """One target: met when measured <= limit (or >= limit, with at_least)."""
 
     target: str
     what: str
