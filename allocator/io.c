@@ -180,6 +180,13 @@ int ph_io_reserve(struct ph_io *io, uint64_t offset, uint64_t size)
     return 0;
 }
 
+void ph_io_discard(struct ph_io *io, uint64_t offset, uint64_t size)
+{
+    if (injected(PH_IO_DISCARD, offset, size) == 0)
+        fallocate(io->fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, (off_t)offset,
+                  (off_t)size);
+}
+
 int ph_io_truncate(struct ph_io *io, uint64_t size)
 {
     int err = injected(PH_IO_TRUNCATE, 0, size);

@@ -21,7 +21,14 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-enum ph_io_op { PH_IO_READ, PH_IO_WRITE, PH_IO_SYNC, PH_IO_RESERVE, PH_IO_TRUNCATE };
+enum ph_io_op {
+    PH_IO_READ,
+    PH_IO_WRITE,
+    PH_IO_SYNC,
+    PH_IO_RESERVE,
+    PH_IO_TRUNCATE,
+    PH_IO_DISCARD
+};
 
 /** Hooks for tests. Called from whatever thread does the I/O. Members may be NULL. */
 struct ph_io_hooks {
@@ -63,6 +70,10 @@ int ph_io_sync(struct ph_io *io);
 /** Allocate blocks for a range without changing the file's size; a file system that cannot is
  * no error. @return 0, PH_EFULL, PH_EIO. */
 int ph_io_reserve(struct ph_io *io, uint64_t offset, uint64_t size);
+
+/** Give blocks back to the file system; the range reads as zeros, or, where the file system
+ * cannot do that, as before. */
+void ph_io_discard(struct ph_io *io, uint64_t offset, uint64_t size);
 
 /** Set the file's size. @return 0, PH_EPOOLSIZE if the file system has no such sizes, PH_EFULL,
  * PH_EIO. */

@@ -72,6 +72,7 @@ int ph_keeper_open(struct ph_keeper *k, const char *command, const char *pool_pa
                             .options = *options,
                             .pool_path = pool_path,
                             .pool = pool,
+                            .files = {.command = command, .pool = pool, .fd = -1},
                             .memfd = -1,
                             .program_socket = -1,
                             .socket = -1};
@@ -286,6 +287,7 @@ static void consume(struct ph_keeper *k, const struct ph_batch *b)
     switch (b->kind) {
     case PH_BATCH_BEGIN:
         present.n = 0;
+        ph_keeper_files_forget(&k->files);
         begin(k, b);
         break;
     case PH_BATCH_PAGES:
@@ -300,12 +302,36 @@ static void consume(struct ph_keeper *k, const struct ph_batch *b)
         if (k->epoch == b->epoch)
             add_record(k, b);
         break;
+    case PH_BATCH_FILES: /* right even if the epoch fails */
+        ph_keeper_files_name(&k->files, ph_batch_page(b, 0), b->bytes);
+        break;
     case PH_BATCH_COMMIT:
         commit(k, b);
+        ph_keeper_files_named(&k->files);
         break;
     default:
         break;
     }
+}
+
+#define IDLE_MS 10
+#define FILES_AT_LEAST                                                                         \
+    UINT64_C(500000000) /* ns: a step as often, however busy the epochs are */
+#define FILES_AFTERLIFE UINT64_C(5000000000)
+
+/** Store a bit of the program's files, if there is nothing else to do. */
+static void store_files(struct ph_keeper *k)
+{
+    if (!k->epoch && ph_keeper_files_pending(&k->files) &&
+        (k->idle || ph_now_ns() - k->files.step_ns > FILES_AT_LEAST))
+        ph_keeper_files_step(&k->files);
+}
+
+static int patience(const struct ph_keeper *k)
+{
+    if (k->epoch || !ph_keeper_files_pending(&k->files))
+        return 100;
+    return k->idle ? 0 : IDLE_MS;
 }
 
 static void *drain(void *arg)
@@ -314,7 +340,9 @@ static void *drain(void *arg)
     for (;;) {
         uint32_t seq = atomic_load(&k->control->produced_seq);
         bool stop = atomic_load(&k->stop), broken;
-        const struct ph_batch *b = ph_drain_next(&k->drain, seq, stop ? 0 : 100, &broken);
+        const struct ph_batch *b =
+            ph_drain_next(&k->drain, seq, stop ? 0 : patience(k), &broken);
+        k->idle = !b;
         if (b) {
             consume(k, b);
             ph_drain_done(&k->drain, b);
@@ -326,9 +354,13 @@ static void *drain(void *arg)
         } else if (stop) {
             break; /* nothing was left when we already knew that no more would come */
         }
+        if (!stop)
+            store_files(k);
     }
     if (k->epoch)
         ph_pool_abort(k->pool);
+    if (atomic_load(&k->unfinished))
+        ph_keeper_files_finish(&k->files, FILES_AFTERLIFE);
     return NULL;
 }
 
@@ -492,17 +524,19 @@ int ph_keeper_watch(struct ph_keeper *k, pid_t child)
         kill(child, SIGKILL);
     }
     int status = wait_for_end(k, child);
+    bool finished = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    atomic_store(&k->unfinished, !finished);
     if (rc == 0) {
         atomic_store(&k->stop, true);
         atomic_fetch_add(&k->control->produced_seq, 1);
         ph_futex_wake(&k->control->produced_seq);
         pthread_join(k->drainer, NULL);
     }
+    ph_keeper_files_free(&k->files);
 
     if (!k->control->generation && !atomic_load(&k->control->attached))
         return never_attached(k, status);
     struct ph_pool_info info;
-    bool finished = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     ph_pool_get_info(k->pool, &info);
     if (finished && info.newest) {
         rc = ph_pool_finish(k->pool, 0);

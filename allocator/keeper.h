@@ -10,6 +10,7 @@
 #ifndef PH_KEEPER_H
 #define PH_KEEPER_H
 
+#include "keeper_files.h"
 #include "pool.h"
 #include "staging.h"
 
@@ -42,9 +43,12 @@ struct ph_keeper {
     _Atomic bool stop; /* the program has ended: drain what is there and return */
     uint64_t epoch;    /* in progress; 0: none */
     uint64_t begun_ns;
-    uint64_t pages, bytes; /* of the epoch in progress, after the filter */
-    bool dropping;         /* S4 of staging.h */
-    int failure;           /* why */
+    uint64_t pages, bytes;   /* of the epoch in progress, after the filter */
+    bool dropping;           /* S4 of staging.h */
+    bool idle;               /* nothing has come for a while */
+    _Atomic bool unfinished; /* the program has died: store its files for another machine */
+    struct ph_keeper_files files;
+    int failure; /* why */
     char detail[256];
 };
 
@@ -72,8 +76,9 @@ uint64_t ph_keeper_default_ring(void);
 
 /**
  * Forward signals to @p child and drain its epochs until it ends; finish the epoch in flight;
- * mark the pool finished when the program exited with 0; say one line on stderr otherwise.
- * Removes a pool without any epoch. Closes the pool.
+ * if it has not finished, store the files that it has mapped, for a few seconds at most; mark
+ * the pool finished when the program exited with 0; say one line on stderr otherwise. Removes a
+ * pool without any epoch. Closes the pool.
  * @return the wait status of the program, as of waitpid(2).
  */
 int ph_keeper_watch(struct ph_keeper *keeper, pid_t child);

@@ -50,6 +50,19 @@ int ph_pool_fail(struct ph_pool *p, int err, const char *what)
     return err;
 }
 
+int ph_pool_sync(struct ph_pool *p)
+{
+    int err = ph_io_sync(&p->io);
+
+    if (err) {
+        pthread_mutex_lock(&p->lock);
+        p->broken = err;
+        ph_pool_fail(p, err, "fdatasync");
+        pthread_mutex_unlock(&p->lock);
+    }
+    return err;
+}
+
 const char *ph_pool_error_detail(const struct ph_pool *p)
 {
     return p ? p->detail : "";
@@ -67,7 +80,7 @@ static struct ph_pool *new_pool(void)
     if (!p)
         return NULL;
     p->io = (struct ph_io){-1, -1};
-    p->log_slot = PH_NO_SLOT;
+    p->log_slot = p->files.slot = PH_NO_SLOT;
     p->bounce = aligned_alloc(PH_PAGE, PH_IO_CHUNK);
     if (!p->bounce) {
         free(p);
@@ -93,6 +106,7 @@ void ph_pool_close(struct ph_pool *p)
     free(p->epoch);
     free(p->extent);
     free(p->by_offset);
+    ph_files_free(p);
     free(p->bounce);
     pthread_cond_destroy(&p->wake);
     pthread_cond_destroy(&p->done);
@@ -195,15 +209,14 @@ static int set_size(struct ph_pool *p, uint64_t wanted)
 }
 
 /* Reserve the blocks that libpmemobj will store to through its mapping. */
-static int reserve(struct ph_pool *p)
+int ph_pool_reserve(struct ph_io *io, uint64_t size)
 {
-    uint64_t size = p->super.file_size;
-    int err = ph_io_reserve(&p->io, 0, PMEM_HEAP_AT + PMEM_ZONE_HEADERS + PH_PAGE);
+    int err = ph_io_reserve(io, 0, PMEM_HEAP_AT + PMEM_ZONE_HEADERS + PH_PAGE);
 
     for (uint64_t at = PMEM_HEAP_AT + PMEM_ZONE_SIZE;
          at + PMEM_ZONE_HEADERS + PH_PAGE < size && !err; at += PMEM_ZONE_SIZE)
-        err = ph_io_reserve(&p->io, at & ~(PH_PAGE - 1), PMEM_ZONE_HEADERS + PH_PAGE);
-    return err ? ph_pool_fail(p, err, "reserving space for the pool's headers") : 0;
+        err = ph_io_reserve(io, at & ~(PH_PAGE - 1), PMEM_ZONE_HEADERS + PH_PAGE);
+    return err;
 }
 
 /* Sizes that follow from the file's and the stretch's. */
@@ -249,7 +262,7 @@ static int write_first(struct ph_pool *p)
 }
 
 /* The name of a new file is durable only once its directory is. */
-static int sync_name(struct ph_pool *p, const char *path)
+int ph_pool_sync_name(struct ph_pool *p, int file, const char *path)
 {
     char *copy = strdup(path);
     int fd, err = 0;
@@ -258,14 +271,14 @@ static int sync_name(struct ph_pool *p, const char *path)
         return PH_ENOMEM;
     fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     free(copy);
-    if (fsync(p->io.fd) || (fd >= 0 && fsync(fd) && errno != EINVAL))
+    if (fsync(file) || (fd >= 0 && fsync(fd) && errno != EINVAL))
         err = ph_pool_fail(p, PH_EIO, "fsync");
     if (fd >= 0)
         close(fd);
     return err;
 }
 
-static int open_error(int err)
+int ph_pool_open_error(int err)
 {
     switch (err) {
     case ENOENT:
@@ -300,8 +313,8 @@ static int fill_new(struct ph_pool *p, const char *path, const struct ph_pool_op
     if (fchmod(p->io.fd, 0600))
         return ph_pool_fail(p, PH_EIO, "fchmod");
     err = set_size(p, opt->size);
-    if (!err)
-        err = reserve(p);
+    if (!err && (err = ph_pool_reserve(&p->io, p->super.file_size)) != 0)
+        ph_pool_fail(p, err, "reserving space for the pool's headers");
     if (!err)
         err = plan_super(&p->super, opt->keep, opt->command);
     if (!err) {
@@ -315,7 +328,7 @@ static int fill_new(struct ph_pool *p, const char *path, const struct ph_pool_op
     if (!err && p->super.file_size < p->super.self + 8 * p->super.extent_pages * PH_PAGE)
         err = PH_EPOOLSIZE; /* a home and a log, and room to migrate */
     if (!err)
-        err = sync_name(p, path);
+        err = ph_pool_sync_name(p, p->io.fd, path);
     if (!err)
         err = ph_home_start(p);
     return err;
@@ -333,7 +346,7 @@ int ph_pool_create(struct ph_pool **out, const char *path, const struct ph_pool_
     p->writable = true;
     p->io.fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (p->io.fd < 0) {
-        err = open_error(errno);
+        err = ph_pool_open_error(errno);
         ph_pool_close(p);
         return err;
     }
@@ -511,7 +524,7 @@ int ph_pool_open(struct ph_pool **out, const char *path, enum ph_pool_mode mode)
     p->io.fd =
         open(path, (p->writable ? O_RDWR : O_RDONLY) | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (p->io.fd < 0)
-        err = open_error(errno);
+        err = ph_pool_open_error(errno);
     else
         err = examine(p);
     if (!err && p->writable) {
@@ -616,6 +629,7 @@ int ph_pool_rewind(struct ph_pool *p, uint64_t number)
 
     if (!p->writable || p->writing.number)
         return PH_EUSAGE;
+    ph_pool_file_abort(p);
     ph_home_stop(p); /* so that nothing else holds on to the state that is rebuilt */
     p->stop = false;
     pthread_mutex_lock(&p->lock);

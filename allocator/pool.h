@@ -24,6 +24,7 @@
 
 struct ph_pool;
 struct ph_view;
+struct ph_stored;
 
 #define PH_LABEL_MAX   64  /* bytes of an epoch's label, with the terminating 0 */
 #define PH_COMMAND_MAX 512 /* bytes of the program's command line kept, likewise */
@@ -127,6 +128,66 @@ int ph_pool_finish(struct ph_pool *pool, int exit_status);
 
 /** Drop all epochs after @p number, which must be recoverable. Durable on return. */
 int ph_pool_rewind(struct ph_pool *pool, uint64_t number);
+
+/* ---- files kept beside the epochs ----------------------------------------------------- */
+
+/*
+ * What the program has mapped from files is not in its epochs, only what it changed of it. So
+ * copies of these files can be kept: a program is then recovered where they are missing or have
+ * been replaced. They come second: where an epoch finds no room they are given up.
+ */
+
+/** Which file: what recovery knows of it. */
+struct ph_file_id {
+    const char *path;
+    uint64_t size; /* bytes */
+    uint64_t mtime_ns;
+};
+
+/** The stored copy of @p id, or NULL. Valid until a file is stored or the pool is closed. */
+const struct ph_stored *ph_pool_file_find(const struct ph_pool *pool,
+                                          const struct ph_file_id *id);
+
+/** How many files there are, those not durable yet included; the i-th one. */
+size_t ph_pool_files(const struct ph_pool *pool);
+const struct ph_stored *ph_pool_file(const struct ph_pool *pool, size_t i);
+
+/**
+ * Store a file (PH_POOL_WRITE), in steps that may be taken between the calls that write an
+ * epoch. begin; append in order, whole pages but for the last one; end. What is equal to a
+ * stored content is not stored twice. Nothing of it exists before publish has returned 0, which
+ * makes all ended files durable at once.
+ * @return 0, PH_EFULL (also: the epochs need the room), PH_EPOOLSIZE, PH_EUNSUPPORTED (too
+ * large), PH_EIO, PH_ENOMEM, PH_EUSAGE; after a failure of append or end only abort.
+ */
+int ph_pool_file_begin(struct ph_pool *pool, const struct ph_file_id *id);
+int ph_pool_file_append(struct ph_pool *pool, const void *bytes, size_t size);
+int ph_pool_file_end(struct ph_pool *pool);
+void ph_pool_file_abort(struct ph_pool *pool);
+int ph_pool_file_publish(struct ph_pool *pool);
+
+const char *ph_stored_path(const struct ph_stored *file); /* for people: may be shortened */
+uint64_t ph_stored_size(const struct ph_stored *file);    /* bytes */
+
+/**
+ * Where the content from byte @p at on, a multiple of a page, lies in the pool file.
+ * @param npages receives how many pages lie there in a row; the last one is filled up with
+ * zeros. @return the offset; 0 when @p at is not below the size.
+ */
+uint64_t ph_stored_place(const struct ph_stored *file, uint64_t at, uint64_t *npages);
+
+/** Read the copy and compare it with its checksum. @return 0, PH_ECORRUPT, PH_EIO, PH_ENOMEM.
+ */
+int ph_stored_verify(struct ph_pool *pool, const struct ph_stored *file);
+
+/** Whether the file open as @p fd begins like the copy (one page: where the build id of an
+ * ELF file is), or, with @p whole, holds all of it. */
+bool ph_stored_equals(struct ph_pool *pool, const struct ph_stored *file, int fd, bool whole);
+
+/** Write a copy of the pool (PH_POOL_WRITE) without what no epoch and no file needs to @p path,
+ * which must not exist. @return 0, PH_EUSAGE if it exists, PH_EACCES, PH_EFULL, PH_EIO,
+ * PH_ENOMEM. */
+int ph_pool_pack(struct ph_pool *pool, const char *path);
 
 /* ---- reading --------------------------------------------------------------------- */
 

@@ -191,6 +191,18 @@ int ph_extent_mark(struct ph_pool *p, const struct ph_header_pm *h, uint64_t hea
     return err;
 }
 
+int ph_extent_mark_file(struct ph_pool *p, uint64_t offset, uint64_t size)
+{
+    uint32_t slot = ph_extent_find(p, offset);
+    struct ph_extent *e = slot == PH_NO_SLOT ? NULL : &p->extent[slot];
+
+    if (!e || (e->role != PH_EXTENT_FREE && e->role != PH_EXTENT_FILES) ||
+        size > extent_bytes(p) - (offset - e->offset))
+        return PH_ECORRUPT;
+    e->role = PH_EXTENT_FILES;
+    return 0;
+}
+
 struct allocation {
     PMEMobjpool *pop;
     PMEMoid *oid;

@@ -13,25 +13,33 @@
  * address space (64 MiB, 16384 pages, with a table of their checksums), or part of the log.
  * Extents are never given back to libpmemobj; they change between the three.
  *
+ * Or part of the files: copies of what the program maps from files, its text above all.
+ *
  * An epoch in the log is: pages; then one blob, [index entries][record], in one or more pieces;
  * then a header page that names the pieces, their checksums and the header of the epoch before.
+ * A file is: its content, in one or more pieces, the last page filled up with zeros; then a
+ * header page that names the pieces and the header of the file before. The root record names
+ * the newest one. A file with the content of another has its pieces.
  * All numbers are little-endian. All offsets are bytes from the start of the file.
  *
  * Definitions. N is the newest epoch, O the oldest recoverable one, H the home epoch, all as
  * the newer intact root record says. The *log* is the chain of epochs e with H < e <= N,
- * linked backward from N. A root record *reaches* its log and all that the log's headers name.
+ * linked backward from N. The *files* are the chain that a root record names. A root record
+ * *reaches* its log, its files, and all that their headers name.
  * *Durable* means written, then fdatasync returned 0.
  *
  * Invariants:
- *  P1 commit   A root record that names N is written only after all that it reaches is durable.
+ *  P1 commit   A root record that names N, or a file, is written only after all that it reaches
+ *              is durable.
  *  P2 order    H < O <= N, or N = O = 0. Epochs O..N of the log are recoverable.
  *  P3 retire   A home page or its table entry changes only at addresses of which the log has a
  *              version v, H < v < O, and after both root records durably say O.
  *  P4 home     A root record says H = m only after the newest version <= m of every page in the
  *              log, and its table entry, is durable at home.
  *  P5 reuse    An extent, or the rest of one, is written only where neither root record
- *              reaches. So both records are renewed when H rises or N falls. (With P3, this
- *              makes the older record right too, should the newer one be lost.)
+ *              reaches. So both records are renewed when H rises, N falls or files are given
+ *              up. (With P3, this makes the older record right too, should the newer one be
+ *              lost.)
  *  P6 read     A page at epoch e, O <= e <= N, is its newest version <= e in the log; without
  *              one, what is at home if its table entry is not zero; else absent. P3 makes it
  *              so that a half-written home page is never what P6 reads.
@@ -40,6 +48,8 @@
  *  P8 trust    Nothing read from the file is used before its checksum or bounds are checked.
  *  P9 sector   Root records and slots do not cross a 512-byte sector, the unit that a disk
  *              writes whole.
+ *  P10 files   Files never cost an epoch: damage to them is the same as having none, and where
+ *              an epoch finds no room they are given up.
  */
 #ifndef PH_POOL_FORMAT_H
 #define PH_POOL_FORMAT_H
@@ -48,16 +58,19 @@
 #include <stdint.h>
 
 #define PH_POOL_LAYOUT   "pyheap"
-#define PH_POOL_VERSION  1u
+#define PH_POOL_VERSION  2u /* 1 had no files */
 
 #define PH_SUPER_MAGIC   UINT64_C(0x4b4c425045485950) /* "PYHEPBLK" */
 #define PH_ROOT_MAGIC    UINT64_C(0x544f4f5250454850) /* "PHEPROOT" */
 #define PH_HEADER_MAGIC  UINT64_C(0x434f504550454850) /* "PHEPEPOC" */
 
+#define PH_FILE_MAGIC    UINT64_C(0x454c494650454850) /* "PHEPFILE" */
+
 #define PH_SECTOR        512
 #define PH_STRETCH_PAGES 16384u /* 64 MiB */
 #define PH_RECENT_MAX    20
 #define PH_PIECES_MAX    192
+#define PH_FILE_PIECES   160
 
 /* XXH3-128; of a page, never zero: zero stands for absent. */
 struct ph_sum_pm {
@@ -100,7 +113,9 @@ struct ph_root_pm {
     uint32_t state; /* enum ph_pool_state */
     int32_t exit_status;
     struct ph_recent_pm recent[PH_RECENT_MAX]; /* N first; more, to step over a damaged one */
-    uint64_t reserved[14];
+    uint64_t files;                            /* how many */
+    uint64_t files_head;                       /* header of the newest; 0: there are none */
+    uint64_t reserved[12];
     struct ph_sum_pm sum; /* of all above */
 };
 
@@ -146,7 +161,26 @@ struct ph_header_pm {
     struct ph_sum_pm sum; /* of all above */
 };
 
+/* A file's header page. */
+struct ph_stored_pm {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t pieces;
+    uint64_t id[2];
+    uint64_t number;      /* of the file: 1, 2, ... */
+    uint64_t prev_header; /* of file number - 1; 0: none */
+    uint64_t size;        /* bytes, as of the pieces together */
+    uint64_t mtime_ns;
+    struct ph_sum_pm path_sum; /* XXH3-128 of the whole path, without its end */
+    struct ph_sum_pm content_sum;
+    char path[1024]; /* for people: the end of a path that does not fit */
+    struct ph_piece_pm piece[PH_FILE_PIECES];
+    uint64_t reserved[50];
+    struct ph_sum_pm sum; /* of all above */
+};
+
 _Static_assert(sizeof(struct ph_sum_pm) == 16, "on-media");
+_Static_assert(sizeof(struct ph_stored_pm) == 4096, "on-media");
 _Static_assert(sizeof(struct ph_super_pm) == 624 &&
                    offsetof(struct ph_super_pm, version) == 8 &&
                    offsetof(struct ph_super_pm, sum) == 608,

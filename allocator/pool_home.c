@@ -178,21 +178,6 @@ static int zero_table(struct ph_pool *p, struct migration *m, uint32_t slot)
                        p->extent[slot].offset);
 }
 
-/* A sync in which pages of the epoch in progress take part as well: the kernel reports a
- * failure only once, so it has to stop both. */
-static int sync_or_break(struct ph_pool *p)
-{
-    int err = ph_io_sync(&p->io);
-
-    if (err) {
-        pthread_mutex_lock(&p->lock);
-        p->broken = err;
-        ph_pool_fail(p, err, "fdatasync");
-        pthread_mutex_unlock(&p->lock);
-    }
-    return err;
-}
-
 /* Step 2: a home for each stretch that has none. */
 static int settle_stretches(struct ph_pool *p, struct migration *m)
 {
@@ -227,7 +212,7 @@ static int settle_stretches(struct ph_pool *p, struct migration *m)
     for (size_t i = 0; i < n && !err; i++)
         err = zero_table(p, m, fresh[i].slot);
     if (n && !err)
-        err = sync_or_break(p);
+        err = ph_pool_sync(p);
     pthread_mutex_lock(&p->lock);
     for (size_t i = 0; i < n; i++) {
         struct ph_extent *e = &p->extent[fresh[i].slot];
@@ -353,7 +338,7 @@ static void give_up_empty(struct ph_pool *p, struct migration *m)
 
     while (named < m->nemptied && !ph_extent_name(p, m->emptied[named], PH_SLOT_NONE, 0))
         named++;
-    if (named == 0 || sync_or_break(p))
+    if (named == 0 || ph_pool_sync(p))
         return; /* they stay empty homes */
     pthread_mutex_lock(&p->lock);
     for (uint32_t i = 0; i < named; i++)
@@ -390,7 +375,7 @@ int ph_home_migrate(struct ph_pool *p)
     if (!err)
         err = bring_all_home(p, &m);
     if (!err && ph_tuning.wrong != PH_WRONG_NO_HOME_BARRIER)
-        err = sync_or_break(p);
+        err = ph_pool_sync(p);
     if (!err) {
         pthread_mutex_lock(&p->lock);
         err = advance(p, &m);

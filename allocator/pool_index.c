@@ -116,8 +116,7 @@ int ph_index_merge(struct ph_index *index, size_t n, struct ph_index *out)
     return err;
 }
 
-/* Whether [offset, offset + size) are whole pages within the file, none of them the first. */
-static bool in_file(const struct ph_pool *p, uint64_t offset, uint64_t size)
+bool ph_in_file(const struct ph_pool *p, uint64_t offset, uint64_t size)
 {
     return offset % PH_PAGE == 0 && offset >= PH_PAGE && offset < p->super.file_size &&
            size <= p->super.file_size - offset;
@@ -135,12 +134,12 @@ int ph_header_load(struct ph_pool *p, uint64_t offset, uint64_t number,
     uint64_t total = 0;
     int err;
 
-    if (!in_file(p, offset, PH_PAGE))
+    if (!ph_in_file(p, offset, PH_PAGE))
         return PH_ECORRUPT;
     err = ph_io_read(&p->io, out, sizeof(*out), offset);
     if (err)
         return read_error(err);
-    if (out->magic != PH_HEADER_MAGIC || out->version != PH_POOL_VERSION ||
+    if (out->magic != PH_HEADER_MAGIC || out->version > PH_POOL_VERSION ||
         out->number != number || memcmp(out->id, p->super.id, sizeof(out->id)) != 0)
         return PH_ECORRUPT;
     if (!ph_sum_equal(out->sum, ph_sum(out, offsetof(struct ph_header_pm, sum))))
@@ -152,7 +151,7 @@ int ph_header_load(struct ph_pool *p, uint64_t offset, uint64_t number,
         return PH_ECORRUPT;
     for (uint32_t i = 0; i < out->pieces; i++) {
         const struct ph_piece_pm *piece = &out->piece[i];
-        if (piece->size == 0 || !in_file(p, piece->offset, piece->size))
+        if (piece->size == 0 || !ph_in_file(p, piece->offset, piece->size))
             return PH_ECORRUPT;
         total += piece->size; /* at most PH_PIECES_MAX times the file size */
     }
@@ -194,7 +193,7 @@ static bool index_sane(const struct ph_pool *p, const struct ph_header_pm *h,
         if (e->addr % PH_PAGE || (i && e[-1].addr >= e->addr))
             return false;
         if (e->offset) {
-            if (!in_file(p, e->offset, PH_PAGE))
+            if (!ph_in_file(p, e->offset, PH_PAGE))
                 return false;
             pages++;
         }

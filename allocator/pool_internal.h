@@ -3,7 +3,7 @@
  * pool_internal.h - the parts of the pool, as they see each other
  *
  * Reads as a table of contents: one group for each file, in the order in which the files are
- * best read. pool_format.h, which holds the invariants P1 to P9, comes first.
+ * best read. pool_format.h, which holds the invariants P1 to P10, comes first.
  *
  * Locking: pool->lock guards the root, the list of epochs, the extents and the migration's
  * state. The filter and the epoch in progress belong to the calling thread alone. The lock is
@@ -31,6 +31,7 @@ enum ph_wrong {
     PH_WRONG_NO_RETIRE,       /* breaks P3 */
     PH_WRONG_NO_HOME_BARRIER, /* breaks P4 */
     PH_WRONG_EARLY_REUSE,     /* breaks P5 */
+    PH_WRONG_NO_FILE_BARRIER, /* breaks P1 for files */
 };
 
 struct ph_tuning {
@@ -83,6 +84,8 @@ int ph_index_sort(struct ph_entry_pm *entry, size_t n);
 int ph_index_merge(struct ph_index *index, size_t n, struct ph_index *out);
 void ph_index_free(struct ph_index *index);
 
+/** Whether [offset, offset + size) lies within the file, from a page boundary but the first. */
+bool ph_in_file(const struct ph_pool *p, uint64_t offset, uint64_t size);
 /** Read and check the header page at @p offset. @return 0, PH_ECORRUPT, PH_EIO. */
 int ph_header_load(struct ph_pool *p, uint64_t offset, uint64_t number,
                    struct ph_header_pm *out);
@@ -123,7 +126,8 @@ enum ph_extent_role {
     PH_EXTENT_GROWING,
     PH_EXTENT_FREE,
     PH_EXTENT_LOG,
-    PH_EXTENT_HOME
+    PH_EXTENT_HOME,
+    PH_EXTENT_FILES
 };
 
 struct ph_extent {
@@ -140,6 +144,8 @@ int ph_extent_load(struct ph_pool *p);
 /** Mark all that epoch @p h takes as log. @return 0, PH_ECORRUPT. */
 int ph_extent_mark(struct ph_pool *p, const struct ph_header_pm *h, uint64_t header,
                    const struct ph_index *index);
+/** Mark what a stored file takes. @pre all of the log is marked. @return 0, PH_ECORRUPT. */
+int ph_extent_mark_file(struct ph_pool *p, uint64_t offset, uint64_t size);
 /** The slot whose extent holds @p offset, or PH_NO_SLOT. */
 uint32_t ph_extent_find(const struct ph_pool *p, uint64_t offset);
 /** Take a free extent, a new one if there is none. @pre lock held; released
@@ -186,6 +192,29 @@ struct ph_writing {
     uint32_t start_slot, start_page; /* where the log ended before */
     uint64_t log_pages;              /* taken so far */
 };
+
+/* ---- pool_files.c: copies of the files that the program maps ---------------------- */
+
+struct ph_stored {
+    uint64_t header; /* offset */
+    struct ph_stored_pm pm;
+};
+
+struct ph_files {
+    struct ph_stored *file; /* oldest first */
+    size_t n, capacity;
+    uint32_t slot, page;       /* where the files end; slot PH_NO_SLOT: needs an extent */
+    struct ph_storing *active; /* the file being stored */
+    bool refused;              /* given up for an epoch: none until the pool is opened again */
+};
+
+/** Read the chain that the root names. Damage is no error: then there are no files. @pre the
+ * log is marked. @return 0, PH_EIO, PH_ENOMEM. */
+int ph_files_load(struct ph_pool *p);
+/** Give all files up, so that epochs have the room. @pre lock held. @return 0, PH_ENOEPOCH if
+ * there are none, PH_EIO. */
+int ph_files_give_up(struct ph_pool *p);
+void ph_files_free(struct ph_pool *p);
 
 /* ---- pool_home.c: migration ---------------------------------------------------- */
 
@@ -235,6 +264,7 @@ struct ph_pool {
     uint32_t extents;         /* slots in use */
     uint32_t log_slot;        /* where the log ends; PH_NO_SLOT: needs an extent */
     uint32_t log_page;
+    struct ph_files files;
     unsigned views;     /* a writer's, that are not freed yet */
     bool unsettled;     /* see ph_root_settle */
     _Atomic int broken; /* sticky: a sync or a root record failed */
@@ -251,6 +281,19 @@ struct ph_pool {
 int ph_pool_refresh(struct ph_pool *p);
 /** For readers: whether what was read since the last refresh may have been reused. */
 bool ph_pool_is_stale(struct ph_pool *p);
+
+/** A sync in which pages of others take part as well: the kernel reports a failure only once,
+ * so it is sticky. @return 0, PH_EIO. */
+int ph_pool_sync(struct ph_pool *p);
+
+/** Reserve the blocks that libpmemobj stores to through its mapping. @return 0, PH_EFULL,
+ * PH_EIO.
+ */
+int ph_pool_reserve(struct ph_io *io, uint64_t size);
+/** Make @p file, new at @p path, durable with its name. @return 0, PH_EIO, PH_ENOMEM. */
+int ph_pool_sync_name(struct ph_pool *p, int file, const char *path);
+/** What a failed open(2) means: the code for its errno. */
+int ph_pool_open_error(int err);
 
 /** Note @p err's circumstances for ph_pool_error_detail. @return @p err. */
 int ph_pool_fail(struct ph_pool *p, int err, const char *what);

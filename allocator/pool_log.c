@@ -113,7 +113,7 @@ static int next_extent(struct ph_pool *p)
     int err = ph_extent_take(p, PH_EXTENT_LOG, &slot);
 
     while (err == PH_EPOOLSIZE || err == PH_EFULL) {
-        if (ph_home_force(p))
+        if (ph_home_force(p) && ph_files_give_up(p)) /* P10 */
             break;
         err = ph_extent_take(p, PH_EXTENT_LOG, &slot);
     }
@@ -188,6 +188,13 @@ static int place_pages(struct ph_pool *p, const void *const *page, size_t n)
         for (uint64_t i = 0; i < got; i++)
             e[i].offset = offset + i * PH_PAGE;
         err = write_pages(p, page, got, offset);
+        if (err == PH_EFULL) { /* P10: files may have what the epoch needs */
+            pthread_mutex_lock(&p->lock);
+            bool room = ph_files_give_up(p) == 0;
+            pthread_mutex_unlock(&p->lock);
+            if (room)
+                err = write_pages(p, page, got, offset);
+        }
         if (err)
             return err;
         e += got;

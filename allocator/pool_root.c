@@ -96,7 +96,8 @@ int ph_root_read(struct ph_pool *p, struct ph_root_pm *out, bool *settled)
     *out = r[newer];
     *settled = ok[0] && ok[1] && r[0].home_epoch == r[1].home_epoch &&
                (r[0].oldest == r[1].oldest || r[!newer].oldest == 0) &&
-               r[!newer].recent[0].number <= r[newer].recent[0].number;
+               r[!newer].recent[0].number <= r[newer].recent[0].number &&
+               r[!newer].files <= r[newer].files;
     return 0;
 }
 
@@ -280,7 +281,7 @@ int ph_root_load(struct ph_pool *p)
         p->log_page = (uint32_t)((header - p->extent[p->log_slot].offset) / PH_PAGE) + 1;
     }
     p->unsettled = !settled;
-    return 0;
+    return ph_files_load(p);
 }
 
 int ph_root_settle(struct ph_pool *p)

@@ -5,7 +5,8 @@
  * A memfd, mapped by both: a control page, then a ring of pages. The program produces
  * batches, the keeper consumes them in order. A batch is one header page and the payload pages
  * after it, contiguous in memory; one that would not fit before the ring's end is preceded by
- * a SKIP batch. An epoch is BEGIN, any number of PAGES, PRESENT and RECORD batches, COMMIT.
+ * a SKIP batch. An epoch is BEGIN, any number of PAGES, PRESENT, FILES and RECORD batches,
+ * COMMIT.
  *
  * Invariants
  *  S1  consumed <= produced <= consumed + ring_pages; both only grow.
@@ -79,6 +80,14 @@ enum ph_batch_kind {
     PH_BATCH_PRESENT, /* `bytes` of struct ph_span */
     PH_BATCH_RECORD,  /* `bytes` of the process record */
     PH_BATCH_COMMIT,
+    PH_BATCH_FILES, /* `bytes` of struct ph_mapped_file, when they are others than before */
+};
+
+/** A file that the program has mapped, for the pool to keep a copy of. */
+struct ph_mapped_file {
+    uint64_t size, mtime_ns, dev, ino; /* as of stat(2) */
+    uint32_t room; /* bytes of the path that follows, its end and padding to 8 included */
+    uint32_t reserved;
 };
 
 #define PH_EPOCH_FULL 1u /* BEGIN: the epoch holds every page, not only the changed ones */

@@ -130,6 +130,10 @@ void ph_memory_flags(bool full);
 /** Stage the changed pages, or all with @p full; fill areas.present. Counts into status. */
 int ph_memory_stage(uint64_t epoch, bool full);
 
+/** Name the files that are mapped to the keeper, if they are others than at the last epoch.
+ * @return 0, PH_EKEEPER. */
+int ph_mapped_stage(uint64_t epoch, uint64_t now_ns);
+
 /**
  * Read the descriptors into areas.files; send those to be made durable to the keeper.
  * @return 0, PH_EKERNEL, PH_EKEEPER; PH_EUNSUPPORTED in strict mode: something cannot come

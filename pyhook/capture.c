@@ -207,7 +207,9 @@ static int capture(struct ph_record_pm *record)
     if (!ph_stage_bytes(&ph_agent.stage, PH_BATCH_PRESENT, ph_capture.epoch,
                         ph_agent.areas.present.base, ph_agent.areas.present.used))
         return PH_EKEEPER;
-    rc = stage_record(record);
+    rc = ph_mapped_stage(ph_capture.epoch, record->realtime_ns);
+    if (rc == 0)
+        rc = stage_record(record);
     return rc ? rc : commit(record->realtime_ns);
 }
 

@@ -38,36 +38,6 @@ static int check_cpu(struct ph_recovery *r)
     return 0;
 }
 
-/** The code and constants that the program has mapped must be the very same bytes. */
-static int check_mapped_files(struct ph_recovery *r)
-{
-    const struct ph_record_pm *rec = r->record;
-    const struct ph_vma_pm *v = (const void *)((const char *)rec + rec->vmas.offset);
-    for (uint64_t i = 0; i < rec->vmas.count; i++) {
-        if (v[i].kind != PH_VMA_FILE && v[i].kind != PH_VMA_SHARED_FILE)
-            continue;
-        const char *path = ph_record_text(rec, v[i].path);
-        struct stat st;
-        int fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0)
-            return fail(r, PH_EFILES, path, strerror(errno));
-        int rc = fstat(fd, &st);
-        close(fd);
-        if (rc != 0 || !S_ISREG(st.st_mode))
-            return fail(r, PH_EFILES, path, "not a regular file any more");
-        uint64_t mtime =
-            (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
-        bool same = (uint64_t)st.st_size == v[i].size && mtime == v[i].mtime_ns;
-        if (v[i].kind == PH_VMA_FILE && !same)
-            return fail(
-                r, PH_EFILES, path,
-                "has been replaced since the epoch (an upgrade?); bring the old one back");
-        if (v[i].kind == PH_VMA_SHARED_FILE && (uint64_t)st.st_size < v[i].size)
-            return fail(r, PH_EFILES, path, "is shorter than at the epoch");
-    }
-    return 0;
-}
-
 static int check_open_file(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     const char *path = ph_record_text(r->record, f->path);
@@ -159,7 +129,7 @@ int ph_recovery_check(struct ph_recovery *r)
     if (rc == 0)
         rc = check_cpu(r);
     if (rc == 0)
-        rc = check_mapped_files(r);
+        rc = ph_recovery_check_mapped(r);
     if (rc == 0)
         rc = check_watched_paths(r);
     if (rc == 0)

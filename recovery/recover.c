@@ -32,6 +32,7 @@ static const char usage[] =
     "\n"
     "  --list         print the recoverable epochs and end\n"
     "  --verify       check every checksum of every recoverable epoch and end\n"
+    "  --pack FILE    write a compact copy of the pool, for another machine, and end\n"
     "  --epoch N      go on from epoch N; later ones are discarded\n"
     "  --keep-files   do not cut output files back to their length at the epoch\n"
     "  --staging SIZE memory for epochs on their way to the pool (default: memory / 8, at "
@@ -42,7 +43,7 @@ static const char usage[] =
     "  --help, --version\n";
 
 struct options {
-    const char *path;
+    const char *path, *pack;
     bool list, verify, keep_files;
     unsigned long long epoch;
     struct ph_keeper_options keeper;
@@ -57,6 +58,7 @@ static void parse(struct options *o, int argc, char **argv)
 {
     static const struct option known[] = {{"list", no_argument, 0, 'l'},
                                           {"verify", no_argument, 0, 'v'},
+                                          {"pack", required_argument, 0, 'p'},
                                           {"epoch", required_argument, 0, 'e'},
                                           {"keep-files", no_argument, 0, 'k'},
                                           {"staging", required_argument, 0, 'g'},
@@ -78,6 +80,9 @@ static void parse(struct options *o, int argc, char **argv)
             break;
         case 'v':
             o->verify = true;
+            break;
+        case 'p':
+            o->pack = optarg;
             break;
         case 'e':
             if (!ph_cli_size(optarg, &o->epoch) || !o->epoch)
@@ -138,6 +143,28 @@ static struct ph_epoch_info *epochs(struct ph_pool *pool, size_t *n)
 /* ---- --list, --verify ---------------------------------------------------------------------
  */
 
+/** Whether recovery of the newest epoch needs any mapped file on disk. */
+static void list_files(struct ph_pool *pool, uint64_t newest)
+{
+    struct ph_view *view;
+    size_t size, missing;
+    uint64_t bytes;
+    const char *why, *first;
+    if (!newest || ph_pool_view(pool, newest, &view) != 0)
+        return;
+    const void *record = ph_view_record(view, &size);
+    if (ph_record_check(record, size, &why) == 0) {
+        size_t n = ph_recovery_needed(pool, record, &bytes, &missing, &first);
+        if (missing)
+            printf("self-contained: no, %zu of %zu mapped files are not in the pool (%s%s)\n",
+                   missing, n, first, missing > 1 ? ", ..." : "");
+        else
+            printf("self-contained: yes, %zu mapped files, %.1f MiB\n", n,
+                   (double)bytes / (1 << 20));
+    }
+    ph_view_free(view);
+}
+
 static void list(struct ph_pool *pool, const char *path)
 {
     struct ph_pool_info info;
@@ -147,6 +174,7 @@ static void list(struct ph_pool *pool, const char *path)
     printf("%s: %s, %s; %.1f MiB on disk\n", path, info.command,
            info.state == PH_POOL_FINISHED ? "finished" : "not finished",
            (double)info.allocated / (1 << 20));
+    list_files(pool, info.newest);
     printf("%10s  %-19s  %10s  %14s  %s\n", "epoch", "time", "pages", "bytes", "label");
     for (size_t i = 0; i < n; i++) {
         char when[32];
@@ -200,6 +228,24 @@ static int open_checked(struct ph_pool *pool, uint64_t number, struct ph_view **
     return rc;
 }
 
+static int verify_files(struct ph_pool *pool)
+{
+    size_t n = ph_pool_files(pool);
+    int result = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct ph_stored *file = ph_pool_file(pool, i);
+        int rc = ph_stored_verify(pool, file);
+        if (rc) {
+            ph_cli_complain(ME, "the copy of a mapped file cannot be read",
+                            ph_stored_path(file));
+            result = rc;
+        }
+    }
+    if (n && !result)
+        printf("copies of %zu mapped files: intact\n", n);
+    return result;
+}
+
 static int verify(struct ph_pool *pool)
 {
     size_t n;
@@ -221,7 +267,8 @@ static int verify(struct ph_pool *pool)
     free(e);
     if (!n)
         ph_cli_complain(ME, ph_error_text(PH_ENOEPOCH), NULL);
-    return result;
+    int rc = verify_files(pool);
+    return result ? result : rc;
 }
 
 /* ---- recovering ---------------------------------------------------------------------------
@@ -255,11 +302,13 @@ static struct ph_view *choose(struct ph_pool *pool, const struct options *o, uin
     return view;
 }
 
-static int make_plan(const struct ph_view *view, const struct ph_keeper *keeper,
-                     struct ph_plan **out)
+static int make_plan(const struct ph_recovery *r, const struct ph_view *view,
+                     const struct ph_keeper *keeper, struct ph_plan **out)
 {
     size_t nruns, record_size;
-    const struct ph_run *runs = ph_view_runs(view, &nruns);
+    struct ph_run *runs = ph_recovery_runs(r, view, &nruns);
+    if (!runs)
+        die(PH_ENOMEM, "plan");
     const void *record = ph_view_record(view, &record_size);
     uint64_t record_offset = PH_PAGE;
     uint64_t runs_offset = (record_offset + record_size + 63) & ~UINT64_C(63);
@@ -279,7 +328,9 @@ static int make_plan(const struct ph_view *view, const struct ph_keeper *keeper,
     if (getenv("PYHEAP_FORCE_TRAMPOLINES"))
         plan->flags |= PH_PLAN_TRAMPOLINES;
     memcpy((char *)plan + record_offset, record, record_size);
+    ph_recovery_detach(r, (void *)((char *)plan + record_offset));
     memcpy((char *)plan + runs_offset, runs, nruns * sizeof *runs);
+    free(runs);
     *out = plan;
     return fd;
 }
@@ -327,7 +378,8 @@ static void restore_process(const struct ph_record_pm *record)
 
 /** In the child: the descriptors, the process attributes, then the restorer. */
 static _Noreturn void become_program(struct ph_recovery *r, struct ph_keeper *k,
-                                     struct ph_plan *plan, int plan_fd, const char *restorer)
+                                     struct ph_plan *plan, int plan_fd, const char *restorer,
+                                     int gone)
 {
     const struct ph_record_pm *record = r->record;
     struct rlimit limit;
@@ -335,9 +387,12 @@ static _Noreturn void become_program(struct ph_recovery *r, struct ph_keeper *k,
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
     }
-    int keep[5] = {(int)record->socket_fd, out_of_the_way(ph_pool_fd(k->pool), record),
-                   out_of_the_way(k->memfd, record), out_of_the_way(plan_fd, record),
-                   out_of_the_way(open(restorer, O_PATH | O_CLOEXEC), record)};
+    int keep[6] = {(int)record->socket_fd,
+                   out_of_the_way(ph_pool_fd(k->pool), record),
+                   out_of_the_way(k->memfd, record),
+                   out_of_the_way(plan_fd, record),
+                   out_of_the_way(open(restorer, O_PATH | O_CLOEXEC), record),
+                   out_of_the_way(gone, record)};
     if (dup2(k->program_socket, keep[0]) < 0)
         die(PH_EFILES, "ulimit -n is lower than it was for the program");
     plan->pool_fd = keep[1];
@@ -345,8 +400,9 @@ static _Noreturn void become_program(struct ph_recovery *r, struct ph_keeper *k,
     plan->plan_fd = keep[3];
     k->control->socket_fd = keep[0];
     fcntl(keep[4], F_SETFD, FD_CLOEXEC);
+    fcntl(keep[5], F_SETFD, FD_CLOEXEC);
 
-    int rc = ph_recovery_open_files(r, keep, 5);
+    int rc = ph_recovery_open_files(r, keep, 6);
     if (rc == 0 && chdir(ph_record_text(record, record->cwd)) != 0) {
         snprintf(r->detail, sizeof r->detail, "working directory: %s", strerror(errno));
         rc = PH_EFILES;
@@ -380,6 +436,7 @@ static _Noreturn void recover(struct ph_pool *pool, const struct options *o)
     struct ph_view *view = choose(pool, o, &number);
     size_t record_size;
     struct ph_recovery r = {.record = ph_view_record(view, &record_size),
+                            .pool = pool,
                             .keep_files = o->keep_files};
     rc = ph_recovery_check(&r);
     if (rc)
@@ -395,17 +452,28 @@ static _Noreturn void recover(struct ph_pool *pool, const struct options *o)
                         number);
     if (rc)
         die(rc, strerror(errno));
-    int plan_fd = make_plan(view, &keeper, &plan);
+    int gone[2]; /* closed when the child is the restorer, or dead */
+    if (pipe2(gone, O_CLOEXEC) != 0)
+        die(PH_ENOMEM, strerror(errno));
+    int plan_fd = make_plan(&r, view, &keeper, &plan);
     fflush(NULL);
     pid_t child = ph_recovery_fork(&r);
     if (child < 0)
         die(PH_ENOMEM, "fork");
     if (child == 0)
-        become_program(&r, &keeper, plan, plan_fd, restorer);
+        become_program(&r, &keeper, plan, plan_fd, restorer, gone[1]);
+    /* Until then the child may cut back a file that is our stderr, and with it what we say. */
+    char none;
+    close(gone[1]);
+    while (read(gone[0], &none, 1) < 0 && errno == EINTR)
+        ;
+    close(gone[0]);
+    ph_recovery_say_copies(&r, ME);
     if (r.detail[0])
         ph_cli_complain(ME, "going on, but", r.detail);
     close(plan_fd);
     munmap(plan, plan->size);
+    free(r.copy);
     ph_view_free(view);
     ph_keeper_exit_like(ph_keeper_watch(&keeper, child));
 }
@@ -423,6 +491,13 @@ int main(int argc, char **argv)
     if (rc)
         die(rc,
             rc == PH_ENOMEM ? "addresses for the pool; is there a limit, ulimit -v?" : o.path);
+    if (o.pack) {
+        rc = ph_pool_pack(pool, o.pack);
+        if (rc)
+            die(rc, ph_pool_error_detail(pool));
+        ph_pool_close(pool);
+        return 0;
+    }
     if (!read_only)
         recover(pool, &o);
     if (o.list)

@@ -16,9 +16,11 @@
 
 struct ph_recovery {
     const struct ph_record_pm *record;
-    bool keep_files;   /* do not cut files back to their length at the epoch */
-    char detail[4352]; /* about the last failure */
-    char note[4352];   /* what a person should know although recovery goes on; "": nothing */
+    struct ph_pool *pool;          /* for copies of mapped files; NULL: it has none */
+    const struct ph_stored **copy; /* of each vma: what takes the place of its file, or NULL */
+    bool keep_files;               /* do not cut files back to their length at the epoch */
+    char detail[4352];             /* about the last failure */
+    char note[4352]; /* what a person should know although recovery goes on; "": nothing */
 };
 
 /** Hold @p record against R1 to R6 of record.h. @return 0, PH_ECORRUPT, PH_ENEWER. */
@@ -48,6 +50,30 @@ int ph_recovery_check_databases(struct ph_recovery *r);
 
 /** Whether @p f is a file of an SQLite database, which must not be cut back. */
 bool ph_recovery_of_database(const struct ph_recovery *r, const struct ph_file_pm *f);
+
+/**
+ * Part of that, and before the plan is made: whether the mapped files are there, or the pool
+ * has copies; fills r->copy. @return 0, PH_EFILES, PH_ECORRUPT, PH_EIO, PH_ENOMEM.
+ */
+int ph_recovery_check_mapped(struct ph_recovery *r);
+
+/** A line on stderr about the copies that take the place of files, if there are any. */
+void ph_recovery_say_copies(const struct ph_recovery *r, const char *command);
+
+/** The view's runs with those of the copies. Freed by the caller; NULL: out of memory. */
+struct ph_run *ph_recovery_runs(const struct ph_recovery *r, const struct ph_view *view,
+                                size_t *n);
+
+/** In a copy of the record: mappings whose file a copy replaces are files' no more. */
+void ph_recovery_detach(const struct ph_recovery *r, struct ph_record_pm *record);
+
+/**
+ * Which files the program has mapped privately. @param bytes of those that the pool has a copy
+ * of. @param missing how many it has none of; @param first the first of them. @return how many
+ * in all.
+ */
+size_t ph_recovery_needed(struct ph_pool *pool, const struct ph_record_pm *record,
+                          uint64_t *bytes, size_t *missing, const char **first);
 
 /**
  * fork, so that the child has a monotonic clock that has not gone back since the epoch. Where

@@ -12,6 +12,8 @@
  *   - its newest epoch is the one of the last root record that was synced; or of the one in
  *     flight, if that has been written;
  *   - every epoch it lists has its pages, its absences and its record, byte for byte;
+ *   - its files are those of the last root record that was synced, or of the one in flight,
+ *     byte for byte;
  *   - at least `keep` epochs are listed, once there are so many.
  *
  * A life ends with such an image, and the next life goes on from it. Now and then an image is
@@ -41,6 +43,7 @@
 #define EXTENTS   40
 #define KEEP      3
 #define LIFE      40 /* epochs */
+#define FILES     30 /* stored by then they are given up, and it starts again */
 
 struct sector {
     uint64_t offset;
@@ -50,9 +53,10 @@ struct sector {
 static unsigned char *current, *durable; /* the file as the kernel and as the disk has it */
 static struct sector *pending;
 static size_t npending, pending_capacity;
-static uint64_t durable_newest; /* epoch of the last root record that was synced */
-static uint64_t flying_newest;  /* of one that was written since */
-static uint64_t root_at;        /* offset of root record A */
+static uint64_t durable_newest;              /* epoch of the last root record that was synced */
+static uint64_t flying_newest;               /* of one that was written since */
+static uint64_t durable_files, flying_files; /* likewise */
+static uint64_t root_at;                     /* offset of root record A */
 static uint64_t seed, random_state;
 static char pool_path[512], image_path[512], copy_path[512];
 static int image_fd = -1;
@@ -79,6 +83,53 @@ static void violated(const char *what, const char *more)
 
 /* ---- checking an image -------------------------------------------------------------- */
 
+/* File i of this history: sometimes the content of another. */
+static size_t file_content(uint64_t i, unsigned char *to, char path[64])
+{
+    uint64_t kind = model_mix(seed + i) % 3 ? i : i % 3;
+    size_t size = model_mix(seed ^ kind) % 60000;
+
+    for (size_t k = 0; k < size; k++)
+        to[k] = (unsigned char)model_mix(seed + kind * 7 + k / 512);
+    snprintf(path, 64, "/lib/file%llu.so", (unsigned long long)i);
+    return size;
+}
+
+static int store_file(struct ph_pool *p, uint64_t i)
+{
+    static unsigned char content[60000];
+    char path[64];
+    size_t size = file_content(i, content, path);
+    int err = ph_pool_file_begin(p, &(struct ph_file_id){path, size, i});
+
+    for (size_t at = 0; at < size && !err; at += 3 * PH_PAGE)
+        err = ph_pool_file_append(p, content + at,
+                                  size - at < 3 * PH_PAGE ? size - at : 3 * PH_PAGE);
+    return err ? err : ph_pool_file_end(p);
+}
+
+static const char *check_files(struct ph_pool *p)
+{
+    static unsigned char want[60000], got[60000];
+    static char path[64];
+
+    for (size_t i = 0; i < ph_pool_files(p); i++) {
+        size_t size = file_content(i, want, path);
+        const struct ph_stored *f = ph_pool_file_find(p, &(struct ph_file_id){path, size, i});
+        if (!f || strcmp(ph_stored_path(f), path) != 0 || ph_stored_verify(p, f))
+            return path;
+        for (uint64_t at = 0, n; at < size; at += n * PH_PAGE) {
+            uint64_t place = ph_stored_place(f, at, &n);
+            uint64_t part = n * PH_PAGE < size - at ? n * PH_PAGE : size - at;
+            if (!place || pread(ph_pool_fd(p), got + at, part, (off_t)place) != (ssize_t)part)
+                return path;
+        }
+        if (memcmp(want, got, size) != 0)
+            return path;
+    }
+    return NULL;
+}
+
 static void check_pool(struct ph_pool *p)
 {
     uint64_t newest = p->epochs ? p->epoch[p->epochs - 1].info.number : 0;
@@ -90,6 +141,10 @@ static void check_pool(struct ph_pool *p)
         violated("it is not the newest durable epoch", NULL);
     else if (ph_pool_epochs(p, NULL, 0) < (newest < KEEP ? newest : KEEP))
         violated("too few epochs", NULL);
+    else if (p->root.files != durable_files && p->root.files != flying_files)
+        violated("its files are not the durable ones", NULL);
+    else if ((wrong = check_files(p)) != NULL)
+        violated("a file is wrong", wrong);
     else if ((wrong = model_check(seed, p)) != NULL)
         violated("an epoch is wrong", wrong);
 }
@@ -127,8 +182,13 @@ static int continue_here(const char *path)
         for (int i = 0; i < 8 && !err; i++) {
             model_step(&m);
             err = model_commit(&m, p);
+            if (!err && i % 2)
+                err = store_file(p, ph_pool_files(p));
         }
+        if (!err)
+            err = ph_pool_file_publish(p);
         durable_newest = m.epoch;
+        durable_files = ph_pool_files(p);
         if (err)
             violated("it cannot be continued", ph_error_name(err));
         check_pool(p);
@@ -141,15 +201,17 @@ static int continue_here(const char *path)
 
 static void continue_image(void)
 {
-    char at[24], durable_text[24], flying_text[24];
-    char *argv[] = {"pool_crash", "--continue", copy_path, at, durable_text, flying_text, NULL};
+    char text[5][24];
+    char *argv[] = {"pool_crash", "--continue", copy_path, text[0], text[1],
+                    text[2],      text[3],      text[4],   NULL};
+    const uint64_t value[5] = {seed, durable_newest, flying_newest, durable_files,
+                               flying_files};
     pid_t pid;
     int status;
 
     copy_image(copy_path);
-    snprintf(at, sizeof(at), "%llu", (unsigned long long)seed);
-    snprintf(durable_text, sizeof(at), "%llu", (unsigned long long)durable_newest);
-    snprintf(flying_text, sizeof(at), "%llu", (unsigned long long)flying_newest);
+    for (int i = 0; i < 5; i++)
+        snprintf(text[i], sizeof(text[i]), "%llu", (unsigned long long)value[i]);
     fflush(stdout);
     if (posix_spawn(&pid, "/proc/self/exe", NULL, NULL, argv, environ) ||
         waitpid(pid, &status, 0) != pid)
@@ -235,6 +297,7 @@ static void note_root(const unsigned char *bytes, uint64_t offset, size_t size)
         return;
     memcpy(&r, bytes, sizeof(r));
     flying_newest = r.recent[0].number;
+    flying_files = r.files;
 }
 
 static void on_write(void *arg, uint64_t offset, const struct iovec *iov, int n)
@@ -264,6 +327,8 @@ static void on_write(void *arg, uint64_t offset, const struct iovec *iov, int n)
 static int before(void *arg, enum ph_io_op op, uint64_t offset, uint64_t size)
 {
     (void)arg, (void)offset, (void)size;
+    if (op == PH_IO_DISCARD) /* as on a file system that cannot */
+        return EOPNOTSUPP;
     if (recording && op == PH_IO_SYNC)
         maybe_crash(2);
     return 0;
@@ -280,6 +345,7 @@ static void on_synced(void *arg)
     }
     npending = 0;
     durable_newest = flying_newest;
+    durable_files = flying_files;
     maybe_crash(4);
 }
 
@@ -313,6 +379,22 @@ static void create(void)
     ph_pool_close(p);
 }
 
+/* Now and then a file, published at some time; now and then all are given up. */
+static int some_file(struct ph_pool *p)
+{
+    int err = 0;
+
+    if (ph_pool_files(p) == FILES) {
+        pthread_mutex_lock(&p->lock);
+        err = ph_files_give_up(p);
+        p->files.refused = false;
+        pthread_mutex_unlock(&p->lock);
+    } else if (rnd() % 2) {
+        err = store_file(p, ph_pool_files(p));
+    }
+    return err || rnd() % 4 ? err : ph_pool_file_publish(p);
+}
+
 static void life(void)
 {
     struct ph_pool *p;
@@ -329,6 +411,7 @@ static void life(void)
     if (pwrite(image_fd, durable, POOL_SIZE, 0) != (ssize_t)POOL_SIZE)
         die("writing the image");
     durable_newest = flying_newest = p->epochs ? p->epoch[p->epochs - 1].info.number : 0;
+    durable_files = flying_files = p->root.files;
     model_at(&m, seed, durable_newest);
     recording = true;
     for (int i = 0; i < LIFE && !failure[0] && images < wanted && !err; i++) {
@@ -338,6 +421,8 @@ static void life(void)
             err = model_append(&ahead, p);
             ph_pool_abort(p);
         }
+        if (!err)
+            err = some_file(p);
         model_step(&m);
         if (!err)
             err = model_commit(&m, p);
@@ -390,6 +475,7 @@ int main(int argc, char **argv)
         [PH_WRONG_NO_RETIRE] = "home written before its epochs are retired (P3)",
         [PH_WRONG_NO_HOME_BARRIER] = "log freed before home is synced (P4)",
         [PH_WRONG_EARLY_REUSE] = "log reused before the root is synced (P5)",
+        [PH_WRONG_NO_FILE_BARRIER] = "no sync between files and root (P1)",
     };
     char directory[] = "/dev/shm/pool_crash.XXXXXX", elsewhere[] = "/tmp/pool_crash.XXXXXX";
     const char *dir;
@@ -400,10 +486,12 @@ int main(int argc, char **argv)
                                    .trigger_bytes = 2 << 20,
                                    .trigger_epochs = 4,
                                    .inline_migration = true};
-    if (argc == 6 && strcmp(argv[1], "--continue") == 0) {
+    if (argc == 8 && strcmp(argv[1], "--continue") == 0) {
         seed = strtoull(argv[3], NULL, 10);
         durable_newest = strtoull(argv[4], NULL, 10);
         flying_newest = strtoull(argv[5], NULL, 10);
+        durable_files = strtoull(argv[6], NULL, 10);
+        flying_files = strtoull(argv[7], NULL, 10);
         return continue_here(argv[2]);
     }
     dir = mkdtemp(directory);
@@ -426,7 +514,7 @@ int main(int argc, char **argv)
     bad = failure[0] != 0;
     printf("pool_crash: %lu images in %lu lives, %lu of them continued: %s%s\n", images, lives,
            continued, bad ? "WRONG: " : "all right", failure);
-    for (int i = PH_WRONG_NO_DATA_BARRIER; i <= PH_WRONG_EARLY_REUSE; i++) {
+    for (int i = PH_WRONG_NO_DATA_BARRIER; i <= PH_WRONG_NO_FILE_BARRIER; i++) {
         run((enum ph_wrong)i, 4000);
         orders++;
         caught += failure[0] != 0;

@@ -8,7 +8,8 @@
  *
  *   - `pmempool check` finds the file in order (once its creation was complete);
  *   - the newest epoch is the last one whose commit returned, or the one in flight;
- *   - every epoch listed is right, byte for byte, read beside no writer and as a writer.
+ *   - every epoch listed is right, byte for byte, read beside no writer and as a writer;
+ *   - the files are those that were published, or those in flight as well, and right.
  *
  * The next child goes on from there. This covers what pool_crash leaves out, libpmemobj's
  * metadata, but only for the death of the process: the kernel lives on here.
@@ -27,10 +28,12 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#define SEED 77
+#define SEED      77
+#define FILE_MAX  300000
+#define FILES_MAX 60
 
 struct shared {
-    _Atomic uint64_t committed;
+    _Atomic uint64_t committed, published;
     _Atomic bool created;
     _Atomic int err;
 };
@@ -49,12 +52,81 @@ static void die(const char *what)
     exit(2);
 }
 
+/* File i: of some size; every third has the content of the one before. */
+static size_t file_content(uint64_t i, unsigned char *to, char name[64])
+{
+    uint64_t kind = i % 3 == 2 ? i - 1 : i;
+    size_t size = model_mix(kind) % FILE_MAX;
+
+    for (size_t k = 0; k < size; k++)
+        to[k] = (unsigned char)model_mix(kind + k / 256);
+    snprintf(name, 64, "/lib/file%llu.so", (unsigned long long)i);
+    return size;
+}
+
+static unsigned char content[FILE_MAX], read_back[FILE_MAX];
+
+/* A piece of the file after the last one; at its end, publish now and then. */
+static int file_step(struct ph_pool *p, size_t *at)
+{
+    char name[64];
+    uint64_t i = ph_pool_files(p);
+    size_t size = file_content(i, content, name), left = size - *at;
+    int err = 0;
+
+    if (i == FILES_MAX)
+        return 0;
+    if (!p->files.active) {
+        *at = 0;
+        return ph_pool_file_begin(p, &(struct ph_file_id){name, size, i});
+    }
+    if (left) {
+        size_t n = left < 8 * PH_PAGE ? left : 8 * PH_PAGE;
+        err = ph_pool_file_append(p, content + *at, n);
+        *at += n;
+        return err;
+    }
+    err = ph_pool_file_end(p);
+    if (!err && i % 2) {
+        err = ph_pool_file_publish(p);
+        if (!err)
+            atomic_store(&shared->published, ph_pool_files(p));
+    }
+    return err;
+}
+
+static const char *check_files(struct ph_pool *p)
+{
+    uint64_t n = ph_pool_files(p), least = atomic_load(&shared->published);
+    char name[64];
+
+    if (n < least || n > least + 2)
+        return "other files than were published";
+    atomic_store(&shared->published, n);
+    for (uint64_t i = 0; i < n; i++) {
+        size_t size = file_content(i, content, name);
+        const struct ph_stored *f = ph_pool_file_find(p, &(struct ph_file_id){name, size, i});
+        if (!f || ph_stored_verify(p, f))
+            return "a file is missing or damaged";
+        for (uint64_t at = 0, k; at < size; at += k * PH_PAGE) {
+            uint64_t place = ph_stored_place(f, at, &k);
+            size_t part = k * PH_PAGE < size - at ? k * PH_PAGE : size - at;
+            if (pread(ph_pool_fd(p), read_back + at, part, (off_t)place) != (ssize_t)part)
+                return "a file cannot be read";
+        }
+        if (memcmp(content, read_back, size) != 0)
+            return "a file has wrong content";
+    }
+    return NULL;
+}
+
 /* The program that is killed. */
 static void child(void)
 {
     struct ph_pool *p;
     struct model m;
     struct ph_epoch_info newest;
+    size_t at = 0;
     int err = atomic_load(&shared->created)
                   ? ph_pool_open(&p, path, PH_POOL_WRITE)
                   : ph_pool_create(&p, path, &(struct ph_pool_options){.size = 64 << 20});
@@ -68,6 +140,8 @@ static void child(void)
         err = model_commit(&m, p);
         if (!err)
             atomic_store(&shared->committed, m.epoch);
+        for (unsigned i = 0; i < 3 && !err; i++)
+            err = file_step(p, &at);
     }
     atomic_store(&shared->err, err);
     _exit(1);
@@ -99,6 +173,8 @@ static const char *check(enum ph_pool_mode mode)
         wrong = "the newest epoch is not the last committed one";
     else
         wrong = model_check(SEED, p);
+    if (!wrong)
+        wrong = check_files(p);
     /* The epoch that was in flight may have become durable: then it stays. */
     atomic_store(&shared->committed, newest.number);
     ph_pool_close(p);
@@ -173,8 +249,9 @@ int main(void)
         .stretch_pages = 64, .trigger_bytes = 2 << 20, .trigger_epochs = 6, .ahead = 2};
     for (i = 0; i < rounds && !wrong; i++)
         wrong = one_round(i, have_pmempool);
-    printf("pool_kill: %lu kills, %llu epochs, %s: %s\n", i,
+    printf("pool_kill: %lu kills, %llu epochs, %llu files, %s: %s\n", i,
            (unsigned long long)atomic_load(&shared->committed),
+           (unsigned long long)atomic_load(&shared->published),
            have_pmempool ? "pmempool check after each" : "pmempool (pmdk-tools) not installed",
            wrong ? wrong : "all right");
     unlink(path);

@@ -16,6 +16,7 @@ from case_descriptors import *
 from case_keeper import *
 from case_module import *
 from case_pool import *
+from case_selfcontained import *
 from commands import Commands
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent

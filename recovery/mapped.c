@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * mapped.c - the files that the program has mapped, or the pool's copies of them
+ *
+ * Code and constants must be the very same bytes. A file with the size and modification time
+ * that it had is taken to be the same, if it begins like the pool's copy; one that differs only
+ * in its modification time is compared with the copy. Where the file is another or missing, the
+ * copy's pages take its place: the mapping becomes anonymous memory with this content. So the
+ * restorer knows nothing of all this; no descriptor is needed; and later epochs hold these
+ * pages like any others, each of them staged once.
+ */
+#include "recovery.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const struct ph_vma_pm *vmas(const struct ph_record_pm *record)
+{
+    return (const void *)((const char *)record + record->vmas.offset);
+}
+
+static struct ph_file_id id_of(const struct ph_record_pm *record, const struct ph_vma_pm *v)
+{
+    return (struct ph_file_id){ph_record_text(record, v->path), v->size, v->mtime_ns};
+}
+
+static bool same_file(const struct ph_record_pm *record, const struct ph_vma_pm *a,
+                      const struct ph_vma_pm *b)
+{
+    return a->kind == b->kind && a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
+           a->mtime_ns == b->mtime_ns &&
+           strcmp(ph_record_text(record, a->path), ph_record_text(record, b->path)) == 0;
+}
+
+/** What keeps the file on disk from being mapped, "": nothing. */
+static const char *objection(struct ph_recovery *r, const struct ph_vma_pm *v,
+                             const struct ph_stored *copy)
+{
+    struct stat st;
+    const char *why = "";
+    int fd = open(ph_record_text(r->record, v->path), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return strerror(errno);
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        why = "not a regular file any more";
+    } else if (v->kind == PH_VMA_SHARED_FILE) {
+        if ((uint64_t)st.st_size < v->size)
+            why = "is shorter than at the epoch";
+    } else {
+        uint64_t mtime =
+            (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
+        bool size = (uint64_t)st.st_size == v->size, time = mtime == v->mtime_ns;
+        if (!size || (!time && !copy) || (copy && !ph_stored_equals(r->pool, copy, fd, !time)))
+            why = "has been replaced since the epoch (an upgrade?); bring the old one back";
+    }
+    close(fd);
+    return why;
+}
+
+static int fail(struct ph_recovery *r, int code, const char *path, const char *what)
+{
+    snprintf(r->detail, sizeof r->detail, "%s: %s", path, what);
+    return code;
+}
+
+int ph_recovery_check_mapped(struct ph_recovery *r)
+{
+    const struct ph_vma_pm *v = vmas(r->record), *end = v + r->record->vmas.count, *before = v;
+    const struct ph_stored *used = NULL;
+    r->copy = calloc(r->record->vmas.count + 1, sizeof *r->copy);
+    if (!r->copy)
+        return PH_ENOMEM;
+    for (size_t i = 0; v + i < end; i++) {
+        if (v[i].kind != PH_VMA_FILE && v[i].kind != PH_VMA_SHARED_FILE)
+            continue;
+        if (before < v + i && same_file(r->record, before, v + i)) {
+            r->copy[i] = used;
+            continue;
+        }
+        struct ph_file_id id = id_of(r->record, v + i);
+        const struct ph_stored *copy = r->pool ? ph_pool_file_find(r->pool, &id) : NULL;
+        const char *why = objection(r, v + i, copy);
+        used = NULL;
+        before = v + i;
+        if (!why[0])
+            continue;
+        if (!copy)
+            return fail(r, PH_EFILES, id.path, why);
+        int rc = ph_stored_verify(r->pool, copy);
+        if (rc)
+            return fail(r, rc, id.path,
+                        "it is missing or has been replaced, and the pool's "
+                        "copy cannot be read");
+        r->copy[i] = used = copy;
+    }
+    return 0;
+}
+
+void ph_recovery_say_copies(const struct ph_recovery *r, const char *command)
+{
+    const struct ph_vma_pm *v = vmas(r->record);
+    const struct ph_stored *last = NULL;
+    unsigned n = 0;
+    for (size_t i = 0; i < r->record->vmas.count; i++) {
+        if (!r->copy[i] || r->copy[i] == last)
+            continue;
+        last = r->copy[i];
+        if (n++ == 0)
+            fprintf(stderr,
+                    "%s: missing or replaced, so the pool's copies are used: ", command);
+        if (n <= 3)
+            fprintf(stderr, "%s%s", n > 1 ? ", " : "", ph_record_text(r->record, v[i].path));
+    }
+    if (n > 3)
+        fprintf(stderr, " and %u more", n - 3);
+    if (n)
+        fputc('\n', stderr);
+}
+
+/* ---- the plan -----------------------------------------------------------------------------
+ */
+
+struct runs {
+    struct ph_run *run;
+    size_t n, room;
+};
+
+static bool add(struct runs *out, uint64_t addr, uint64_t npages, uint64_t offset)
+{
+    struct ph_run *last = out->n ? &out->run[out->n - 1] : NULL;
+    if (last && last->addr + last->npages * PH_PAGE == addr &&
+        last->offset + last->npages * PH_PAGE == offset) {
+        last->npages += npages;
+        return true;
+    }
+    if (out->n == out->room) {
+        size_t room = out->room * 2 + 256;
+        struct ph_run *bigger = realloc(out->run, room * sizeof *bigger);
+        if (!bigger)
+            return false;
+        out->run = bigger;
+        out->room = room;
+    }
+    out->run[out->n++] = (struct ph_run){addr, npages, offset};
+    return true;
+}
+
+/** What the copy has for [from, to) of @p v. Beyond the file's end there is nothing. */
+static bool add_copy(struct runs *out, const struct ph_vma_pm *v, const struct ph_stored *copy,
+                     uint64_t from, uint64_t to)
+{
+    while (from < to) {
+        uint64_t n, place = ph_stored_place(copy, v->offset + (from - v->start), &n);
+        if (!place)
+            return true;
+        if (n > (to - from) / PH_PAGE)
+            n = (to - from) / PH_PAGE;
+        if (!add(out, from, n, place))
+            return false;
+        from += n * PH_PAGE;
+    }
+    return true;
+}
+
+struct ph_run *ph_recovery_runs(const struct ph_recovery *r, const struct ph_view *view,
+                                size_t *n)
+{
+    size_t count;
+    const struct ph_run *run = ph_view_runs(view, &count), *end = run + count;
+    const struct ph_vma_pm *v = vmas(r->record);
+    struct runs out = {0};
+    uint64_t taken = 0; /* of the first run: pages already out */
+    bool ok = true;
+    for (size_t i = 0; ok && i <= r->record->vmas.count; i++) {
+        bool copied = i < r->record->vmas.count && r->copy[i];
+        if (!copied && i < r->record->vmas.count)
+            continue;
+        uint64_t at = copied ? v[i].start : UINT64_MAX, stop = copied ? v[i].end : UINT64_MAX;
+        /* Pages of the epoch go before those of the copy. */
+        while (ok && run < end && run->addr + taken * PH_PAGE < stop) {
+            uint64_t start = run->addr + taken * PH_PAGE, left = run->npages - taken;
+            if (start < at && start + left * PH_PAGE > at)
+                left = (at - start) / PH_PAGE;
+            else if (left > (stop - start) / PH_PAGE)
+                left = (stop - start) / PH_PAGE;
+            if (start >= at) {
+                ok = add_copy(&out, &v[i], r->copy[i], at, start);
+                at = start + left * PH_PAGE;
+            }
+            ok = ok && add(&out, start, left, run->offset + taken * PH_PAGE);
+            taken += left;
+            if (taken == run->npages) {
+                run++;
+                taken = 0;
+            }
+        }
+        if (copied)
+            ok = ok && add_copy(&out, &v[i], r->copy[i], at, stop);
+    }
+    if (!ok || !out.run) {
+        free(out.run);
+        return NULL;
+    }
+    *n = out.n;
+    return out.run;
+}
+
+void ph_recovery_detach(const struct ph_recovery *r, struct ph_record_pm *record)
+{
+    struct ph_vma_pm *v = (void *)((char *)record + record->vmas.offset);
+    for (size_t i = 0; i < record->vmas.count; i++)
+        if (r->copy[i])
+            v[i].kind = PH_VMA_ANON;
+}
+
+/* ---- --list --------------------------------------------------------------------------------
+ */
+
+size_t ph_recovery_needed(struct ph_pool *pool, const struct ph_record_pm *record,
+                          uint64_t *bytes, size_t *missing, const char **first)
+{
+    const struct ph_vma_pm *v = vmas(record);
+    size_t n = 0, last = SIZE_MAX;
+    *bytes = *missing = 0;
+    *first = "";
+    for (size_t i = 0; i < record->vmas.count; i++) {
+        if (v[i].kind != PH_VMA_FILE ||
+            (last != SIZE_MAX && same_file(record, v + last, v + i)))
+            continue;
+        struct ph_file_id id = id_of(record, v + i);
+        last = i;
+        n++;
+        if (ph_pool_file_find(pool, &id)) {
+            *bytes += v[i].size;
+        } else if ((*missing)++ == 0) {
+            *first = id.path;
+        }
+    }
+    return n;
+}
