@@ -49,6 +49,7 @@ class Foreign(unittest.TestCase):
         self.assertEqual(names, {
             "malloc", "calloc", "realloc", "reallocarray", "free", "memalign", "aligned_alloc",
             "posix_memalign", "valloc", "pvalloc", "malloc_usable_size", "getpid", "kill",
+            "inotify_add_watch",
             "pyheap_epoch"})
 
     def test_nothing_happens_without_python(self):
