@@ -107,8 +107,8 @@ class Signals(Case):
         argv = self.argv("""
             import time, pyheap
             pyheap.epoch(wait=True)
-            print("ready", flush=True)
             try:
+                print("ready", flush=True)  # from here on the interrupt may come
                 time.sleep(600)
             except KeyboardInterrupt:
                 print("interrupted", flush=True)
