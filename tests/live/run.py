@@ -84,9 +84,9 @@ class Session:
         self.tested = 0
 
     def test(self, program, interpreter):
-        """One program on one interpreter, one line."""
+        """One program on one interpreter, one line. @return (whether it held, how it went)."""
         if program.needs == "numpy" and not interpreter.numpy:
-            return
+            return None
         self.tested += 1
         seed = f"{self.args.seed}/{program.name}/{interpreter.version}"
         directory = pathlib.Path(tempfile.mkdtemp(prefix=f"live-{program.name}-"))
@@ -121,12 +121,14 @@ class Session:
                 print("stderr of the chain, its end:", chain.read_stderr()[-4000:], sep="\n")
             print(f"kept in {directory}; again with: {self.again(program, interpreter)}",
                   flush=True)
-            return
-        print(f"ok    {program.name:<14} {chain.kills} kills and recoveries "
-              f"({chain.with_keeper} with the keeper, {chain.at_once} at once after a recovery), "
-              f"{rounds} rounds, {time.monotonic() - started:.1f} s", flush=True)
+            return False, str(error)
+        text = (f"{chain.kills} kills and recoveries ({chain.with_keeper} with the keeper, "
+                f"{chain.at_once} at once after a recovery)")
+        print(f"ok    {program.name:<14} {text}, {rounds} rounds, "
+              f"{time.monotonic() - started:.1f} s", flush=True)
         if not self.args.keep:
             shutil.rmtree(directory)
+        return True, text
 
     def reference(self, program, interpreter, directory):
         """Rounds that take about as long as wanted, and the unbroken run of them."""
