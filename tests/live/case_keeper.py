@@ -126,7 +126,7 @@ class Signals(Case):
                 shown += os.read(terminal, 1000)
             except OSError:  # nobody has the terminal open any more
                 break
-            if b"ready" in shown and not sent:
+            if b"ready\r\n" in shown and not sent:
                 os.write(terminal, b"\x03")
                 sent = True
         else:
