@@ -113,7 +113,7 @@ class Table:
         for line in path.read_text().splitlines() if path.exists() else []:
             cells = [cell.strip() for cell in line.strip("|").split("|")]
             if line.startswith("| ") and len(cells) == len(self.COLUMNS) \
-                    and cells != self.COLUMNS:
+                    and cells != self.COLUMNS and cells[0] != "---":
                 self.rows[cells[0], cells[2]] = cells
 
     def add(self, program, uses, python, happened):
