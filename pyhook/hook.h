@@ -51,7 +51,8 @@ void ph_reseed(void);
 
 /* module.c: the built-in module */
 
-/** Take an epoch from a thread that need not be Python's. Says what fails on stderr.
+/** Take an epoch from the thread of asked.c, which is none of Python's. Says what fails on
+ * stderr.
  *  @return the epoch's number; 0: none was taken. */
 uint64_t ph_module_take(const char *label);
 

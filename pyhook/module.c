@@ -237,7 +237,13 @@ uint64_t ph_module_take(const char *label)
     bool recovered = false;
     if (!ph_py.Py_IsInitialized())
         return 0;
-    int state = ph_py.PyGILState_Ensure();
+    /* One thread state for good: making one allocates before the GIL is held, which races with
+     * a program that stops tracemalloc just then. */
+    static PyThreadState *state;
+    if (state)
+        ph_py.PyEval_RestoreThread(state);
+    else
+        ph_py.PyGILState_Ensure();
     int err = have_module();
     if (err == 0)
         err = take_epoch(label, &number, &recovered);
@@ -246,7 +252,7 @@ uint64_t ph_module_take(const char *label)
         ph_py.PyErr_WriteUnraisable(NULL);
         number = 0;
     }
-    ph_py.PyGILState_Release(state);
+    state = ph_py.PyEval_SaveThread();
     return number;
 }
 

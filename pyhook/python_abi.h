@@ -99,7 +99,6 @@ struct ph_py_arena_allocator {
     X(int, PyGILState_Check, (void))                                                           \
     X(PyThreadState *, PyGILState_GetThisThreadState, (void))                                  \
     X(int, PyGILState_Ensure, (void))                                                          \
-    X(void, PyGILState_Release, (int))                                                         \
     X(void, PyErr_WriteUnraisable, (PyObject *))                                               \
     X(PyThreadState *, PyEval_SaveThread, (void))                                              \
     X(void, PyEval_RestoreThread, (PyThreadState *))                                           \
