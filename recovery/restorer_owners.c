@@ -82,9 +82,13 @@ static bool rwlock_shape(const struct rwlock *l)
            (l->wrphase_futex & ~2u) == 1 && (l->writers_futex & ~2u) <= 1;
 }
 
-static void search(uint64_t start, uint64_t end)
+/**
+ * Locks that begin in [start, end). They may reach over the end of a run, whose neighbour in
+ * memory lies elsewhere in the pool, but not over @p limit, where readable memory ends.
+ */
+static void search(uint64_t start, uint64_t end, uint64_t limit)
 {
-    for (uint64_t at = start; at + sizeof(struct rwlock) <= end; at += 8) {
+    for (uint64_t at = start; at < end && at + sizeof(struct mutex) <= limit; at += 8) {
         struct mutex *m = (struct mutex *)at;
         struct rwlock *l = (struct rwlock *)at;
         if (m->owner > 0 && mutex_shape(m)) {
@@ -97,12 +101,25 @@ static void search(uint64_t start, uint64_t end)
                 m->lock = (m->lock & ~LOCK_ID) | (uint32_t)id;
                 m->owner = id;
             }
-        } else if (l->cur_writer > 0 && rwlock_shape(l)) {
+        } else if (at + sizeof *l <= limit && l->cur_writer > 0 && rwlock_shape(l)) {
             int32_t id = new_id(l->cur_writer);
             if (id)
                 l->cur_writer = id;
         }
     }
+}
+
+static bool writable(const struct ph_vma_pm *v)
+{
+    return (v->prot & (PROT_READ | PROT_WRITE)) == (PROT_READ | PROT_WRITE);
+}
+
+/** The end of the writable memory that @p v begins or is part of. */
+static uint64_t writable_end(const struct ph_vma_pm *v, const struct ph_vma_pm *end)
+{
+    while (v + 1 < end && v[1].start == v->end && writable(&v[1]))
+        v++;
+    return v->end;
 }
 
 void ph_r_fix_owners(const struct ph_plan *plan, const struct ph_record_pm *record)
@@ -118,12 +135,13 @@ void ph_r_fix_owners(const struct ph_plan *plan, const struct ph_record_pm *reco
     for (; v < end; v++) {
         while (run < runs_end && run->addr + run->npages * PH_PAGE <= v->start)
             run++;
-        if ((v->prot & (PROT_READ | PROT_WRITE)) != (PROT_READ | PROT_WRITE))
+        if (!writable(v))
             continue;
+        uint64_t limit = writable_end(v, end);
         for (const struct ph_run *r = run; r < runs_end && r->addr < v->end; r++) {
             uint64_t from = r->addr > v->start ? r->addr : v->start;
             uint64_t to = r->addr + r->npages * PH_PAGE;
-            search(from, to < v->end ? to : v->end);
+            search(from, to < v->end ? to : v->end, limit);
         }
     }
 }

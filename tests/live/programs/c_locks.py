@@ -4,6 +4,7 @@
 live: rounds=60
 """
 import ctypes
+import mmap
 import sys
 import threading
 import time
@@ -19,7 +20,10 @@ EBUSY = 16
 
 
 def make_mutex(kind, inherit=False, robust=False):
-    attr, mutex = ctypes.create_string_buffer(8), ctypes.create_string_buffer(40)
+    # Across the end of a page: its two parts are seldom together in the pool.
+    pages = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+    attr = ctypes.create_string_buffer(8)
+    mutex = (ctypes.c_char * 40).from_buffer(pages, mmap.PAGESIZE - 24)
     assert libc.pthread_mutexattr_init(attr) == 0
     assert libc.pthread_mutexattr_settype(attr, kind) == 0
     if inherit:
