@@ -48,11 +48,44 @@ static void forwarded(sigset_t *set)
         sigaddset(set, sig);
 }
 
-bool ph_keeper_takes_signal(int sig)
+/** Whether @p sig is one that reaches us and could be --on-signal's. */
+static bool takes_signal(int sig)
 {
     sigset_t set;
     forwarded(&set);
     return sig > 0 && sigismember(&set, sig) == 1;
+}
+
+bool ph_keeper_option(const char *command, int option, const char *value,
+                      struct ph_keeper_options *out)
+{
+    const char *wrong = NULL;
+    switch (option) {
+    case 256:
+        if (!ph_cli_staging(value, &out->ring_bytes))
+            wrong = "--staging takes a size such as 256M, at least 4M";
+        break;
+    case 257:
+        if (!ph_cli_duration(value, &out->every_ns))
+            wrong = "--every takes a time such as 30s, 10m or 1h";
+        break;
+    case 258:
+        out->on_signal = ph_cli_signal(value);
+        if (!takes_signal(out->on_signal))
+            wrong = "--on-signal takes a signal such as USR1";
+        break;
+    case 259:
+        out->final_epoch = true;
+        break;
+    case 260:
+        out->strict = true;
+        break;
+    default:
+        return false;
+    }
+    if (wrong)
+        ph_cli_die(command, PH_EUSAGE, wrong);
+    return true;
 }
 
 void ph_keeper_block_signals(sigset_t *old)

@@ -58,8 +58,20 @@ struct ph_keeper {
  */
 void ph_keeper_block_signals(sigset_t *old);
 
-/** Whether @p sig is one that reaches the keeper and could be --on-signal's. */
-bool ph_keeper_takes_signal(int sig);
+/** The options that both commands have, for getopt_long's table; getopt.h must be included. */
+#define PH_KEEPER_LONG_OPTIONS                                                                 \
+    {"staging", required_argument, 0, 256}, {"every", required_argument, 0, 257},              \
+        {"on-signal", required_argument, 0, 258}, {"final-epoch", no_argument, 0, 259},        \
+    {                                                                                          \
+        "strict", no_argument, 0, 260                                                          \
+    }
+
+/**
+ * Note one of these. A value that makes no sense ends @p command with a message.
+ * @return false: @p option is none of them.
+ */
+bool ph_keeper_option(const char *command, int option, const char *value,
+                      struct ph_keeper_options *out);
 
 /**
  * Make the staging memory and the socket pair. @p pool is open for

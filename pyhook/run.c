@@ -64,15 +64,11 @@ static void parse(struct options *o, int argc, char **argv)
     static const struct option known[] = {{"pool", required_argument, 0, 'p'},
                                           {"fresh", no_argument, 0, 'f'},
                                           {"pool-size", required_argument, 0, 's'},
-                                          {"staging", required_argument, 0, 'g'},
                                           {"keep", required_argument, 0, 'k'},
                                           {"python", required_argument, 0, 'y'},
-                                          {"every", required_argument, 0, 'e'},
-                                          {"on-signal", required_argument, 0, 'o'},
-                                          {"final-epoch", no_argument, 0, 'n'},
-                                          {"strict", no_argument, 0, 't'},
                                           {"help", no_argument, 0, 'h'},
                                           {"version", no_argument, 0, 'v'},
+                                          PH_KEEPER_LONG_OPTIONS,
                                           {0, 0, 0, 0}};
     *o = (struct options){.python = "python3", .keep = 2};
     opterr = 0;
@@ -96,29 +92,10 @@ static void parse(struct options *o, int argc, char **argv)
             if (!ph_cli_size(optarg, &o->pool_size))
                 die(PH_EUSAGE, "--pool-size takes a size such as 64G");
             break;
-        case 'g':
-            if (!ph_cli_staging(optarg, &o->keeper.ring_bytes))
-                die(PH_EUSAGE, "--staging takes a size such as 256M, at least 4M");
-            break;
         case 'k':
             if (!ph_cli_size(optarg, &n) || n < 2 || n > 1000000)
                 die(PH_EUSAGE, "--keep takes a number, at least 2");
             o->keep = (unsigned)n;
-            break;
-        case 'e':
-            if (!ph_cli_duration(optarg, &o->keeper.every_ns))
-                die(PH_EUSAGE, "--every takes a time such as 30s, 10m or 1h");
-            break;
-        case 'o':
-            o->keeper.on_signal = ph_cli_signal(optarg);
-            if (!ph_keeper_takes_signal(o->keeper.on_signal))
-                die(PH_EUSAGE, "--on-signal takes a signal such as USR1");
-            break;
-        case 'n':
-            o->keeper.final_epoch = true;
-            break;
-        case 't':
-            o->keeper.strict = true;
             break;
         case 'y':
             o->python = optarg;
@@ -130,6 +107,8 @@ static void parse(struct options *o, int argc, char **argv)
             puts(ME " " PYHEAP_VERSION);
             exit(0);
         default:
+            if (ph_keeper_option(ME, option, optarg, &o->keeper))
+                break;
             snprintf(detail, sizeof detail, "option %s", argv[optind - 1]);
             die(PH_EUSAGE, detail);
         }

@@ -61,13 +61,9 @@ static void parse(struct options *o, int argc, char **argv)
                                           {"pack", required_argument, 0, 'p'},
                                           {"epoch", required_argument, 0, 'e'},
                                           {"keep-files", no_argument, 0, 'k'},
-                                          {"staging", required_argument, 0, 'g'},
                                           {"help", no_argument, 0, 'h'},
                                           {"version", no_argument, 0, 'V'},
-                                          {"every", required_argument, 0, 't'},
-                                          {"on-signal", required_argument, 0, 'o'},
-                                          {"final-epoch", no_argument, 0, 'n'},
-                                          {"strict", no_argument, 0, 's'},
+                                          PH_KEEPER_LONG_OPTIONS,
                                           {0, 0, 0, 0}};
     *o = (struct options){0};
     opterr = 0;
@@ -91,25 +87,6 @@ static void parse(struct options *o, int argc, char **argv)
         case 'k':
             o->keep_files = true;
             break;
-        case 'g':
-            if (!ph_cli_staging(optarg, &o->keeper.ring_bytes))
-                die(PH_EUSAGE, "--staging takes a size such as 256M, at least 4M");
-            break;
-        case 't':
-            if (!ph_cli_duration(optarg, &o->keeper.every_ns))
-                die(PH_EUSAGE, "--every takes a time such as 30s, 10m or 1h");
-            break;
-        case 'o':
-            o->keeper.on_signal = ph_cli_signal(optarg);
-            if (!ph_keeper_takes_signal(o->keeper.on_signal))
-                die(PH_EUSAGE, "--on-signal takes a signal such as USR1");
-            break;
-        case 'n':
-            o->keeper.final_epoch = true;
-            break;
-        case 's':
-            o->keeper.strict = true;
-            break;
         case 'h':
             fputs(usage, stdout);
             exit(0);
@@ -117,6 +94,8 @@ static void parse(struct options *o, int argc, char **argv)
             puts(ME " " PYHEAP_VERSION);
             exit(0);
         default:
+            if (ph_keeper_option(ME, option, optarg, &o->keeper))
+                break;
             snprintf(detail, sizeof detail, "option %s", argv[optind - 1]);
             die(PH_EUSAGE, detail);
         }
