@@ -37,8 +37,7 @@
 #define ARCH_REQ_XCOMP_PERM_ 0x1023
 #define XFEATURE_XTILEDATA   18
 #define MAX_VMAS             4096
-#define F_ADD_SEALS_         1033 /* linux/fcntl.h; here fcntl.h hides them */
-#define F_SEAL_WRITE_        0x0008u
+#define F_ADD_SEALS_         1033 /* linux/fcntl.h; here fcntl.h hides it */
 
 static const struct ph_plan *plan;
 static const struct ph_record_pm *record;
@@ -77,7 +76,7 @@ bool ph_r_equal(const char *a, const char *b)
     return *a == *b;
 }
 
-static void say(const char *s)
+void ph_r_say(const char *s)
 {
     ph_syscall(SYS_write, 2, s, ph_r_length(s));
 }
@@ -90,23 +89,23 @@ static void say_number(uint64_t v, unsigned base)
     do
         *--p = "0123456789abcdef"[v % base];
     while (v /= base);
-    say(p);
+    ph_r_say(p);
 }
 
 _Noreturn void ph_r_die(int status, const char *what, uint64_t address, long err)
 {
-    say("pyheap-restorer: ");
-    say(what);
-    say(" at 0x");
+    ph_r_say("pyheap-restorer: ");
+    ph_r_say(what);
+    ph_r_say(" at 0x");
     say_number(address, 16);
-    say(": error ");
+    ph_r_say(": error ");
     say_number((uint64_t)(err < 0 ? -err : err), 10);
-    say("; the pool is unharmed\n");
+    ph_r_say("; the pool is unharmed\n");
     ph_syscall(SYS_exit_group, status);
     __builtin_unreachable();
 }
 
-static _Noreturn void die(int code, const char *what, uint64_t address, long err)
+_Noreturn void ph_r_fail(int code, const char *what, uint64_t address, long err)
 {
     int status = 96;
 #define X(name, value, exit_status, text)                                                      \
@@ -117,22 +116,17 @@ static _Noreturn void die(int code, const char *what, uint64_t address, long err
     ph_r_die(status, what, address, err);
 }
 
-static const void *table(const struct ph_table_pm *t)
+const void *ph_r_table(const struct ph_table_pm *t)
 {
     return (const unsigned char *)record + t->offset;
 }
 
-static const char *string(uint32_t reference)
-{
-    return (const char *)table(&record->strings) + reference;
-}
-
-static void map_at(uint64_t start, uint64_t size, int prot, int flags, int fd, uint64_t offset,
-                   const char *what)
+void ph_r_map_at(uint64_t start, uint64_t size, int prot, int flags, int fd, uint64_t offset,
+                 const char *what)
 {
     long r = ph_syscall(SYS_mmap, start, size, prot, flags | MAP_FIXED_NOREPLACE, fd, offset);
     if (r != (long)start)
-        die(PH_EMAP, what, start, r);
+        ph_r_fail(PH_EMAP, what, start, r);
 }
 
 /* ---- 2, 3: what the kernel has given this process --------------------------------------- */
@@ -176,7 +170,7 @@ static void read_maps(void)
 {
     long fd = ph_syscall(SYS_open, "/proc/self/maps", O_RDONLY, 0), n, used = 0;
     if (fd < 0)
-        die(PH_EKERNEL, "/proc/self/maps", 0, fd);
+        ph_r_fail(PH_EKERNEL, "/proc/self/maps", 0, fd);
     while ((n = ph_syscall(SYS_read, fd, maps_text + used, sizeof maps_text - 1 - used)) > 0)
         used += n;
     ph_syscall(SYS_close, fd);
@@ -209,7 +203,7 @@ static void unmap_old(void)
             continue;
         long r = ph_syscall(SYS_munmap, mine[i].start, mine[i].end - mine[i].start);
         if (r < 0)
-            die(PH_EMAP, "unmapping", mine[i].start, r);
+            ph_r_fail(PH_EMAP, "unmapping", mine[i].start, r);
     }
 }
 
@@ -226,7 +220,7 @@ static void move_vdso(uint64_t to)
         long r = ph_syscall(SYS_mremap, mine[i].start, size, size,
                             MREMAP_MAYMOVE | MREMAP_FIXED, target);
         if (r != (long)target)
-            die(PH_EMAP, "moving the vdso", target, r);
+            ph_r_fail(PH_EMAP, "moving the vdso", target, r);
         mine[i].start = target;
         mine[i].end = target + size;
     }
@@ -241,7 +235,7 @@ static bool same_vdso(void)
     if ((plan->flags & PH_PLAN_TRAMPOLINES) || !vdso_now || size != record->vdso.count ||
         vdso_now - vvar_now != record->vdso_start - record->vvar_start)
         return false;
-    const uint64_t *a = (const uint64_t *)vdso_now, *b = table(&record->vdso);
+    const uint64_t *a = (const uint64_t *)vdso_now, *b = ph_r_table(&record->vdso);
     for (uint64_t i = 0; i < size / 8; i++)
         if (a[i] != b[i])
             return false;
@@ -259,143 +253,13 @@ static void place_vdso(void)
     if (!size)
         return;
     uint64_t at = record->vdso_start;
-    map_at(at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, "vdso jumps");
-    memcpy((void *)at, table(&record->vdso), size);
+    ph_r_map_at(at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0,
+                "vdso jumps");
+    memcpy((void *)at, ph_r_table(&record->vdso), size);
     ph_r_vdso_jumps(at, size, vdso_now, vdso_now ? vdso_now_end - vdso_now : 0);
     long r = ph_syscall(SYS_mprotect, at, size, PROT_READ | PROT_EXEC);
     if (r < 0)
-        die(PH_EMAP, "protecting the vdso jumps", at, r);
-}
-
-/* ---- 4: memory ------------------------------------------------------------------------ */
-
-static void map_agent(void)
-{
-    int rw = PROT_READ | PROT_WRITE;
-    map_at(PH_CONTROL_BASE, PH_CONTROL_SIZE, rw, MAP_SHARED, plan->memfd, 0, "control page");
-    map_at(PH_RING_BASE, plan->ring_pages * PH_PAGE, rw, MAP_SHARED | MAP_NORESERVE,
-           plan->memfd, PH_CONTROL_SIZE, "staging ring");
-    map_at(PH_SCRATCH_BASE, PH_SCRATCH_SIZE, rw, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-           -1, 0, "scratch");
-}
-
-/** A file without a name that is mapped and open: it is there again, under its number. */
-static const struct ph_file_pm *open_nameless(const struct ph_vma_pm *v)
-{
-    const struct ph_file_pm *f = table(&record->files), *end = f + record->files.count;
-    for (; v->kind == PH_VMA_SHARED_ANON && v->ino && f < end; f++)
-        if (f->kind == PH_FILE_REGULAR && (f->flags & PH_FILE_DELETED) && f->same_as < 0 &&
-            f->ino == v->ino && f->dev == v->dev)
-            return f;
-    return 0;
-}
-
-/** A description of its own, since the program's may be for reading or for writing only. */
-static long open_again(const struct ph_file_pm *f)
-{
-    char path[40] = "/proc/self/fd/", digits[16];
-    unsigned n = 0, at = (unsigned)ph_r_length(path);
-    for (unsigned v = (unsigned)f->fd; v || !n; v /= 10)
-        digits[n++] = (char)('0' + v % 10);
-    while (n)
-        path[at++] = digits[--n];
-    path[at] = 0;
-    bool sealed = f->detail & F_SEAL_WRITE_;
-    return ph_syscall(SYS_open, path, (sealed ? O_RDONLY : O_RDWR) | O_CLOEXEC, 0);
-}
-
-static void map_one(const struct ph_vma_pm *v, int prot)
-{
-    uint64_t size = v->end - v->start;
-    int flags = MAP_NORESERVE;
-    long fd = -1;
-    bool shared = v->kind == PH_VMA_SHARED_FILE || v->kind == PH_VMA_SHARED_ANON;
-    flags |= shared ? MAP_SHARED : MAP_PRIVATE;
-    if (v->kind == PH_VMA_FILE || v->kind == PH_VMA_SHARED_FILE) {
-        bool write = v->kind == PH_VMA_SHARED_FILE && (v->prot & PROT_WRITE);
-        fd = ph_syscall(SYS_open, string(v->path), (write ? O_RDWR : O_RDONLY) | O_CLOEXEC, 0);
-        if (fd < 0) {
-            say(string(v->path));
-            say("\n");
-            die(PH_EFILES, "cannot open the file mapped", v->start, fd);
-        }
-    } else if (open_nameless(v)) {
-        fd = open_again(open_nameless(v));
-        if (fd < 0)
-            die(PH_EFILES, "cannot open the nameless file mapped", v->start, fd);
-    } else {
-        flags |= MAP_ANONYMOUS;
-    }
-    if (v->flags & PH_VMA_GROWSDOWN)
-        flags |= MAP_GROWSDOWN | MAP_STACK;
-    map_at(v->start, size, prot, flags, (int)fd, v->offset, "mapping");
-    if (fd >= 0)
-        ph_syscall(SYS_close, fd);
-}
-
-static void read_pool(uint64_t to, uint64_t size, uint64_t offset)
-{
-    while (size) {
-        long n = ph_syscall(SYS_pread64, plan->pool_fd, to, size, offset);
-        if (n == -4) /* EINTR */
-            continue;
-        if (n <= 0)
-            die(PH_EIO, "reading the pool for the page", to, n);
-        to += (uint64_t)n;
-        offset += (uint64_t)n;
-        size -= (uint64_t)n;
-    }
-}
-
-/** Advice may be refused (a limit, another kernel): the program runs without it as well. */
-/**
- * After the mapping is filled: filling huge pages was measured to take several times as long
- * where the host has to find the memory, and the kernel collapses small ones by and by.
- */
-static void advise(const struct ph_vma_pm *v)
-{
-    static const struct {
-        uint32_t flag;
-        int advice;
-    } advice[] = {{PH_VMA_HUGEPAGE, MADV_HUGEPAGE},
-                  {PH_VMA_NOHUGEPAGE, MADV_NOHUGEPAGE},
-                  {PH_VMA_DONTFORK, MADV_DONTFORK},
-                  {PH_VMA_WIPEONFORK, MADV_WIPEONFORK},
-                  {PH_VMA_DONTDUMP, MADV_DONTDUMP}};
-    for (unsigned i = 0; i < sizeof advice / sizeof advice[0]; i++)
-        if (v->flags & advice[i].flag)
-            ph_syscall(SYS_madvise, v->start, v->end - v->start, advice[i].advice);
-    if (v->flags & PH_VMA_LOCKED)
-        ph_syscall(SYS_mlock, v->start, v->end - v->start);
-}
-
-static void restore_memory(void)
-{
-    const struct ph_vma_pm *v = table(&record->vmas), *end = v + record->vmas.count;
-    const struct ph_run *run =
-        (const struct ph_run *)((const unsigned char *)plan + plan->runs_offset);
-    const struct ph_run *runs_end = run + plan->nruns;
-    for (; v < end; v++) {
-        while (run < runs_end && run->addr + run->npages * PH_PAGE <= v->start)
-            run++;
-        bool fill = v->kind != PH_VMA_SHARED_FILE && !(v->flags & PH_VMA_EMBEDDED) &&
-                    run < runs_end && run->addr < v->end;
-        int prot = (int)v->prot | (fill ? PROT_WRITE : 0);
-        map_one(v, prot);
-        for (const struct ph_run *r = run; fill && r < runs_end && r->addr < v->end; r++) {
-            uint64_t from = r->addr > v->start ? r->addr : v->start;
-            uint64_t to = r->addr + r->npages * PH_PAGE;
-            if (to > v->end)
-                to = v->end;
-            read_pool(from, to - from, r->offset + (from - r->addr));
-        }
-        if (prot != (int)v->prot) {
-            long e = ph_syscall(SYS_mprotect, v->start, v->end - v->start, v->prot);
-            if (e < 0)
-                die(PH_EMAP, "protecting", v->start, e);
-        }
-        advise(v);
-    }
+        ph_r_fail(PH_EMAP, "protecting the vdso jumps", at, r);
 }
 
 /* ---- 5, 6: what the kernel keeps about a process ------------------------------------------
@@ -415,16 +279,16 @@ static void restore_mm(void)
                                .arg_end = record->mm.arg_end,
                                .env_start = record->mm.env_start,
                                .env_end = record->mm.env_end,
-                               .auxv = (__u64 *)table(&record->auxv),
+                               .auxv = (__u64 *)ph_r_table(&record->auxv),
                                .auxv_size = (uint32_t)record->auxv.count,
                                .exe_fd = (uint32_t)-1};
     long r = ph_syscall(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0);
     if (r < 0)
-        die(PH_EKERNEL, "prctl(PR_SET_MM_MAP), brk", map.brk, r);
+        ph_r_fail(PH_EKERNEL, "prctl(PR_SET_MM_MAP), brk", map.brk, r);
     if (record->xcomp_perm & (UINT64_C(1) << XFEATURE_XTILEDATA)) {
         r = ph_syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM_, XFEATURE_XTILEDATA);
         if (r < 0)
-            die(PH_ECPU, "AMX permission", 0, r);
+            ph_r_fail(PH_ECPU, "AMX permission", 0, r);
     }
 }
 
@@ -436,13 +300,13 @@ static void restore_signals(void)
         if (sig != 9 && sig != 19) {
             long r = ph_syscall(SYS_rt_sigaction, sig, &record->sigaction[sig - 1], 0, 8);
             if (r < 0)
-                die(PH_EINTERNAL, "action of signal", (uint64_t)sig, r);
+                ph_r_fail(PH_EINTERNAL, "action of signal", (uint64_t)sig, r);
         }
 }
 
 static void restore_descriptor_flags(void)
 {
-    const struct ph_file_pm *f = table(&record->files);
+    const struct ph_file_pm *f = ph_r_table(&record->files);
     for (uint64_t i = 0; i < record->files.count; i++)
         ph_syscall(SYS_fcntl, f[i].fd, F_SETFD, f[i].fd_flags);
     for (uint64_t i = 0; i < record->files.count; i++)
@@ -458,14 +322,14 @@ static void restore_descriptor_flags(void)
 /** Last of all that opens and closes files: closing one loses the locks on it (locks.c). */
 static void restore_locks(void)
 {
-    const struct ph_lock_pm *l = table(&record->locks), *end = l + record->locks.count;
+    const struct ph_lock_pm *l = ph_r_table(&record->locks), *end = l + record->locks.count;
     for (; l < end; l++) {
         struct flock how = {.l_type = l->exclusive ? F_WRLCK : F_RDLCK,
                             .l_start = (long)l->start,
                             .l_len = (long)l->length};
         long r = l->kind == PH_LOCK_POSIX ? ph_syscall(SYS_fcntl, l->fd, F_SETLK, &how) : 0;
         if (r < 0)
-            die(PH_EFILES, "cannot lock the file of descriptor", (uint64_t)l->fd, r);
+            ph_r_fail(PH_EFILES, "cannot lock the file of descriptor", (uint64_t)l->fd, r);
     }
 }
 
@@ -524,7 +388,7 @@ static _Noreturn void resume(const struct ph_thread_pm *t)
     if (t->rseq) {
         long r = ph_syscall(SYS_rseq, t->rseq, t->rseq_length, 0, t->rseq_signature);
         if (r < 0)
-            die(PH_EKERNEL, "registering rseq", t->rseq, r);
+            ph_r_fail(PH_EKERNEL, "registering rseq", t->rseq, r);
     }
     touch_amx(t);
     /* All or none: no thread runs before every other one can. */
@@ -574,15 +438,15 @@ static void start_thread(const struct ph_thread_pm *t, uint64_t stack_end)
                        "r"(tid_address), "r"(fs)
                      : "rcx", "r11", "memory");
     if (r < 0)
-        die(PH_ENOMEM, "making a thread", t->context, r);
+        ph_r_fail(PH_ENOMEM, "making a thread", t->context, r);
 }
 
 static const struct ph_thread_pm *start_threads(void)
 {
-    const struct ph_thread_pm *t = table(&record->threads), *leader = t;
+    const struct ph_thread_pm *t = ph_r_table(&record->threads), *leader = t;
     uint64_t stacks = record->threads.count * STACK_SIZE;
-    map_at(PH_RESTORER_STACKS, stacks, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-           0, "restorer's stacks");
+    ph_r_map_at(PH_RESTORER_STACKS, stacks, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                -1, 0, "restorer's stacks");
     for (uint64_t i = 0; i < record->threads.count; i++) {
         if (t[i].flags & PH_THREAD_LEADER)
             leader = &t[i];
@@ -598,7 +462,7 @@ static const struct ph_thread_pm *start_threads(void)
 /** Signals that were under way at the epoch. Everyone has everything blocked still. */
 static void send_pending(void)
 {
-    const struct ph_thread_pm *t = table(&record->threads);
+    const struct ph_thread_pm *t = ph_r_table(&record->threads);
     long pid = ph_syscall(SYS_getpid);
     for (uint64_t i = 0; i < record->threads.count; i++)
         for (int sig = 1; sig <= 64; sig++) {
@@ -626,25 +490,24 @@ __attribute__((used)) _Noreturn void ph_r_main(const uint64_t *sp);
 _Noreturn void ph_r_main(const uint64_t *sp)
 {
     if (sp[0] != 3) {
-        say("pyheap-restorer is started by pyheap-recover\n");
+        ph_r_say("pyheap-restorer is started by pyheap-recover\n");
         ph_syscall(SYS_exit_group, 70);
     }
     int fd = parse_fd((const char *)sp[2]);
     uint64_t size = 0;
     for (const char *s = (const char *)sp[3]; *s; s++)
         size = size * 10 + (uint64_t)(*s - '0');
-    map_at(PH_PLAN_BASE, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0, "plan");
+    ph_r_map_at(PH_PLAN_BASE, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0, "plan");
     plan = (const struct ph_plan *)PH_PLAN_BASE;
     if (plan->magic != PH_PLAN_MAGIC || plan->size != size)
-        die(PH_EINTERNAL, "plan", PH_PLAN_BASE, 0);
+        ph_r_fail(PH_EINTERNAL, "plan", PH_PLAN_BASE, 0);
     record = (const struct ph_record_pm *)(PH_PLAN_BASE + plan->record_offset);
 
     read_maps();
     unmap_old();
     move_vdso(PH_VDSO_TEMPORARY);
     place_vdso();
-    map_agent();
-    restore_memory();
+    ph_r_memory(plan, record);
     restore_mm();
     restore_descriptor_flags();
     restore_locks();

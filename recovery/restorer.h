@@ -8,8 +8,21 @@
 size_t ph_r_length(const char *s);
 bool ph_r_equal(const char *a, const char *b);
 
-/** End this process with one line on stderr. */
+void ph_r_say(const char *s);
+
+/** End this process with one line on stderr; with the exit status that belongs to @p code. */
 _Noreturn void ph_r_die(int status, const char *what, uint64_t address, long err);
+_Noreturn void ph_r_fail(int code, const char *what, uint64_t address, long err);
+
+/** A table of the record. */
+const void *ph_r_table(const struct ph_table_pm *t);
+
+/** mmap at exactly @p start, never over anything; @p what names it if that fails. */
+void ph_r_map_at(uint64_t start, uint64_t size, int prot, int flags, int fd, uint64_t offset,
+                 const char *what);
+
+/** Map all of the program's memory and pyheap's own ranges, and fill them. */
+void ph_r_memory(const struct ph_plan *plan, const struct ph_record_pm *record);
 
 /**
  * Make the saved vdso image at @p at (@p size bytes, writable) jump to this kernel's at
