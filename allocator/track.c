@@ -165,7 +165,10 @@ long ph_track_scan(const struct ph_track *track, enum ph_track_what what, uint64
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return PH_EKERNEL;
-    *at = arg.walk_end;
+    /* Only a full vector ends a scan early. walk_end may lag behind even when the scan went to
+     * the end: it keeps the value of the last of the rounds of 512 regions that the kernel
+     * works in (do_pagemap_scan in fs/proc/task_mmu.c), and pages would be reported twice. */
+    *at = n > 0 && (size_t)n == max ? out[n - 1].end : end;
     return n;
 }
 

@@ -79,6 +79,41 @@ Test(track, a_write_shows_once_and_reading_never)
     cr_assert_eq(count(PH_TRACK_CHANGED, p, SIZE), 0);
 }
 
+Test(track, scattered_pages_are_reported_once_each_however_many)
+{
+    cr_assert_eq(ph_track_open(&track, 100), 0);
+    if (!ph_track_tells_changes(&track))
+        cr_skip_test("this kernel has no asynchronous write-protection, or denies userfaultfd");
+    enum { PIECES = 2000 }; /* several of the kernel's rounds of 512 regions */
+    static struct ph_track_region found[PIECES + 1];
+    size_t size = (size_t)PIECES * 2 * 4096;
+    unsigned char *p =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    cr_assert(p != MAP_FAILED);
+    cr_assert_eq(madvise(p, size, MADV_NOHUGEPAGE), 0);
+    for (size_t i = 0; i < PIECES; i++)
+        p[i * 8192] = 1;
+    cr_assert_eq(ph_track_register(&track, (uintptr_t)p, (uintptr_t)p + size), 0);
+    const enum ph_track_what whats[] = {PH_TRACK_PRESENT, PH_TRACK_WRITTEN};
+    for (size_t max = PIECES - 1; max <= PIECES + 1; max++)
+        for (size_t w = 0; w < sizeof whats / sizeof whats[0]; w++) {
+            uint64_t at = (uintptr_t)p, end = at + size, last = 0;
+            size_t total = 0;
+            while (at < end) {
+                long n = ph_track_scan(&track, whats[w], &at, end, found, max);
+                cr_assert_geq(n, 0);
+                for (long i = 0; i < n; i++, total++) {
+                    cr_assert_geq(found[i].start, last, "each once, ascending");
+                    last = found[i].end;
+                    if (whats[w] == PH_TRACK_PRESENT)
+                        cr_assert_eq(found[i].end - found[i].start, PH_PAGE);
+                }
+            }
+            if (whats[w] == PH_TRACK_PRESENT)
+                cr_assert_eq(total, PIECES);
+        }
+}
+
 Test(track, writes_by_system_calls_show)
 {
     unsigned char *p = tracked();
