@@ -22,7 +22,9 @@
       "recovery, so give it to yourself and set mode 0600")                                    \
     X(PH_ENOTPOOL, -1004, 73, "not a pyheap pool; name the .pm file that pyheap-run made")     \
     X(PH_ETRUNC, -1005, 74, "the pool is truncated; copy it again, whole")                     \
-    X(PH_ENEWER, -1006, 75, "the pool was written by a newer pyheap; use that version")        \
+    X(PH_ENEWER, -1006, 75,                                                                    \
+      "the pool was written by a newer or an older pyheap, in another format; use that "       \
+      "version")                                                                               \
     X(PH_ECORRUPT, -1007, 76,                                                                  \
       "the pool is damaged; try an older epoch (pyheap-recover --list, --epoch N)")            \
     X(PH_EBUSY, -1008, 77, "the pool is in use by another pyheap; wait for it or end it")      \

@@ -421,7 +421,7 @@ static int check_super(struct ph_pool *p, const char *page, uint64_t offset)
     memcpy(&s, page, sizeof(s));
     if (s.magic != PH_SUPER_MAGIC)
         return PH_ENOENT;
-    if (s.version > PH_POOL_VERSION)
+    if (s.version != PH_POOL_VERSION)
         return PH_ENEWER;
     if (s.self != offset)
         return PH_ENOENT;

@@ -220,6 +220,8 @@ struct ph_run {
  */
 int ph_pool_view(struct ph_pool *pool, uint64_t number, struct ph_view **out);
 const struct ph_run *ph_view_runs(const struct ph_view *view, size_t *n);
+/** The pages that may hold the owner of a lock (lock_shape.h), ascending. */
+const struct ph_page_span *ph_view_marked(const struct ph_view *view, size_t *n);
 /** The epoch's record; valid until the view is freed. */
 const void *ph_view_record(const struct ph_view *view, size_t *size);
 void ph_view_free(struct ph_view *view);

@@ -83,7 +83,7 @@ static bool sane(const struct ph_pool *p, const struct ph_stored_pm *pm, uint64_
 {
     uint64_t total = 0;
 
-    if (pm->magic != PH_FILE_MAGIC || pm->version > PH_POOL_VERSION || pm->number != number ||
+    if (pm->magic != PH_FILE_MAGIC || pm->version != PH_POOL_VERSION || pm->number != number ||
         memcmp(pm->id, p->super.id, sizeof(pm->id)) != 0 ||
         !ph_sum_equal(pm->sum, ph_sum(pm, offsetof(struct ph_stored_pm, sum))))
         return false;

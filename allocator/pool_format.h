@@ -58,7 +58,7 @@
 #include <stdint.h>
 
 #define PH_POOL_LAYOUT   "pyheap"
-#define PH_POOL_VERSION  2u /* 1 had no files */
+#define PH_POOL_VERSION  3u /* 1 had no files, 2 no marks */
 
 #define PH_SUPER_MAGIC   UINT64_C(0x4b4c425045485950) /* "PYHEPBLK" */
 #define PH_ROOT_MAGIC    UINT64_C(0x544f4f5250454850) /* "PHEPROOT" */
@@ -72,7 +72,9 @@
 #define PH_PIECES_MAX    192
 #define PH_FILE_PIECES   160
 
-/* XXH3-128; of a page, never zero: zero stands for absent. */
+/* XXH3-128. Of a page never zero, which stands for absent; and its highest bit is not the
+ * hash's, but says whether the page may hold the owner of a lock (lock_shape.h). */
+#define PH_SUM_MARK      (UINT64_C(1) << 63) /* in hi */
 struct ph_sum_pm {
     uint64_t lo, hi;
 };

@@ -28,9 +28,15 @@ struct ph_sum_pm ph_sum_page(const void *page)
 {
     struct ph_sum_pm s = ph_sum(page, PH_PAGE);
 
+    s.hi = ph_page_may_own(page) ? s.hi | PH_SUM_MARK : s.hi & ~PH_SUM_MARK;
     if (ph_sum_is_zero(s)) /* zero is taken: it stands for absent */
         s.lo = 1;
     return s;
+}
+
+bool ph_sum_is_marked(struct ph_sum_pm s)
+{
+    return s.hi & PH_SUM_MARK;
 }
 
 bool ph_sum_equal(struct ph_sum_pm a, struct ph_sum_pm b)
@@ -139,7 +145,7 @@ int ph_header_load(struct ph_pool *p, uint64_t offset, uint64_t number,
     err = ph_io_read(&p->io, out, sizeof(*out), offset);
     if (err)
         return read_error(err);
-    if (out->magic != PH_HEADER_MAGIC || out->version > PH_POOL_VERSION ||
+    if (out->magic != PH_HEADER_MAGIC || out->version != PH_POOL_VERSION ||
         out->number != number || memcmp(out->id, p->super.id, sizeof(out->id)) != 0)
         return PH_ECORRUPT;
     if (!ph_sum_equal(out->sum, ph_sum(out, offsetof(struct ph_header_pm, sum))))

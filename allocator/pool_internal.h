@@ -65,6 +65,12 @@ int ph_filter_each(const struct ph_filter *f, int (*fn)(void *arg, uint64_t addr
 /** Bytes of memory taken. */
 size_t ph_filter_bytes(const struct ph_filter *f);
 
+/* ---- pool_mark.c: which pages may hold the owner of a lock ------------------------ */
+
+bool ph_page_may_own(const void *page);
+/** The same without what this processor can do: for tests. */
+bool ph_page_may_own_plain(const uint64_t *page);
+
 /* ---- pool_index.c: checksums, headers, indexes, and how they merge ---------------- */
 
 struct ph_index {
@@ -73,7 +79,9 @@ struct ph_index {
 };
 
 struct ph_sum_pm ph_sum(const void *bytes, size_t size);
+/** Of a page, with its mark. */
 struct ph_sum_pm ph_sum_page(const void *page);
+bool ph_sum_is_marked(struct ph_sum_pm s);
 bool ph_sum_equal(struct ph_sum_pm a, struct ph_sum_pm b);
 bool ph_sum_is_zero(struct ph_sum_pm s);
 

@@ -28,9 +28,29 @@ struct ph_view {
     size_t runs, run_capacity;
     struct ph_sum_pm *sum; /* of each page, in order */
     size_t pages, page_capacity;
+    struct ph_page_span *marked;
+    size_t marks, mark_capacity;
     void *record;
     size_t record_size;
 };
+
+static int add_mark(struct ph_view *v, uint64_t addr)
+{
+    if (v->marks && v->marked[v->marks - 1].end == addr) {
+        v->marked[v->marks - 1].end += PH_PAGE;
+        return 0;
+    }
+    if (v->marks == v->mark_capacity) {
+        size_t capacity = v->mark_capacity + v->mark_capacity / 2 + 64;
+        void *bigger = realloc(v->marked, capacity * sizeof(*v->marked));
+        if (!bigger)
+            return PH_ENOMEM;
+        v->marked = bigger;
+        v->mark_capacity = capacity;
+    }
+    v->marked[v->marks++] = (struct ph_page_span){addr, addr + PH_PAGE};
+    return 0;
+}
 
 static int add_page(struct ph_view *v, uint64_t addr, uint64_t offset, struct ph_sum_pm sum)
 {
@@ -45,6 +65,8 @@ static int add_page(struct ph_view *v, uint64_t addr, uint64_t offset, struct ph
         v->page_capacity = capacity;
     }
     v->sum[v->pages++] = sum;
+    if (ph_sum_is_marked(sum) && add_mark(v, addr))
+        return PH_ENOMEM;
     if (last && last->addr + last->npages * PH_PAGE == addr &&
         last->offset + last->npages * PH_PAGE == offset) {
         last->npages++;
@@ -168,6 +190,7 @@ static void clear(struct ph_view *v)
 {
     free(v->run);
     free(v->sum);
+    free(v->marked);
     free(v->record);
     *v = (struct ph_view){.pool = v->pool, .number = v->number};
 }
@@ -208,6 +231,12 @@ const struct ph_run *ph_view_runs(const struct ph_view *view, size_t *n)
 {
     *n = view->runs;
     return view->run;
+}
+
+const struct ph_page_span *ph_view_marked(const struct ph_view *view, size_t *n)
+{
+    *n = view->marks;
+    return view->marked;
 }
 
 const void *ph_view_record(const struct ph_view *view, size_t *size)

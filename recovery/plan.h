@@ -17,7 +17,7 @@
 #define PH_PLAN_BASE        UINT64_C(0x012000000000)
 #define PH_VDSO_TEMPORARY   UINT64_C(0x017000000000)
 
-#define PH_PLAN_MAGIC       UINT64_C(0x314e4c5050594850) /* "PHYPPLN1" */
+#define PH_PLAN_MAGIC       UINT64_C(0x324e4c5050594850) /* "PHYPPLN2" */
 
 #define PH_PLAN_TRAMPOLINES 1u /* treat the vdso as different, whatever it is: for tests */
 #define PH_PLAN_VERBOSE     2u
@@ -28,6 +28,8 @@ struct ph_plan {
     uint64_t record_offset; /* struct ph_record_pm and what follows it */
     uint64_t runs_offset;   /* struct ph_run[nruns] */
     uint64_t nruns;
+    uint64_t marked_offset; /* struct ph_page_span[nmarked]: where owners of locks may be */
+    uint64_t nmarked;
     uint64_t ring_pages;
     int32_t pool_fd, memfd, plan_fd;
     uint32_t flags; /* PH_PLAN_* */

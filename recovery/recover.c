@@ -284,14 +284,16 @@ static struct ph_view *choose(struct ph_pool *pool, const struct options *o, uin
 static int make_plan(const struct ph_recovery *r, const struct ph_view *view,
                      const struct ph_keeper *keeper, struct ph_plan **out)
 {
-    size_t nruns, record_size;
+    size_t nruns, nmarked, record_size;
     struct ph_run *runs = ph_recovery_runs(r, view, &nruns);
+    const struct ph_page_span *marked = ph_view_marked(view, &nmarked);
     if (!runs)
         die(PH_ENOMEM, "plan");
     const void *record = ph_view_record(view, &record_size);
     uint64_t record_offset = PH_PAGE;
     uint64_t runs_offset = (record_offset + record_size + 63) & ~UINT64_C(63);
-    uint64_t size = (runs_offset + nruns * sizeof *runs + PH_PAGE - 1) & ~(PH_PAGE - 1);
+    uint64_t marked_offset = runs_offset + nruns * sizeof *runs;
+    uint64_t size = (marked_offset + nmarked * sizeof *marked + PH_PAGE - 1) & ~(PH_PAGE - 1);
     int fd = memfd_create("pyheap-plan", 0);
     if (fd < 0 || ftruncate(fd, (off_t)size) != 0)
         die(PH_ENOMEM, "plan");
@@ -303,12 +305,16 @@ static int make_plan(const struct ph_recovery *r, const struct ph_view *view,
                              .record_offset = record_offset,
                              .runs_offset = runs_offset,
                              .nruns = nruns,
+                             .marked_offset = marked_offset,
+                             .nmarked = nmarked,
                              .ring_pages = keeper->control->ring_pages};
     if (getenv("PYHEAP_FORCE_TRAMPOLINES"))
         plan->flags |= PH_PLAN_TRAMPOLINES;
     memcpy((char *)plan + record_offset, record, record_size);
     ph_recovery_detach(r, (void *)((char *)plan + record_offset));
     memcpy((char *)plan + runs_offset, runs, nruns * sizeof *runs);
+    if (nmarked)
+        memcpy((char *)plan + marked_offset, marked, nmarked * sizeof *marked);
     free(runs);
     *out = plan;
     return fd;

@@ -1,45 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * restorer_owners.c - locks that remember their owner by thread id
+ * restorer_owners.c - locks that remember their owner by thread id get its new id
  *
- * glibc's recursive and error-checking mutexes compare the caller's id with the owner's, and a
- * read-write lock tells its writer from its readers by it. A lock held across recovery would
- * never be released again. Nobody lists the locks of a process, so memory is searched for their
- * shape (struct __pthread_mutex_s and struct __pthread_rwlock_arch_t of glibc, x86-64): all
- * fields must fit, not only the id, so that data which happens to hold the number stays as it
- * is. Mutexes with priority inheritance and robust ones hold the id in the
- * lock word itself; waiters ask the kernel again after rt_sigreturn, and it finds the new one.
+ * A lock held across recovery would never be released again otherwise. Its shape is that of
+ * allocator/lock_shape.h; the epoch says which pages may hold an owner's word (pool_mark.c), so
+ * no other memory is touched. Whoever waits for a lock in the kernel asks again after
+ * rt_sigreturn, and the kernel finds the new id.
  */
+#include "allocator/lock_shape.h"
 #include "restorer.h"
 
 #include <sys/mman.h>
-
-struct mutex {
-    uint32_t lock, count;
-    int32_t owner;
-    uint32_t nusers;
-    int32_t kind;
-    int16_t spins, elision;
-    uint64_t prev, next;
-};
-_Static_assert(sizeof(struct mutex) == 40, "as in glibc");
-
-struct rwlock {
-    uint32_t readers, writers, wrphase_futex, writers_futex, pad3, pad4;
-    int32_t cur_writer, shared;
-    uint64_t pad1, pad2;
-    uint32_t flags;
-};
-
-#define KIND_RECURSIVE  1
-#define KIND_ERRORCHECK 2
-#define KIND_ROBUST     0x10
-#define KIND_INHERIT    0x20
-#define KIND_SHARED     0x80
-#define KIND_ELISION    0x300       /* PTHREAD_MUTEX_ELISION_NP and NO_ELISION_NP */
-#define LOCK_ID         0x3fffffffu /* FUTEX_TID_MASK */
-#define RW_WRITE_PHASE  1u          /* PTHREAD_RWLOCK_WRPHASE */
-#define RW_WRITE_LOCKED 2u          /* PTHREAD_RWLOCK_WRLOCKED */
 
 static const struct ph_thread_pm *threads;
 static uint64_t nthreads;
@@ -53,59 +24,39 @@ static int32_t new_id(int32_t old)
     return 0;
 }
 
-static bool mutex_shape(const struct mutex *m)
+static bool fix_mutex(struct ph_mutex *m)
 {
-    int kind = m->kind & ~KIND_ELISION;
-    return (kind == KIND_RECURSIVE || kind == KIND_ERRORCHECK) &&
-           (m->lock == 1 || m->lock == 2) && m->owner > 0 && m->nusers == 1 && m->spins >= 0 &&
-           m->elision == 0 && m->prev == 0 && m->next == 0 &&
-           (kind == KIND_RECURSIVE ? m->count >= 1 : m->count == 0);
+    bool id_in_word = ph_id_mutex_shape(m);
+    int32_t id = id_in_word || ph_mutex_shape(m) ? new_id(m->owner) : 0;
+    if (!id)
+        return false;
+    if (id_in_word)
+        m->lock = (m->lock & ~PH_LOCK_ID) | (uint32_t)id;
+    m->owner = id;
+    return true;
 }
 
-/** Robust or with priority inheritance: the id is in the lock word, the kernel's business too.
- */
-static bool id_mutex_shape(const struct mutex *m)
+static bool fix_rwlock(struct ph_rwlock *l)
 {
-    int kind = m->kind & ~(KIND_ELISION | KIND_SHARED);
-    bool robust = kind & KIND_ROBUST;
-    return (kind & (KIND_ROBUST | KIND_INHERIT)) &&
-           (kind & ~(KIND_ROBUST | KIND_INHERIT)) <= KIND_ERRORCHECK &&
-           (m->lock & LOCK_ID) == (uint32_t)m->owner && m->nusers == 1 && m->spins == 0 &&
-           m->elision == 0 && (robust || (m->prev == 0 && m->next == 0));
+    int32_t id = ph_rwlock_shape(l) ? new_id(l->cur_writer) : 0;
+    if (id)
+        l->cur_writer = id;
+    return id != 0;
 }
 
-static bool rwlock_shape(const struct rwlock *l)
+/** Locks whose owner's word is in [start, end). They may reach beyond, up to where writable
+ * memory, [from, to), ends. */
+static void search(uint64_t start, uint64_t end, uint64_t from, uint64_t to)
 {
-    uint32_t held = RW_WRITE_PHASE | RW_WRITE_LOCKED;
-    return (l->readers & held) == held && l->cur_writer > 0 && l->shared <= 1 &&
-           l->shared >= 0 && l->pad3 == 0 && l->pad4 == 0 && l->pad2 == 0 && l->flags <= 2 &&
-           (l->wrphase_futex & ~2u) == 1 && (l->writers_futex & ~2u) <= 1;
-}
-
-/**
- * Locks that begin in [start, end). They may reach over the end of a run, whose neighbour in
- * memory lies elsewhere in the pool, but not over @p limit, where readable memory ends.
- */
-static void search(uint64_t start, uint64_t end, uint64_t limit)
-{
-    for (uint64_t at = start; at < end && at + sizeof(struct mutex) <= limit; at += 8) {
-        struct mutex *m = (struct mutex *)at;
-        struct rwlock *l = (struct rwlock *)at;
-        if (m->owner > 0 && mutex_shape(m)) {
-            int32_t id = new_id(m->owner);
-            if (id)
-                m->owner = id;
-        } else if (m->owner > 0 && id_mutex_shape(m)) {
-            int32_t id = new_id(m->owner);
-            if (id) {
-                m->lock = (m->lock & ~LOCK_ID) | (uint32_t)id;
-                m->owner = id;
-            }
-        } else if (at + sizeof *l <= limit && l->cur_writer > 0 && rwlock_shape(l)) {
-            int32_t id = new_id(l->cur_writer);
-            if (id)
-                l->cur_writer = id;
-        }
+    for (uint64_t at = start; at < end; at += 8) {
+        uint64_t mutex = at - PH_MUTEX_OWNER, rwlock = at - PH_RWLOCK_OWNER;
+        if (*(const int32_t *)at <= 0)
+            continue;
+        if (mutex >= from && mutex + sizeof(struct ph_mutex) <= to &&
+            fix_mutex((struct ph_mutex *)mutex))
+            continue; /* one word, one owner: its new id may be another's old one */
+        if (rwlock >= from && rwlock + sizeof(struct ph_rwlock) <= to)
+            fix_rwlock((struct ph_rwlock *)rwlock);
     }
 }
 
@@ -114,34 +65,26 @@ static bool writable(const struct ph_vma_pm *v)
     return (v->prot & (PROT_READ | PROT_WRITE)) == (PROT_READ | PROT_WRITE);
 }
 
-/** The end of the writable memory that @p v begins or is part of. */
-static uint64_t writable_end(const struct ph_vma_pm *v, const struct ph_vma_pm *end)
-{
-    while (v + 1 < end && v[1].start == v->end && writable(&v[1]))
-        v++;
-    return v->end;
-}
-
 void ph_r_fix_owners(const struct ph_plan *plan, const struct ph_record_pm *record)
 {
-    const unsigned char *base = (const unsigned char *)record;
-    const struct ph_vma_pm *v = (const struct ph_vma_pm *)(base + record->vmas.offset);
-    const struct ph_vma_pm *end = v + record->vmas.count;
-    const struct ph_run *run =
-        (const struct ph_run *)((const unsigned char *)plan + plan->runs_offset);
-    const struct ph_run *runs_end = run + plan->nruns;
-    threads = (const struct ph_thread_pm *)(base + record->threads.offset);
+    const struct ph_vma_pm *v = ph_r_table(&record->vmas), *end = v + record->vmas.count;
+    const struct ph_page_span *span =
+        (const struct ph_page_span *)((const unsigned char *)plan + plan->marked_offset);
+    const struct ph_page_span *spans_end = span + plan->nmarked;
+    threads = ph_r_table(&record->threads);
     nthreads = record->threads.count;
-    for (; v < end; v++) {
-        while (run < runs_end && run->addr + run->npages * PH_PAGE <= v->start)
-            run++;
-        if (!writable(v))
-            continue;
-        uint64_t limit = writable_end(v, end);
-        for (const struct ph_run *r = run; r < runs_end && r->addr < v->end; r++) {
-            uint64_t from = r->addr > v->start ? r->addr : v->start;
-            uint64_t to = r->addr + r->npages * PH_PAGE;
-            search(from, to < v->end ? to : v->end, limit);
+    while (v < end) {
+        /* Mappings that follow each other are one piece of memory. */
+        uint64_t from = v->start, to = v->end;
+        bool search_it = writable(v);
+        for (v++; search_it && v < end && v->start == to && writable(v); v++)
+            to = v->end;
+        for (; span < spans_end && span->start < to; span++) {
+            uint64_t start = span->start > from ? span->start : from;
+            if (search_it && start < span->end)
+                search(start, span->end < to ? span->end : to, from, to);
+            if (span->end > to)
+                break; /* the next mapping has the rest */
         }
     }
 }

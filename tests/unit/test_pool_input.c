@@ -130,10 +130,9 @@ Test(pool_input, truncated_anywhere)
     }
 }
 
-Test(pool_input, newer_format_is_named_as_such)
+static void other_version(uint32_t version)
 {
     struct ph_pool *p;
-    uint32_t version = PH_POOL_VERSION + 1;
     uint64_t at;
     int fd;
 
@@ -145,6 +144,16 @@ Test(pool_input, newer_format_is_named_as_such)
     cr_assert_eq(pwrite(fd, &version, sizeof(version), (off_t)at), sizeof(version));
     close(fd);
     both(PH_ENEWER);
+}
+
+Test(pool_input, newer_format_is_named_as_such)
+{
+    other_version(PH_POOL_VERSION + 1);
+}
+
+Test(pool_input, older_format_is_named_as_such)
+{
+    other_version(PH_POOL_VERSION - 1);
 }
 
 /* ---- flipped bytes ------------------------------------------------------------------ */
