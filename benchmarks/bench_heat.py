@@ -36,6 +36,16 @@ def run_kind(bench, kind, size, peers, results):
         return seconds
 
 
+def why_it_fails(bench, peer):
+    """A short run, so that one peer's failure does not cost the table."""
+    try:
+        with bench.place() as place:
+            outside.run(peer, bench, place, ["50*50*20", "--every", str(EVERY)])
+    except harness.Failed as error:
+        return str(error)
+    return None
+
+
 def compare(bench, out, side, iterations, rounds, peers):
     size = f"{side}*{side}*{iterations}"
     kinds = [STOCK, EPOCHS, WITHOUT, *BY_HAND, *peers]
@@ -58,7 +68,7 @@ def run(bench):
     out = harness.Outcome()
     peers = {}
     for peer in (outside.Dmtcp(), outside.Criu()):
-        why = peer.why_not()
+        why = peer.why_not() or why_it_fails(bench, peer)
         if why:
             out.notes.append(f"{peer.name} is not in the table: {why}")
         else:

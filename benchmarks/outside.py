@@ -66,17 +66,24 @@ class Criu:
 
     def command(self, place):
         self.saves = 0
+        # Increments need the kernel's soft-dirty bits; without them every dump is whole.
+        self.increments = subprocess.run(["criu", "check", "--feature", "mem_dirty_track"],
+                                         capture_output=True).returncode == 0
         return []
 
     def save(self, pid, place):
-        images = place / f"images{self.saves}"
+        images, last = (place / f"images{n}" for n in (self.saves, self.saves - 1))
         images.mkdir()
         command = ["criu", "dump", "-t", str(pid), "-D", str(images), "--leave-running",
-                   "--shell-job", "--track-mem"]
-        if self.saves:
-            command += ["--prev-images-dir", f"../images{self.saves - 1}"]
+                   "--shell-job"]
+        if self.increments:
+            command += ["--track-mem"]
+            if self.saves:
+                command += ["--prev-images-dir", f"../{last.name}"]
         call(command, place)
         sync_files(images)
+        if self.saves and not self.increments:
+            shutil.rmtree(last)
         self.saves += 1
 
     def images(self, place):
