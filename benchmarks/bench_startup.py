@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Start-up, the first epoch, what typical programs write per epoch, tmpfs and ext4."""
+"""Start-up, the first epoch, what typical programs write per epoch, file systems, trackers."""
+import importlib.util
+
 import harness
 import machine
 
@@ -58,10 +60,37 @@ def file_systems(bench, out):
                   harness.Stat([s["commit"] * 1e3 for s in samples]).show())
 
 
+def denying():
+    """What the live tests deny calls with."""
+    path = harness.HERE.parent / "tests" / "live" / "denied.py"
+    spec = importlib.util.spec_from_file_location("denied", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.denying
+
+
+def trackers(bench, out):
+    """Where the kernel denies tracking, every epoch copies the whole program."""
+    deny = denying()
+    table = out.table("Trackers: changed pages of a 256 MiB array, milliseconds", "denied",
+                      "changed pages", "pages staged", "pages written", "epoch() takes",
+                      "commit")
+    for denied in ((), ("userfaultfd",), ("PAGEMAP_SCAN",)):
+        with bench.place("/dev/shm") as shared:
+            report = bench.program("pause.py", 256, bench.rounds(5, 2), shared / "copy", "0:1",
+                                   "1000:1", preexec_fn=deny(*denied) if denied else None)
+        for case, samples in report.items():
+            def stat(name, factor=1, samples=samples):
+                return harness.Stat([s[name] * factor for s in samples])
+            table.add(" and ".join(denied) or "nothing", case.partition(":")[0],
+                      stat("pages_staged").show(0), stat("pages_written").show(0),
+                      stat("call", 1e3).show(), stat("commit", 1e3).show())
+
+
 def run(bench):
     out = harness.Outcome()
     start_up(bench, out)
     typical(bench, out)
     file_systems(bench, out)
-    out.notes.append("Fallback trackers: there are none, so none is measured.")
+    trackers(bench, out)
     return out

@@ -143,11 +143,11 @@ class Bench:
                          f"{done.stderr.strip()[-400:]}")
         return done.stdout, seconds
 
-    def program(self, name, *arguments, pyheap=True, options=(), on=None):
+    def program(self, name, *arguments, pyheap=True, options=(), on=None, **kwargs):
         """Run programs/NAME, under pyheap-run or in plain Python. @return what it reported."""
         with self.place(on) as place:
             command = self.under_pyheap(place / "pool.pm", *options) if pyheap else [self.python]
-            out, _ = self.run([*command, PROGRAMS / name, *arguments], place)
+            out, _ = self.run([*command, PROGRAMS / name, *arguments], place, **kwargs)
             return report_of(out)
 
 

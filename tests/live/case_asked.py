@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: MIT
 """case_asked - epochs without the program's doing; other machines, other kernels, other times"""
-import ctypes
 import os
 import re
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 
 from case import COUNTING, Case
 from commands import PATIENCE
+from denied import denying
 
 # A program that never heard of pyheap: it computes, waits in a thread, and prints.
 UNAWARE = """
@@ -120,35 +119,6 @@ class Asked(Case):
         for option in (["--every", "0"], ["--every", "5x"], ["--on-signal", "KILL"],
                        ["--on-signal", "NOPE"]):
             self.assert_refused(self.run_program("pass", options=option), "PH_EUSAGE", option[0])
-
-
-def denying(*calls):
-    """A preexec_fn that makes system calls fail: seccomp(2), a classic BPF program."""
-    def instruction(code, k, jt=0, jf=0):
-        return struct.pack("HBBI", code, jt, jf, k)
-
-    load, equal, ret = 0x20, 0x15, 0x06
-    allow, errno_ = 0x7FFF0000, 0x00050000
-    program = [instruction(load, 0)]
-    if "userfaultfd" in calls:
-        program += [instruction(equal, 323, 0, 1), instruction(ret, errno_ | 1)]
-    if "PAGEMAP_SCAN" in calls:  # ioctl with this request
-        program += [instruction(equal, 16, 0, 3), instruction(load, 24),
-                    instruction(equal, 0xC0606610, 0, 1), instruction(ret, errno_ | 25)]
-    program.append(instruction(ret, allow))
-    code = b"".join(program)
-
-    def install():
-        libc = ctypes.CDLL(None, use_errno=True)
-        buffer = ctypes.create_string_buffer(code)
-
-        class Filter(ctypes.Structure):
-            _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
-
-        filter_ = Filter(len(program), ctypes.addressof(buffer))
-        if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(filter_), 0, 0):
-            raise OSError(ctypes.get_errno(), "seccomp")
-    return install
 
 
 class Denied(Case):
