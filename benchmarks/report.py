@@ -54,16 +54,37 @@ def print_summary(outcomes):
         print("\n== Targets\n\n" + plain_table(VERDICT_COLUMNS, rows).replace("**", ""))
 
 
-def put_into_readme(readme, machine, outcomes):
-    """Replace what stands between the two markers by the table of targets."""
-    begin, end = "<!-- results -->\n", "<!-- end of results -->"
-    before, _, rest = readme.read_text().partition(begin)
-    _, _, after = rest.partition(end)
-    table = markdown_table(VERDICT_COLUMNS, verdict_rows(outcomes))
-    where = ", ".join(machine[name] for name in ("processor", "memory", "kernel", "file system"))
+def put_between(path, marker, text):
+    """Replace what stands between the two markers of this name in a file."""
+    begin, end = f"<!-- {marker} -->\n", f"<!-- end of {marker} -->"
+    before, found, rest = path.read_text().partition(begin)
+    _, also, after = rest.partition(end)
+    if not found or not also:
+        raise SystemExit(f"{path}: {begin.strip()} and {end} are to stand there")
+    path.write_text(f"{before}{begin}\n{text}\n\n{end}{after}")
+
+
+def where(machine):
+    parts = [machine[name] for name in ("processor", "memory", "kernel", "file system")]
+    return ", ".join([*parts, f"Python {machine['python']}"])
+
+
+def put_targets(path, machine, outcomes):
     takings = "\n".join(f"- {text}" for text in takings_of(outcomes))
-    readme.write_text(f"{before}{begin}\n{where}, Python {machine['python']}.\n\n{takings}\n\n"
-                      f"{table}\n\n{end}{after}")
+    table = markdown_table(VERDICT_COLUMNS, verdict_rows(outcomes))
+    put_between(path, "results", f"{where(machine)}.\n\n{takings}\n\n{table}")
+
+
+def put_main_table(path, machine, heat):
+    """What saving heat.py costs with pyheap and with its peers: the ratios alone."""
+    cells = {}
+    for table in heat.tables:
+        for how, _, ratio in table.rows:
+            cells.setdefault(how, []).append(ratio)
+    columns = ["", *(table.title.partition(",")[0] for table in heat.tables)]
+    rows = [[how, *ratios] for how, ratios in cells.items()]
+    put_between(path, "main table", f"{markdown_table(columns, rows)}\n\n"
+                f"{where(machine)}; {heat.taken}.")
 
 
 def takings_of(outcomes):

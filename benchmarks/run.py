@@ -67,9 +67,9 @@ def main():
     old_docs, old_outcomes = report.load(args.results) if args.only else ({}, {})
     docs, outcomes = old_docs | docs, old_outcomes | outcomes
     report.write(args.results, about, docs, outcomes)
-    readme = harness.HERE / "README.md"
     if not args.quick and args.results == harness.HERE / "results":
-        report.put_into_readme(readme, about, outcomes)
+        report.put_targets(harness.HERE / "README.md", about, outcomes)
+        report.put_main_table(harness.HERE.parent / "README.md", about, outcomes["heat"])
     print(f"\nwritten to {os.path.relpath(args.results)}")
     sys.exit(1 if failures else 0)
 
