@@ -133,6 +133,9 @@ int ph_keeper_open(struct ph_keeper *k, const char *command, const char *pool_pa
     k->control->strict = options->strict;
     k->control->generation = generation;
     k->control->first_epoch = first_epoch;
+    k->control->keeper_pid = getpid();
+    k->control->keeper_group = getpgrp();
+    k->control->keeper_session = getsid(0);
     atomic_store(&k->control->durable, first_epoch);
     k->drain = (struct ph_drain){k->control, (unsigned char *)map + PH_CONTROL_SIZE, pages};
 

@@ -28,7 +28,7 @@
 #include <stddef.h>
 
 #define PH_CONTROL_MAGIC   UINT64_C(0x314c544350594850) /* "PHYPCTL1" */
-#define PH_CONTROL_VERSION 1
+#define PH_CONTROL_VERSION 2
 
 #define PH_BATCH_MAGIC     UINT32_C(0x42485950)
 #define PH_BATCH_MAX       256 /* payload pages of a batch at most: 1 MiB */
@@ -41,6 +41,7 @@ struct ph_control {
     uint64_t generation;       /* how often the program has been recovered */
     uint64_t first_epoch;      /* the epoch it was recovered from; 0: started anew */
     _Atomic uint32_t attached; /* the program has found this page: it can take epochs */
+    int32_t keeper_pid, keeper_group, keeper_session; /* who it is */
 
     _Alignas(64) _Atomic uint64_t produced; /* pages, by the program */
     _Atomic uint32_t produced_seq;          /* futex: changes with `produced` */

@@ -11,6 +11,7 @@
 #include "agent_internal.h"
 
 #include "allocator/pool.h"
+#include "identity.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -311,6 +312,8 @@ static int usable(void)
         return PH_EFORKED;
     if (!ph_agent.active)
         return PH_EINACTIVE;
+    if (!ph_identity_is_program())
+        return PH_EFORKED; /* a child made by _Fork or clone, which has no handlers */
     if (ph_agent_keeper_alive())
         return 0;
     if (errno == EBADF || errno == ENOTSOCK) {
@@ -441,9 +444,15 @@ const char *ph_agent_error_detail(void)
     return ph_agent.detail;
 }
 
-int ph_agent_pid(void)
+int ph_agent_first_pid(void)
 {
-    return ph_agent_active() ? ph_agent.pid : 0;
+    return ph_agent.pid;
+}
+
+void ph_agent_get_outside(struct ph_agent_outside *out)
+{
+    const struct ph_control *c = PH_CONTROL;
+    *out = (struct ph_agent_outside){c->keeper_pid, c->keeper_group, c->keeper_session};
 }
 
 void ph_agent_fork_child(void)

@@ -76,8 +76,16 @@ int ph_files_keep(int fd);
 /** Text with the details of the last failure of this thread's call, or "". */
 const char *ph_agent_error_detail(void);
 
-/** The pid that the program knows: its first one, in every recovered program. 0: inactive. */
-int ph_agent_pid(void);
+/** The pid that the program knows: its first one, in every recovered program; in its forked
+ *  children too. 0: inactive. */
+int ph_agent_first_pid(void);
+
+/** The kernel's numbers of what is around the program: its keeper's pid, and the process group
+ *  and session that the keeper, and so the program at first, is in. @pre not in a child. */
+struct ph_agent_outside {
+    int parent, group, session;
+};
+void ph_agent_get_outside(struct ph_agent_outside *out);
 
 /** fork handlers; the child becomes plain memory to pyheap. */
 void ph_agent_fork_child(void);

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -73,6 +74,23 @@ static int begin(void)
     return 0;
 }
 
+/** Whose leader the program has made itself, and whether that group has the terminal. */
+static uint32_t leads(void)
+{
+    long pid = ph_syscall(SYS_getpid);
+    if (ph_syscall(SYS_getpgid, 0) != pid)
+        return 0;
+    uint32_t flags = PH_LEADS_GROUP;
+    if (ph_syscall(SYS_getsid, 0) == pid)
+        flags |= PH_LEADS_SESSION;
+    for (int fd = 0; fd < 3; fd++) {
+        int group = 0;
+        if (ioctl(fd, TIOCGPGRP, &group) == 0 && group == pid)
+            flags |= PH_FOREGROUND;
+    }
+    return flags;
+}
+
 static void fill_header(struct ph_record_pm *r)
 {
     r->magic = PH_RECORD_MAGIC;
@@ -87,6 +105,7 @@ static void fill_header(struct ph_record_pm *r)
     r->pid_actual = (int32_t)syscall(SYS_getpid);
     r->umask = umask(077);
     umask(r->umask);
+    r->leads = leads();
     r->cwd = link_string("/proc/self/cwd");
     r->exe = link_string("/proc/self/exe");
     char host[256] = "";

@@ -3,7 +3,7 @@
  * hook.h - the parts of libpyheap.so that touch the interpreter
  *
  * Order of reading: preload.c starts everything; python_abi.h is how Python is spoken to;
- * domains.c, libc_malloc.c and virtual_pid.c each divert one thing; module.c is what the
+ * domains.c, libc_malloc.c and identity.c each divert one thing; module.c is what the
  * program sees. Until ph_hook_active, each of them behaves as if libpyheap.so were not there.
  */
 #ifndef PH_HOOK_H
@@ -34,10 +34,14 @@ uint64_t ph_domains_foreign(void);
 /** From here on large blocks of malloc and its family come from the heap. */
 void ph_libc_malloc_enable(void);
 
-/* virtual_pid.c: getpid and kill */
+/* identity.c: pids and their like, see identity.h */
 
-/** From here on the program keeps its pid through recoveries. @pre called by the leader. */
-void ph_virtual_pid_enable(void);
+/** From here on the program keeps its numbers through recoveries. @pre called by the leader. */
+void ph_identity_enable(void);
+
+/** fork handlers; the child knows the program by its first numbers, and itself by its own. */
+void ph_identity_fork_prepare(void);
+void ph_identity_fork_child(void);
 
 /* asked.c: epochs that the keeper asks for */
 

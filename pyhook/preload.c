@@ -87,10 +87,17 @@ static void leave_environment(void)
     leave_ld_preload();
 }
 
+static void fork_prepare(void)
+{
+    ph_identity_fork_prepare();
+    ph_heap_fork_prepare();
+}
+
 static void fork_child(void)
 {
     ph_heap_fork_child();
     ph_agent_fork_child();
+    ph_identity_fork_child();
 }
 
 /* Development mode replaces the hooks after a few allocations. pyheap-run has looked at its own
@@ -119,13 +126,13 @@ static void activate(const char *version, bool debug)
     err = ph_module_register();
     /* First in the list: so our prepare handler is the last to run, and the others may
      * allocate; and our child handler the first. */
-    if (err == 0 && pthread_atfork(ph_heap_fork_prepare, ph_heap_fork_parent, fork_child) != 0)
+    if (err == 0 && pthread_atfork(fork_prepare, ph_heap_fork_parent, fork_child) != 0)
         err = PH_ENOMEM;
     if (err != 0)
         refuse(err, "");
     ph_domains_install(debug);
     ph_libc_malloc_enable();
-    ph_virtual_pid_enable();
+    ph_identity_enable();
     active = true;
     ph_asked_start();
 }

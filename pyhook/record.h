@@ -24,7 +24,7 @@
 #include <stddef.h>
 
 #define PH_RECORD_MAGIC   UINT64_C(0x3144524350594850) /* "PHYPCRD1" */
-#define PH_RECORD_VERSION 2
+#define PH_RECORD_VERSION 3
 
 struct ph_table_pm {
     uint64_t offset; /* from the start of the record */
@@ -180,6 +180,11 @@ struct ph_itimer_pm {
     int64_t interval_s, interval_us, value_s, value_us;
 };
 
+/* Of which of its process group and session the program is the leader. */
+#define PH_LEADS_GROUP   1u
+#define PH_LEADS_SESSION 2u
+#define PH_FOREGROUND    4u /* and that group has the terminal */
+
 /* What prctl(PR_SET_MM, PR_SET_MM_MAP) wants to know: struct prctl_mm_map. */
 struct ph_mm_pm {
     uint64_t start_code, end_code, start_data, end_data, start_brk, brk, start_stack;
@@ -215,6 +220,8 @@ struct ph_record_pm {
     int32_t pid_actual; /* when the epoch was taken */
     uint32_t umask;
     uint32_t cwd, exe, hostname; /* strings */
+    uint32_t leads;              /* PH_LEADS_* */
+    uint32_t reserved;
 };
 
 #endif

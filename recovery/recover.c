@@ -15,6 +15,8 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -361,6 +363,28 @@ static void restore_process(const struct ph_record_pm *record)
     umask(record->umask);
 }
 
+/**
+ * A program that led a group or a session leads one again, and has the terminal if it had and
+ * this command has it now.
+ */
+static void lead_again(const struct ph_record_pm *record)
+{
+    pid_t before = getpgrp();
+    sigset_t ttou;
+    if (record->leads & PH_LEADS_SESSION)
+        setsid();
+    else if (record->leads & PH_LEADS_GROUP)
+        setpgid(0, 0);
+    if (!(record->leads & PH_FOREGROUND))
+        return;
+    sigemptyset(&ttou);
+    sigaddset(&ttou, SIGTTOU);
+    pthread_sigmask(SIG_BLOCK, &ttou, NULL); /* the restorer sets the program's own mask */
+    for (int fd = 0; fd < 3; fd++)
+        if (tcgetpgrp(fd) == before)
+            tcsetpgrp(fd, getpid());
+}
+
 /** In the child: the descriptors, the process attributes, then the restorer. */
 static _Noreturn void become_program(struct ph_recovery *r, struct ph_keeper *k,
                                      struct ph_plan *plan, int plan_fd, const char *restorer,
@@ -397,6 +421,7 @@ static _Noreturn void become_program(struct ph_recovery *r, struct ph_keeper *k,
         _exit(ph_error_status(rc));
     }
     restore_process(record);
+    lead_again(record);
     char fd_text[16], size_text[24];
     snprintf(fd_text, sizeof fd_text, "%d", keep[3]);
     snprintf(size_text, sizeof size_text, "%llu", (unsigned long long)plan->size);

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * identity_calls.c - libc's calls that take or give a pid, a thread, a group or a session
+ *
+ * Each translates what it is given and what it gives back, see identity.h. Children that are
+ * waited for have real numbers only.
+ */
+#include "identity.h"
+
+#include "agent.h"
+#include "allocator/syscall.h"
+#include "libc_next.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+static long result(long r)
+{
+    if (r >= 0)
+        return r;
+    errno = (int)-r;
+    return -1;
+}
+
+/* ---- who am I ------------------------------------------------------------------------- */
+
+EXPORT pid_t getpid(void)
+{
+    pid_t real = (pid_t)ph_syscall(SYS_getpid);
+    return ph_identity_is_program() ? (pid_t)ph_agent_first_pid() : real;
+}
+
+EXPORT pid_t gettid(void)
+{
+    pid_t real = (pid_t)ph_syscall(SYS_gettid);
+    return ph_identity_is_program() ? ph_thread_shown(real) : real;
+}
+
+EXPORT pid_t getppid(void)
+{
+    return ph_identity_shown((pid_t)ph_syscall(SYS_getppid));
+}
+
+/* ---- groups, sessions, terminals ----------------------------------------------------------
+ */
+
+EXPORT pid_t getpgid(pid_t pid)
+{
+    return ph_identity_shown_group(ph_libc_next()->getpgid(ph_identity_real(pid)));
+}
+
+EXPORT pid_t getpgrp(void)
+{
+    return getpgid(0);
+}
+
+EXPORT int setpgid(pid_t pid, pid_t group)
+{
+    return ph_libc_next()->setpgid(ph_identity_real(pid), ph_identity_real_group(group));
+}
+
+/* What posix_spawn does with it, it does inside libc. */
+EXPORT int posix_spawnattr_setpgroup(posix_spawnattr_t *attributes, pid_t group)
+{
+    return ph_libc_next()->posix_spawnattr_setpgroup(attributes, ph_identity_real_group(group));
+}
+
+EXPORT pid_t getsid(pid_t pid)
+{
+    return ph_identity_shown_session(ph_libc_next()->getsid(ph_identity_real(pid)));
+}
+
+EXPORT pid_t setsid(void)
+{
+    return ph_identity_shown_session(ph_libc_next()->setsid());
+}
+
+EXPORT pid_t tcgetpgrp(int fd)
+{
+    return ph_identity_shown_group(ph_libc_next()->tcgetpgrp(fd));
+}
+
+EXPORT int tcsetpgrp(int fd, pid_t group)
+{
+    return ph_libc_next()->tcsetpgrp(fd, ph_identity_real_group(group));
+}
+
+EXPORT pid_t tcgetsid(int fd)
+{
+    return ph_identity_shown_session(ph_libc_next()->tcgetsid(fd));
+}
+
+/* ---- signals and waiting ------------------------------------------------------------------
+ */
+
+/** As kill and waitpid take it: below -1 a group. */
+static pid_t real_or_group(pid_t pid)
+{
+    return pid < -1 ? -ph_identity_real_group(-pid) : ph_identity_real(pid);
+}
+
+EXPORT int kill(pid_t pid, int sig)
+{
+    return ph_libc_next()->kill(real_or_group(pid), sig);
+}
+
+EXPORT int killpg(pid_t group, int sig)
+{
+    return ph_libc_next()->killpg(ph_identity_real_group(group), sig);
+}
+
+EXPORT int tgkill(pid_t pid, pid_t thread, int sig)
+{
+    return ph_libc_next()->tgkill(ph_identity_real(pid), ph_identity_real(thread), sig);
+}
+
+EXPORT int sigqueue(pid_t pid, int sig, const union sigval value)
+{
+    return ph_libc_next()->sigqueue(ph_identity_real(pid), sig, value);
+}
+
+static void show_sender(siginfo_t *info)
+{
+    if (info &&
+        (info->si_code == SI_USER || info->si_code == SI_QUEUE || info->si_code == SI_TKILL))
+        info->si_pid = ph_identity_shown(info->si_pid);
+}
+
+EXPORT int sigwaitinfo(const sigset_t *set, siginfo_t *info)
+{
+    int sig = ph_libc_next()->sigwaitinfo(set, info);
+    if (sig > 0)
+        show_sender(info);
+    return sig;
+}
+
+EXPORT int sigtimedwait(const sigset_t *set, siginfo_t *info, const struct timespec *timeout)
+{
+    int sig = ph_libc_next()->sigtimedwait(set, info, timeout);
+    if (sig > 0)
+        show_sender(info);
+    return sig;
+}
+
+static pid_t group_of_children(pid_t pid)
+{
+    return pid < -1 ? -ph_identity_real_group(-pid) : pid;
+}
+
+EXPORT pid_t waitpid(pid_t pid, int *status, int options)
+{
+    return ph_libc_next()->waitpid(group_of_children(pid), status, options);
+}
+
+EXPORT pid_t wait4(pid_t pid, int *status, int options, struct rusage *usage)
+{
+    return ph_libc_next()->wait4(group_of_children(pid), status, options, usage);
+}
+
+EXPORT int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
+{
+    if (type == P_PGID)
+        id = (id_t)ph_identity_real_group((pid_t)id);
+    return ph_libc_next()->waitid(type, id, info, options);
+}
+
+/* ---- scheduling and limits ----------------------------------------------------------------
+ */
+
+EXPORT int sched_getaffinity(pid_t pid, size_t size, cpu_set_t *set)
+{
+    return ph_libc_next()->sched_getaffinity(ph_identity_real(pid), size, set);
+}
+
+EXPORT int sched_setaffinity(pid_t pid, size_t size, const cpu_set_t *set)
+{
+    return ph_libc_next()->sched_setaffinity(ph_identity_real(pid), size, set);
+}
+
+EXPORT int sched_getscheduler(pid_t pid)
+{
+    return ph_libc_next()->sched_getscheduler(ph_identity_real(pid));
+}
+
+EXPORT int sched_setscheduler(pid_t pid, int policy, const struct sched_param *param)
+{
+    return ph_libc_next()->sched_setscheduler(ph_identity_real(pid), policy, param);
+}
+
+EXPORT int sched_getparam(pid_t pid, struct sched_param *param)
+{
+    return ph_libc_next()->sched_getparam(ph_identity_real(pid), param);
+}
+
+EXPORT int sched_setparam(pid_t pid, const struct sched_param *param)
+{
+    return ph_libc_next()->sched_setparam(ph_identity_real(pid), param);
+}
+
+EXPORT int sched_rr_get_interval(pid_t pid, struct timespec *interval)
+{
+    return ph_libc_next()->sched_rr_get_interval(ph_identity_real(pid), interval);
+}
+
+static id_t real_who(__priority_which_t which, id_t who)
+{
+    return which == PRIO_PROCESS ? (id_t)ph_identity_real((pid_t)who)
+           : which == PRIO_PGRP  ? (id_t)ph_identity_real_group((pid_t)who)
+                                 : who;
+}
+
+EXPORT int getpriority(__priority_which_t which, id_t who)
+{
+    return ph_libc_next()->getpriority(which, real_who(which, who));
+}
+
+EXPORT int setpriority(__priority_which_t which, id_t who, int value)
+{
+    return ph_libc_next()->setpriority(which, real_who(which, who), value);
+}
+
+EXPORT int prlimit(pid_t pid, __rlimit_resource_t resource, const struct rlimit *new,
+                   struct rlimit *old)
+{
+    return ph_libc_next()->prlimit(ph_identity_real(pid), resource, new, old);
+}
+
+EXPORT int prlimit64(pid_t pid, __rlimit_resource_t resource, const struct rlimit64 *new,
+                     struct rlimit64 *old)
+{
+    return ph_libc_next()->prlimit64(ph_identity_real(pid), resource, new, old);
+}
+
+/* ---- other processes' insides --------------------------------------------------------------
+ */
+
+int pidfd_open(pid_t pid, unsigned flags); /* sys/pidfd.h of glibc 2.36 */
+EXPORT int pidfd_open(pid_t pid, unsigned flags)
+{
+    return (int)result(ph_syscall(SYS_pidfd_open, ph_identity_real(pid), flags));
+}
+
+EXPORT ssize_t process_vm_readv(pid_t pid, const struct iovec *local, unsigned long nlocal,
+                                const struct iovec *remote, unsigned long nremote,
+                                unsigned long flags)
+{
+    return result(ph_syscall(SYS_process_vm_readv, ph_identity_real(pid), local, nlocal, remote,
+                             nremote, flags));
+}
+
+EXPORT ssize_t process_vm_writev(pid_t pid, const struct iovec *local, unsigned long nlocal,
+                                 const struct iovec *remote, unsigned long nremote,
+                                 unsigned long flags)
+{
+    return result(ph_syscall(SYS_process_vm_writev, ph_identity_real(pid), local, nlocal,
+                             remote, nremote, flags));
+}

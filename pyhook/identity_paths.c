@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * identity_paths.c - /proc/PID and /proc/PID/task/TID, by the numbers that the program knows
+ *
+ * The calls that Python opens, lists and examines files with. What stands *in* those files, and
+ * the listings of /proc and of a task directory, are the kernel's, with real numbers.
+ */
+#include "identity.h"
+
+#include "libc_next.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPORT __attribute__((visibility("default")))
+#define ROOM   256 /* bytes; longer paths below /proc/PID are left as they are */
+
+/** A number at @p p that ends a part of the path, or 0. */
+static pid_t number_at(const char *p, const char **end)
+{
+    long n = 0;
+    const char *q = p;
+    while (*q >= '0' && *q <= '9' && n < 100000000)
+        n = n * 10 + (*q++ - '0');
+    *end = q;
+    return q > p && *p != '0' && (*q == '/' || *q == 0) ? (pid_t)n : 0;
+}
+
+const char *ph_identity_path(const char *path, char *buf, size_t size)
+{
+    if (!path || strncmp(path, "/proc/", 6) != 0)
+        return path;
+    const char *rest, *tail = "";
+    pid_t shown = number_at(path + 6, &rest), real = ph_identity_real(shown);
+    if (!shown && strncmp(path + 6, "self/", 5) == 0)
+        rest = path + 10;
+    else if (!shown)
+        return path;
+    pid_t task = strncmp(rest, "/task/", 6) == 0 ? number_at(rest + 6, &tail) : 0;
+    pid_t real_task = ph_identity_real(task);
+    if (real == shown && real_task == task)
+        return path;
+    int n = shown ? snprintf(buf, size, "/proc/%d", real) : snprintf(buf, size, "/proc/self");
+    if (task)
+        n += snprintf(buf + n, size - (size_t)n, "/task/%d%s", real_task, tail);
+    else
+        n += snprintf(buf + n, size - (size_t)n, "%s", rest);
+    return (size_t)n < size ? buf : path;
+}
+
+/* ---- the calls -------------------------------------------------------------------------- */
+
+#define MODE_IF_CREATING(flags, mode)                                                          \
+    if ((flags) & (O_CREAT | __O_TMPFILE)) {                                                   \
+        va_list ap;                                                                            \
+        va_start(ap, flags);                                                                   \
+        mode = va_arg(ap, mode_t);                                                             \
+        va_end(ap);                                                                            \
+    }
+
+EXPORT int open(const char *path, int flags, ...)
+{
+    char buf[ROOM];
+    mode_t mode = 0;
+    MODE_IF_CREATING(flags, mode)
+    return ph_libc_next()->open(ph_identity_path(path, buf, sizeof buf), flags, mode);
+}
+
+EXPORT int open64(const char *path, int flags, ...)
+{
+    char buf[ROOM];
+    mode_t mode = 0;
+    MODE_IF_CREATING(flags, mode)
+    return ph_libc_next()->open64(ph_identity_path(path, buf, sizeof buf), flags, mode);
+}
+
+EXPORT int openat(int dir, const char *path, int flags, ...)
+{
+    char buf[ROOM];
+    mode_t mode = 0;
+    MODE_IF_CREATING(flags, mode)
+    return ph_libc_next()->openat(dir, ph_identity_path(path, buf, sizeof buf), flags, mode);
+}
+
+EXPORT int openat64(int dir, const char *path, int flags, ...)
+{
+    char buf[ROOM];
+    mode_t mode = 0;
+    MODE_IF_CREATING(flags, mode)
+    return ph_libc_next()->openat64(dir, ph_identity_path(path, buf, sizeof buf), flags, mode);
+}
+
+EXPORT FILE *fopen(const char *path, const char *mode)
+{
+    char buf[ROOM];
+    return ph_libc_next()->fopen(ph_identity_path(path, buf, sizeof buf), mode);
+}
+
+EXPORT FILE *fopen64(const char *path, const char *mode)
+{
+    char buf[ROOM];
+    return ph_libc_next()->fopen64(ph_identity_path(path, buf, sizeof buf), mode);
+}
+
+EXPORT DIR *opendir(const char *path)
+{
+    char buf[ROOM];
+    return ph_libc_next()->opendir(ph_identity_path(path, buf, sizeof buf));
+}
+
+EXPORT int access(const char *path, int mode)
+{
+    char buf[ROOM];
+    return ph_libc_next()->access(ph_identity_path(path, buf, sizeof buf), mode);
+}
+
+EXPORT int faccessat(int dir, const char *path, int mode, int flags)
+{
+    char buf[ROOM];
+    return ph_libc_next()->faccessat(dir, ph_identity_path(path, buf, sizeof buf), mode, flags);
+}
+
+EXPORT int stat(const char *path, struct stat *st)
+{
+    char buf[ROOM];
+    return ph_libc_next()->stat(ph_identity_path(path, buf, sizeof buf), st);
+}
+
+EXPORT int stat64(const char *path, struct stat64 *st)
+{
+    char buf[ROOM];
+    return ph_libc_next()->stat64(ph_identity_path(path, buf, sizeof buf), st);
+}
+
+EXPORT int lstat(const char *path, struct stat *st)
+{
+    char buf[ROOM];
+    return ph_libc_next()->lstat(ph_identity_path(path, buf, sizeof buf), st);
+}
+
+EXPORT int lstat64(const char *path, struct stat64 *st)
+{
+    char buf[ROOM];
+    return ph_libc_next()->lstat64(ph_identity_path(path, buf, sizeof buf), st);
+}
+
+EXPORT int fstatat(int dir, const char *path, struct stat *st, int flags)
+{
+    char buf[ROOM];
+    return ph_libc_next()->fstatat(dir, ph_identity_path(path, buf, sizeof buf), st, flags);
+}
+
+EXPORT int fstatat64(int dir, const char *path, struct stat64 *st, int flags)
+{
+    char buf[ROOM];
+    return ph_libc_next()->fstatat64(dir, ph_identity_path(path, buf, sizeof buf), st, flags);
+}
+
+/** /proc/self is a link that is a number. */
+static ssize_t show_link(const char *path, char *to, size_t size, ssize_t n)
+{
+    char text[32];
+    if (n <= 0 || !path || strcmp(path, "/proc/self") != 0)
+        return n;
+    int length = snprintf(text, sizeof text, "%d", getpid());
+    n = (size_t)length < size ? length : (ssize_t)size;
+    memcpy(to, text, (size_t)n);
+    return n;
+}
+
+EXPORT ssize_t readlink(const char *path, char *to, size_t size)
+{
+    char buf[ROOM];
+    ssize_t n = ph_libc_next()->readlink(ph_identity_path(path, buf, sizeof buf), to, size);
+    return show_link(path, to, size, n);
+}
+
+EXPORT ssize_t readlinkat(int dir, const char *path, char *to, size_t size)
+{
+    char buf[ROOM];
+    ssize_t n =
+        ph_libc_next()->readlinkat(dir, ph_identity_path(path, buf, sizeof buf), to, size);
+    return show_link(path, to, size, n);
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libc_next.h - libc's functions behind those that this library stands before
+ *
+ * Found all at once, when the first is needed, which is before the program starts: a child made
+ * by vfork, or a signal handler, must not be the one to search.
+ */
+#ifndef PH_LIBC_NEXT_H
+#define PH_LIBC_NEXT_H
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#define PH_LIBC_FUNCTIONS(X)                                                                   \
+    X(kill)                                                                                    \
+    X(killpg)                                                                                  \
+    X(tgkill)                                                                                  \
+    X(sigqueue)                                                                                \
+    X(sigwaitinfo)                                                                             \
+    X(sigtimedwait)                                                                            \
+    X(getpgid)                                                                                 \
+    X(getpgrp)                                                                                 \
+    X(setpgid)                                                                                 \
+    X(getsid)                                                                                  \
+    X(setsid)                                                                                  \
+    X(posix_spawnattr_setpgroup)                                                               \
+    X(tcgetpgrp)                                                                               \
+    X(tcsetpgrp)                                                                               \
+    X(tcgetsid)                                                                                \
+    X(waitpid)                                                                                 \
+    X(wait4)                                                                                   \
+    X(waitid)                                                                                  \
+    X(sched_getaffinity)                                                                       \
+    X(sched_setaffinity)                                                                       \
+    X(sched_getscheduler)                                                                      \
+    X(sched_setscheduler)                                                                      \
+    X(sched_getparam)                                                                          \
+    X(sched_setparam)                                                                          \
+    X(sched_rr_get_interval)                                                                   \
+    X(getpriority)                                                                             \
+    X(setpriority)                                                                             \
+    X(prlimit)                                                                                 \
+    X(prlimit64)                                                                               \
+    X(open)                                                                                    \
+    X(open64)                                                                                  \
+    X(openat)                                                                                  \
+    X(openat64)                                                                                \
+    X(fopen)                                                                                   \
+    X(fopen64)                                                                                 \
+    X(opendir)                                                                                 \
+    X(access)                                                                                  \
+    X(faccessat)                                                                               \
+    X(stat)                                                                                    \
+    X(stat64)                                                                                  \
+    X(lstat)                                                                                   \
+    X(lstat64)                                                                                 \
+    X(fstatat)                                                                                 \
+    X(fstatat64)                                                                               \
+    X(readlink)                                                                                \
+    X(readlinkat)
+
+struct ph_libc {
+#define X(name) __typeof__(&name) name;
+    PH_LIBC_FUNCTIONS(X)
+#undef X
+};
+
+/** libc's own. A function that this libc lacks is NULL; nobody can have called it. */
+const struct ph_libc *ph_libc_next(void);
+
+#endif
