@@ -96,6 +96,13 @@ void ph_keeper_block_signals(sigset_t *old)
     signal(SIGPIPE, SIG_IGN);
 }
 
+/** What has been written needs its place in the ring no longer. From any thread. */
+static void release(void *arg)
+{
+    struct ph_keeper *k = arg;
+    ph_drain_release(&k->drain, ph_pool_written(k->pool));
+}
+
 int ph_keeper_open(struct ph_keeper *k, const char *command, const char *pool_path,
                    struct ph_pool *pool, const struct ph_keeper_options *options,
                    uint64_t generation, uint64_t first_epoch)
@@ -137,8 +144,8 @@ int ph_keeper_open(struct ph_keeper *k, const char *command, const char *pool_pa
     k->control->keeper_group = getpgrp();
     k->control->keeper_session = getsid(0);
     atomic_store(&k->control->durable, first_epoch);
-    k->drain = (struct ph_drain){k->control, (unsigned char *)map + PH_CONTROL_SIZE, pages};
-
+    ph_drain_open(&k->drain, k->control, (unsigned char *)map + PH_CONTROL_SIZE, pages);
+    ph_pool_on_written(pool, release, k);
     return 0;
 }
 
@@ -318,8 +325,17 @@ static void commit(struct ph_keeper *k, const struct ph_batch *b)
     publish_outcome(k);
 }
 
+/** The batch's room goes back to the program when what was appended so far has been written. */
+static void keep(struct ph_keeper *k, const struct ph_batch *b)
+{
+    _Static_assert(PH_KEPT_MAX > PH_POOL_PENDING_MAX, "a ticket for each pending write");
+    ph_drain_keep(&k->drain, b, ph_pool_appended(k->pool));
+    release(k);
+}
+
 static void consume(struct ph_keeper *k, const struct ph_batch *b)
 {
+    struct ph_batch end;
     switch (b->kind) {
     case PH_BATCH_BEGIN:
         present.n = 0;
@@ -342,15 +358,20 @@ static void consume(struct ph_keeper *k, const struct ph_batch *b)
         ph_keeper_files_name(&k->files, ph_batch_page(b, 0), b->bytes);
         break;
     case PH_BATCH_COMMIT:
-        commit(k, b);
+        /* The ring is empty once all is written: the next epoch begins at its start. */
+        end = *b;
+        keep(k, b);
+        commit(k, &end);
         ph_keeper_files_named(&k->files);
-        break;
+        return;
     default:
         break;
     }
+    keep(k, b);
 }
 
 #define IDLE_MS 10
+#define PUSH_MS 1 /* the program pauses in the middle of an epoch: write what there is */
 #define FILES_AT_LEAST                                                                         \
     UINT64_C(500000000) /* ns: a step as often, however busy the epochs are */
 #define FILES_AFTERLIFE UINT64_C(5000000000)
@@ -365,6 +386,8 @@ static void store_files(struct ph_keeper *k)
 
 static int patience(const struct ph_keeper *k)
 {
+    if (k->epoch && !k->idle && ph_pool_appended(k->pool) != ph_pool_written(k->pool))
+        return PUSH_MS;
     if (k->epoch || !ph_keeper_files_pending(&k->files))
         return 100;
     return k->idle ? 0 : IDLE_MS;
@@ -381,7 +404,6 @@ static void *drain(void *arg)
         k->idle = !b;
         if (b) {
             consume(k, b);
-            ph_drain_done(&k->drain, b);
         } else if (broken) {
             if (!k->epoch)
                 k->epoch = atomic_load(&k->control->durable) + 1;
@@ -389,6 +411,8 @@ static void *drain(void *arg)
             return NULL;
         } else if (stop) {
             break; /* nothing was left when we already knew that no more would come */
+        } else if (k->epoch) {
+            ph_pool_push(k->pool);
         }
         if (!stop)
             store_files(k);

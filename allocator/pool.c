@@ -89,6 +89,7 @@ static struct ph_pool *new_pool(void)
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     pthread_cond_init(&p->done, NULL);
+    ph_queue_init(&p->queue);
     return p;
 }
 
@@ -98,6 +99,7 @@ void ph_pool_close(struct ph_pool *p)
         return;
     ph_home_stop(p);
     ph_pool_abort(p);
+    ph_queue_free(p);
     if (p->pop && !p->pop_lost)
         pmemobj_close(p->pop);
     ph_io_close(&p->io);
@@ -330,6 +332,8 @@ static int fill_new(struct ph_pool *p, const char *path, const struct ph_pool_op
     if (!err)
         err = ph_pool_sync_name(p, p->io.fd, path);
     if (!err)
+        err = ph_queue_start(p);
+    if (!err)
         err = ph_home_start(p);
     return err;
 }
@@ -534,6 +538,8 @@ int ph_pool_open(struct ph_pool **out, const char *path, enum ph_pool_mode mode)
     }
     if (!err)
         err = load(p);
+    if (!err && p->writable)
+        err = ph_queue_start(p);
     if (!err && p->writable)
         err = ph_home_start(p);
     if (err) {

@@ -92,12 +92,28 @@ int ph_pool_begin(struct ph_pool *pool, uint64_t number);
 /**
  * Add @p n changed pages: the page at address addr[i] (page-aligned, each at most once an
  * epoch) now holds the 4096 bytes at page[i]. Pages that hash equal to the stored ones are
- * dropped. The caller may reuse the memory when this returns.
+ * dropped. The others are written meanwhile and afterwards: their memory must not change until
+ * ph_pool_written returns at least what ph_pool_appended returns after this call, or until
+ * commit or abort returns. It should be page-aligned.
  * @param written if not NULL, receives how many were not dropped.
  * @return 0, PH_EFULL, PH_EPOOLSIZE, PH_EIO, PH_ENOMEM; after a failure only ph_pool_abort.
  */
 int ph_pool_append(struct ph_pool *pool, const uint64_t *addr, const void *const *page,
                    size_t n, size_t *written);
+
+/** Writes asked for, and written, since the pool was opened: see ph_pool_append. Those that are
+ * dropped count as written. ph_pool_written may be called from any thread. */
+uint64_t ph_pool_appended(struct ph_pool *pool);
+uint64_t ph_pool_written(struct ph_pool *pool);
+
+/** At most so many writes are pending; then append waits. */
+#define PH_POOL_PENDING_MAX 1024
+
+/** Have @p fn called, from any thread, whenever ph_pool_written has grown. */
+void ph_pool_on_written(struct ph_pool *pool, void (*fn)(void *arg), void *arg);
+
+/** Nothing more will be appended for a while: do not wait for more to write. */
+void ph_pool_push(struct ph_pool *pool);
 
 /**
  * State what the program's memory consists of: @p n spans, ascending, not overlapping. Stored

@@ -33,6 +33,7 @@ struct ph_tuning ph_tuning = {
     .stretch_pages = PH_STRETCH_PAGES,
     .trigger_bytes = UINT64_C(256) << 20,
     .trigger_epochs = 64,
+    .write_max = UINT64_C(8) << 20,
     .ahead = 2,
 };
 
@@ -457,7 +458,7 @@ int ph_home_force(struct ph_pool *p)
 
 int ph_home_start(struct ph_pool *p)
 {
-    if (ph_tuning.inline_migration)
+    if (ph_tuning.single_threaded)
         return 0;
     if (pthread_create(&p->thread, NULL, background, p))
         return PH_ENOMEM;

@@ -20,7 +20,7 @@
 #include <pthread.h>
 
 #define PH_NO_SLOT  UINT32_MAX
-#define PH_IO_CHUNK (UINT64_C(1) << 20) /* largest single transfer, bytes */
+#define PH_IO_CHUNK (UINT64_C(1) << 20) /* largest single read, bytes */
 
 /* ---- tuning: what tests change --------------------------------------------------- */
 
@@ -32,14 +32,16 @@ enum ph_wrong {
     PH_WRONG_NO_HOME_BARRIER, /* breaks P4 */
     PH_WRONG_EARLY_REUSE,     /* breaks P5 */
     PH_WRONG_NO_FILE_BARRIER, /* breaks P1 for files */
+    PH_WRONG_LATE_WRITES,     /* breaks W4, and so P1 */
 };
 
 struct ph_tuning {
     uint32_t stretch_pages;  /* of pools created from now on */
     uint64_t trigger_bytes;  /* of log beyond the kept epochs, at least, before migration */
     uint32_t trigger_epochs; /* or so many epochs beyond the kept ones */
+    uint64_t write_max;      /* largest single write of the log, bytes */
     uint32_t ahead;          /* free extents that the background thread keeps ready */
-    bool inline_migration;   /* in the writer's thread, within commit */
+    bool single_threaded;    /* migration within commit, writes in the caller's thread */
     enum ph_wrong wrong;
 };
 extern struct ph_tuning ph_tuning;
@@ -177,6 +179,41 @@ uint32_t ph_extent_count(const struct ph_pool *p, enum ph_extent_role role);
  * not to be called again on that pool. @return else what fn returns. */
 int ph_guard(struct ph_io *io, int (*fn)(void *arg), void *arg);
 
+/* ---- pool_write.c: the log's writes, in a thread of their own ---------------------- */
+
+struct ph_write {
+    const void *bytes;
+    uint64_t size, offset;
+};
+
+struct ph_queue {
+    pthread_mutex_t lock; /* never held together with the pool's */
+    pthread_cond_t work, done;
+    struct ph_write pending[PH_POOL_PENDING_MAX]; /* by number */
+    uint64_t added, written;                      /* requests, since the pool was opened */
+    uint64_t bytes;                               /* pending */
+    bool busy;                                    /* somebody writes */
+    bool urgent;                                  /* write, however little it is */
+    int err, err_number;                          /* the failure, and its errno */
+    void (*on_written)(void *arg);
+    void *arg;
+    pthread_t thread;
+    bool runs, stop;
+};
+
+void ph_queue_init(struct ph_queue *q);
+/** Start the thread; without it, whoever flushes writes. @return 0, PH_ENOMEM. */
+int ph_queue_start(struct ph_pool *p);
+/** Stop the thread. @pre nothing is pending. */
+void ph_queue_free(struct ph_pool *p);
+/** Have @p size bytes written at @p offset; they are read until it is done. Waits when too
+ * much is pending. @return 0, or why an earlier request failed: PH_EFULL, PH_EIO. */
+int ph_queue_add(struct ph_pool *p, const void *bytes, uint64_t size, uint64_t offset);
+/** Have all that is pending written, by the caller if need be. @return as above. */
+int ph_queue_flush(struct ph_pool *p);
+/** Forget what is pending, and a failure. */
+void ph_queue_drop(struct ph_pool *p);
+
 /* ---- pool_log.c: the epoch in progress ------------------------------------------ */
 
 struct ph_touched {
@@ -192,6 +229,7 @@ struct ph_writing {
     size_t entries, entry_capacity;
     char *record;
     size_t record_size, record_capacity;
+    void *meta; /* index, record and header as they are written */
     struct ph_page_span *span;
     size_t spans;
     bool present_set, all_within; /* all_within: no page was appended outside of the spans */
@@ -256,12 +294,13 @@ struct ph_pool {
     struct ph_super_pm super;
     struct ph_filter filter;
     struct ph_writing writing;
+    struct ph_queue queue;
     /* What the newest epoch said is present, so that the next one need look only at what is
      * not any more. Known: every page in the filter lies within. */
     struct ph_page_span *present;
     size_t presents;
     bool present_known;
-    void *bounce; /* PH_IO_CHUNK bytes, page-aligned */
+    void *bounce; /* PH_IO_CHUNK bytes, page-aligned; the writer's thread alone */
 
     pthread_mutex_t lock;
     struct ph_root_pm root;

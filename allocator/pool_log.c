@@ -2,10 +2,10 @@
 /*
  * pool_log.c - the epoch in progress: append and commit
  *
- * Pages go to the end of the log as they come. What the epoch changes in memory (entries,
- * record, which extents it touched) is kept aside until the root record is durable, and only
- * then becomes the pool's state: so aborting is forgetting, and the filter always speaks of
- * the committed epoch.
+ * Pages go to the end of the log as they come, by way of pool_write.c. What the epoch changes
+ * in memory (entries, record, which extents it touched) is kept aside until the root record is
+ * durable, and only then becomes the pool's state: so aborting is forgetting, and the filter
+ * always speaks of the committed epoch.
  *
  *   idle --begin--> open --append, set_present, append_record--> open --commit--> idle
  *                    |  a failure                                  |
@@ -17,12 +17,10 @@
  */
 #include "allocator/pool_internal.h"
 
-#include <errno.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define IOV_PAGES (PH_IO_CHUNK / PH_PAGE)
+#define BATCH_PAGES 256
 
 /* Make *array of *capacity elements hold @p need. */
 static int grow(void *array, size_t *capacity, size_t need, size_t element)
@@ -62,6 +60,7 @@ static void reset(struct ph_writing *w)
     free(w->record);
     free(w->span);
     free(w->touched);
+    free(w->meta);
     *w = (struct ph_writing){0};
 }
 
@@ -150,65 +149,46 @@ static int take_pages(struct ph_pool *p, uint64_t want, uint64_t *offset, uint64
     return err;
 }
 
-/* Write @p n pages to consecutive places. Direct I/O wants page-aligned memory; callers' pages
- * are, in practice, else they are copied. */
-static int write_pages(struct ph_pool *p, const void *const *page, size_t n, uint64_t offset)
+/* Have @p n pages written to consecutive places. */
+static int queue_pages(struct ph_pool *p, const void *const *page, uint64_t n, uint64_t offset)
 {
-    struct iovec iov[IOV_PAGES];
-    bool aligned = true;
-    int count = 0;
+    int err = 0;
 
-    for (size_t i = 0; i < n; i++)
-        aligned = aligned && (uintptr_t)page[i] % PH_PAGE == 0;
-    for (size_t i = 0; i < n; i++) {
+    for (uint64_t i = 0, k; i < n && !err; i += k) {
         const char *from = page[i];
-        if (!aligned) {
-            memcpy((char *)p->bounce + i * PH_PAGE, from, PH_PAGE);
-            from = (char *)p->bounce + i * PH_PAGE;
-        }
-        if (count && (char *)iov[count - 1].iov_base + iov[count - 1].iov_len == from)
-            iov[count - 1].iov_len += PH_PAGE;
-        else
-            iov[count++] = (struct iovec){(void *)(uintptr_t)from, PH_PAGE};
+        for (k = 1; i + k < n && page[i + k] == from + k * PH_PAGE; k++)
+            ;
+        err = ph_queue_add(p, from, k * PH_PAGE, offset + i * PH_PAGE);
     }
-    int err = ph_io_writev(&p->io, iov, count, offset);
-    return err ? ph_pool_fail(p, err, "writing pages") : 0;
+    return err;
 }
 
-/* Place and write the pages of the last @p n entries, whose offsets are not known yet. */
+/* Place and queue the pages of the last @p n entries, whose offsets are not known yet. */
 static int place_pages(struct ph_pool *p, const void *const *page, size_t n)
 {
     struct ph_entry_pm *e = p->writing.entry + p->writing.entries - n;
+    int err = 0;
 
-    while (n) {
+    while (n && !err) {
         uint64_t offset, got;
-        int err = take_pages(p, n, &offset, &got);
+        err = take_pages(p, n, &offset, &got);
         if (err)
-            return err;
+            break;
         for (uint64_t i = 0; i < got; i++)
             e[i].offset = offset + i * PH_PAGE;
-        err = write_pages(p, page, got, offset);
-        if (err == PH_EFULL) { /* P10: files may have what the epoch needs */
-            pthread_mutex_lock(&p->lock);
-            bool room = ph_files_give_up(p) == 0;
-            pthread_mutex_unlock(&p->lock);
-            if (room)
-                err = write_pages(p, page, got, offset);
-        }
-        if (err)
-            return err;
+        err = queue_pages(p, page, got, offset);
         e += got;
         page += got;
         n -= got;
     }
-    return 0;
+    return err;
 }
 
 int ph_pool_append(struct ph_pool *p, const uint64_t *addr, const void *const *page, size_t n,
                    size_t *written)
 {
     struct ph_writing *w = &p->writing;
-    const void *batch[IOV_PAGES];
+    const void *batch[BATCH_PAGES];
     size_t k = 0, before = w->entries;
     int err = usable(p);
 
@@ -226,7 +206,7 @@ int ph_pool_append(struct ph_pool *p, const uint64_t *addr, const void *const *p
         }
         w->entry[w->entries++] = (struct ph_entry_pm){addr[i], 0, sum};
         batch[k++] = page[i];
-        if (k == IOV_PAGES) {
+        if (k == BATCH_PAGES) {
             err = failed(p, place_pages(p, batch, k));
             k = 0;
         }
@@ -408,69 +388,31 @@ static int complete_index(struct ph_pool *p)
     return err;
 }
 
-/* Write the blob of @p size bytes that lies at @p blob, in pieces. @p blob has room up to a
+/* Queue the blob of @p size bytes that lies at @p blob, in pieces. @p blob has room up to a
  * whole page. */
-static int write_blob(struct ph_pool *p, struct ph_header_pm *h, const char *blob,
+static int queue_blob(struct ph_pool *p, struct ph_header_pm *h, const char *blob,
                       uint64_t size)
 {
-    while (size) {
+    int err = 0;
+
+    while (size && !err) {
         uint64_t want = (size + PH_PAGE - 1) / PH_PAGE, offset, got, part;
-        int err = take_pages(p, want, &offset, &got);
+        err = take_pages(p, want, &offset, &got);
         if (err)
-            return err;
+            break;
         if (h->pieces == PH_PIECES_MAX)
             return PH_EPOOLSIZE;
         part = got * PH_PAGE < size ? got * PH_PAGE : size;
         h->piece[h->pieces++] = (struct ph_piece_pm){offset, part};
-        for (uint64_t at = 0; at < got * PH_PAGE; at += PH_IO_CHUNK) {
+        for (uint64_t at = 0; at < got * PH_PAGE && !err; at += ph_tuning.write_max) {
             uint64_t n = got * PH_PAGE - at;
-            err =
-                ph_io_write(&p->io, blob + at, n < PH_IO_CHUNK ? n : PH_IO_CHUNK, offset + at);
-            if (err)
-                return ph_pool_fail(p, err, "writing the index");
+            err = ph_queue_add(p, blob + at, n < ph_tuning.write_max ? n : ph_tuning.write_max,
+                               offset + at);
         }
         blob += part;
         size -= part;
     }
-    return 0;
-}
-
-static int write_meta(struct ph_pool *p, struct ph_header_pm *h)
-{
-    struct ph_writing *w = &p->writing;
-    uint64_t index_size = w->entries * sizeof(*w->entry), size = index_size + w->record_size;
-    uint64_t room = (size + PH_PAGE - 1) / PH_PAGE * PH_PAGE;
-    char *blob = NULL;
-    int err = 0;
-
-    h->index_sum = ph_sum(w->entry, index_size);
-    h->record_sum = ph_sum(w->record, w->record_size);
-    if (size) {
-        blob = aligned_alloc(PH_PAGE, room);
-        if (!blob)
-            return PH_ENOMEM;
-        if (index_size)
-            memcpy(blob, w->entry, index_size);
-        if (w->record_size)
-            memcpy(blob + index_size, w->record, w->record_size);
-        memset(blob + size, 0, room - size);
-        err = write_blob(p, h, blob, size);
-    }
-    free(blob);
     return err;
-}
-
-static int write_header(struct ph_pool *p, struct ph_header_pm *h, uint64_t *offset)
-{
-    uint64_t got;
-    int err = take_pages(p, 1, offset, &got);
-
-    if (err)
-        return err;
-    h->bytes = p->writing.log_pages * PH_PAGE;
-    h->sum = ph_sum(h, offsetof(struct ph_header_pm, sum));
-    err = ph_io_write(&p->io, h, sizeof(*h), *offset);
-    return err ? ph_pool_fail(p, err, "writing the epoch's header") : 0;
 }
 
 static void fill_header(const struct ph_pool *p, struct ph_header_pm *h, const char *label,
@@ -493,6 +435,41 @@ static void fill_header(const struct ph_pool *p, struct ph_header_pm *h, const c
     }
     if (label)
         strncpy(h->label, label, sizeof(h->label) - 1);
+}
+
+/* Queue index, record and header. */
+static int queue_meta(struct ph_pool *p, const char *label, uint64_t time,
+                      struct ph_header_pm **header, uint64_t *offset)
+{
+    struct ph_writing *w = &p->writing;
+    uint64_t index_size = w->entries * sizeof(*w->entry), size = index_size + w->record_size;
+    uint64_t room = (size + PH_PAGE - 1) / PH_PAGE * PH_PAGE, got;
+    struct ph_header_pm *h;
+    char *blob = aligned_alloc(PH_PAGE, room + PH_PAGE);
+    int err;
+
+    if (!blob)
+        return PH_ENOMEM;
+    w->meta = blob;
+    if (index_size)
+        memcpy(blob, w->entry, index_size);
+    if (w->record_size)
+        memcpy(blob + index_size, w->record, w->record_size);
+    memset(blob + size, 0, room - size);
+    *header = h = (struct ph_header_pm *)(blob + room);
+    pthread_mutex_lock(&p->lock);
+    fill_header(p, h, label, time);
+    pthread_mutex_unlock(&p->lock);
+    h->index_sum = ph_sum(blob, index_size);
+    h->record_sum = ph_sum(blob + index_size, w->record_size);
+    err = queue_blob(p, h, blob, size);
+    if (!err)
+        err = take_pages(p, 1, offset, &got);
+    if (err)
+        return err;
+    h->bytes = w->log_pages * PH_PAGE;
+    h->sum = ph_sum(h, offsetof(struct ph_header_pm, sum));
+    return ph_queue_add(p, h, sizeof(*h), *offset);
 }
 
 /* The epoch is durable: make it the pool's state. Cannot fail. */
@@ -543,43 +520,43 @@ static int publish(struct ph_pool *p, const struct ph_header_pm *h, uint64_t hea
     return err;
 }
 
+/* Everything that the new root record will reach is durable when this returns 0 (P1). */
+static int make_durable(struct ph_pool *p)
+{
+    bool late = ph_tuning.wrong == PH_WRONG_LATE_WRITES;
+    int err = late ? 0 : ph_queue_flush(p); /* W4 */
+
+    if (!err && ph_tuning.wrong != PH_WRONG_NO_DATA_BARRIER)
+        err = ph_pool_sync(p);
+    return err || !late ? err : ph_queue_flush(p);
+}
+
 int ph_pool_commit(struct ph_pool *p, const char *label, uint64_t time)
 {
-    struct ph_header_pm *h = p->bounce; /* idle by now, and aligned */
+    struct ph_header_pm *h;
     uint64_t header = 0;
     int err = usable(p);
 
     if (err)
         return err;
     err = complete_index(p);
-    if (!err) {
-        pthread_mutex_lock(&p->lock);
-        fill_header(p, h, label, time);
-        pthread_mutex_unlock(&p->lock);
-        err = write_meta(p, h);
-    }
     if (!err)
-        err = write_header(p, h, &header);
-    if (!err && ph_tuning.wrong != PH_WRONG_NO_DATA_BARRIER) {
-        err = ph_io_sync(&p->io);
-        if (err) { /* what the kernel holds and what the disk holds may differ from now on */
-            p->broken = err;
-            ph_pool_fail(p, err, "fdatasync");
-        }
-    }
+        err = queue_meta(p, label, time, &h, &header);
+    if (!err)
+        err = make_durable(p);
     if (err)
         return failed(p, err);
     pthread_mutex_lock(&p->lock);
     err = publish(p, h, header);
     if (!err) {
         adopt(p);
-        if (!ph_tuning.inline_migration)
+        if (!ph_tuning.single_threaded)
             ph_home_wake(p);
     }
     pthread_mutex_unlock(&p->lock);
     if (err)
         return failed(p, err);
-    if (ph_tuning.inline_migration && ph_home_due(p))
+    if (ph_tuning.single_threaded && ph_home_due(p))
         ph_home_migrate(p); /* a failure leaves all as it was, and is tried again */
     return 0;
 }
@@ -590,6 +567,7 @@ void ph_pool_abort(struct ph_pool *p)
 
     if (!w->number)
         return;
+    ph_queue_drop(p);
     pthread_mutex_lock(&p->lock);
     p->log_slot = w->start_slot;
     p->log_page = w->start_page;

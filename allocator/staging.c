@@ -2,6 +2,7 @@
 /* staging.c - the ring between program and keeper; see staging.h for its invariants */
 #include "staging.h"
 
+#include <assert.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <string.h>
@@ -118,7 +119,7 @@ const struct ph_batch *ph_drain_next(struct ph_drain *drain, uint32_t seq, int t
 {
     struct ph_control *c = drain->control;
     *broken = false;
-    uint64_t at = atomic_load(&c->consumed);
+    uint64_t at = drain->at;
     if (atomic_load(&c->produced) == at) {
         atomic_store(&c->consumer_waits, 1);
         if (atomic_load(&c->produced) == at)
@@ -140,11 +141,47 @@ const struct ph_batch *ph_drain_next(struct ph_drain *drain, uint32_t seq, int t
     return b;
 }
 
-void ph_drain_done(struct ph_drain *drain, const struct ph_batch *batch)
+void ph_drain_open(struct ph_drain *drain, struct ph_control *control, unsigned char *ring,
+                   uint64_t ring_pages)
+{
+    *drain = (struct ph_drain){.control = control, .ring = ring, .ring_pages = ring_pages};
+    pthread_mutex_init(&drain->lock, NULL);
+}
+
+void ph_drain_keep(struct ph_drain *drain, const struct ph_batch *batch, uint64_t ticket)
+{
+    uint64_t pages = 1 + (uint64_t)batch->npages;
+
+    pthread_mutex_lock(&drain->lock);
+    drain->at += pages;
+    struct ph_kept *last =
+        &drain->kept[(drain->first + drain->n + PH_KEPT_MAX - 1) % PH_KEPT_MAX];
+    if (drain->n && last->ticket == ticket) {
+        last->pages += pages;
+    } else {
+        assert(drain->n < PH_KEPT_MAX);
+        drain->kept[(drain->first + drain->n++) % PH_KEPT_MAX] =
+            (struct ph_kept){ticket, pages};
+    }
+    pthread_mutex_unlock(&drain->lock);
+}
+
+void ph_drain_release(struct ph_drain *drain, uint64_t reached)
 {
     struct ph_control *c = drain->control;
-    atomic_fetch_add(&c->consumed, 1 + (uint64_t)batch->npages);
-    atomic_fetch_add(&c->consumed_seq, 1);
-    if (atomic_load(&c->producer_waits))
+    uint64_t pages = 0;
+
+    pthread_mutex_lock(&drain->lock);
+    while (drain->n && drain->kept[drain->first].ticket <= reached) {
+        pages += drain->kept[drain->first].pages;
+        drain->first = (drain->first + 1) % PH_KEPT_MAX;
+        drain->n--;
+    }
+    if (pages) {
+        atomic_fetch_add(&c->consumed, pages);
+        atomic_fetch_add(&c->consumed_seq, 1);
+    }
+    pthread_mutex_unlock(&drain->lock);
+    if (pages && atomic_load(&c->producer_waits))
         ph_futex_wake(&c->consumed_seq);
 }

@@ -10,7 +10,8 @@
  *
  * Invariants
  *  S1  consumed <= produced <= consumed + ring_pages; both only grow.
- *  S2  The pages [consumed, produced) belong to the keeper, the others to the program.
+ *  S2  The pages [consumed, produced) belong to the keeper, the others to the program. The
+ *      keeper has looked at those before `at`, consumed <= at <= produced.
  *  S3  durable only grows. An epoch above `durable` and at most `failed` will never be durable.
  *  S4  After a failed epoch the keeper drops everything up to the next BEGIN with
  *      PH_EPOCH_FULL: an incremental epoch means nothing without its predecessor.
@@ -23,6 +24,7 @@
 
 #include "layout.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -151,11 +153,29 @@ bool ph_stage_bytes(struct ph_stage *stage, enum ph_batch_kind kind, uint64_t ep
 
 /* ---- the keeper's side ------------------------------------------------------------ */
 
+/*
+ * Consuming a batch and giving its room back are apart, because its pages may still be on
+ * their way to the disk: a batch is kept with a ticket, and its room goes back, in order, once
+ * the tickets have been reached. Tickets never fall.
+ */
+#define PH_KEPT_MAX 1025 /* different tickets that are kept at once */
+
+struct ph_kept {
+    uint64_t ticket, pages;
+};
+
 struct ph_drain {
     struct ph_control *control;
     unsigned char *ring;
     uint64_t ring_pages;
+    uint64_t at;          /* the next batch, in pages; consumed follows */
+    pthread_mutex_t lock; /* of what follows */
+    struct ph_kept kept[PH_KEPT_MAX];
+    unsigned first, n;
 };
+
+void ph_drain_open(struct ph_drain *drain, struct ph_control *control, unsigned char *ring,
+                   uint64_t ring_pages);
 
 /**
  * The next batch, waiting at most @p timeout_ms while produced_seq is @p seq, as the caller saw
@@ -165,8 +185,12 @@ struct ph_drain {
 const struct ph_batch *ph_drain_next(struct ph_drain *drain, uint32_t seq, int timeout_ms,
                                      bool *broken);
 
-/** Give the room of the batch last returned back to the program. */
-void ph_drain_done(struct ph_drain *drain, const struct ph_batch *batch);
+/** Go on to the next batch; the room of @p batch, last returned, is kept until @p ticket. */
+void ph_drain_keep(struct ph_drain *drain, const struct ph_batch *batch, uint64_t ticket);
+
+/** Give the room of what was kept with tickets up to @p reached back to the program. May be
+ * called from any thread. */
+void ph_drain_release(struct ph_drain *drain, uint64_t reached);
 
 /** Payload page @p i of @p batch. */
 static inline const void *ph_batch_page(const struct ph_batch *batch, uint32_t i)

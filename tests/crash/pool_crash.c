@@ -476,6 +476,7 @@ int main(int argc, char **argv)
         [PH_WRONG_NO_HOME_BARRIER] = "log freed before home is synced (P4)",
         [PH_WRONG_EARLY_REUSE] = "log reused before the root is synced (P5)",
         [PH_WRONG_NO_FILE_BARRIER] = "no sync between files and root (P1)",
+        [PH_WRONG_LATE_WRITES] = "sync while writes of the log are pending (W4)",
     };
     char directory[] = "/dev/shm/pool_crash.XXXXXX", elsewhere[] = "/tmp/pool_crash.XXXXXX";
     const char *dir;
@@ -485,7 +486,8 @@ int main(int argc, char **argv)
     ph_tuning = (struct ph_tuning){.stretch_pages = 32,
                                    .trigger_bytes = 2 << 20,
                                    .trigger_epochs = 4,
-                                   .inline_migration = true};
+                                   .write_max = 16 * PH_PAGE,
+                                   .single_threaded = true};
     if (argc == 8 && strcmp(argv[1], "--continue") == 0) {
         seed = strtoull(argv[3], NULL, 10);
         durable_newest = strtoull(argv[4], NULL, 10);
@@ -514,7 +516,7 @@ int main(int argc, char **argv)
     bad = failure[0] != 0;
     printf("pool_crash: %lu images in %lu lives, %lu of them continued: %s%s\n", images, lives,
            continued, bad ? "WRONG: " : "all right", failure);
-    for (int i = PH_WRONG_NO_DATA_BARRIER; i <= PH_WRONG_NO_FILE_BARRIER; i++) {
+    for (int i = PH_WRONG_NO_DATA_BARRIER; i <= PH_WRONG_LATE_WRITES; i++) {
         run((enum ph_wrong)i, 4000);
         orders++;
         caught += failure[0] != 0;

@@ -245,8 +245,11 @@ int main(void)
     if (!mkdtemp(path))
         die(path);
     strcat(path, "/pool");
-    ph_tuning = (struct ph_tuning){
-        .stretch_pages = 64, .trigger_bytes = 2 << 20, .trigger_epochs = 6, .ahead = 2};
+    ph_tuning = (struct ph_tuning){.stretch_pages = 64,
+                                   .trigger_bytes = 2 << 20,
+                                   .trigger_epochs = 6,
+                                   .write_max = 32 * PH_PAGE,
+                                   .ahead = 2};
     for (i = 0; i < rounds && !wrong; i++)
         wrong = one_round(i, have_pmempool);
     printf("pool_kill: %lu kills, %llu epochs, %llu files, %s: %s\n", i,

@@ -25,8 +25,9 @@ static inline void fixture_setup(void)
     ph_tuning = (struct ph_tuning){.stretch_pages = 64,
                                    .trigger_bytes = 1 << 20,
                                    .trigger_epochs = 6,
+                                   .write_max = 16 * PH_PAGE,
                                    .ahead = 1,
-                                   .inline_migration = true};
+                                   .single_threaded = true};
     snprintf(fixture_dir, sizeof(fixture_dir), "%s/pool_test.XXXXXX", tmp ? tmp : "/tmp");
     cr_assert_not_null(mkdtemp(fixture_dir));
     snprintf(fixture_path, sizeof(fixture_path), "%s/pool.pm", fixture_dir);
@@ -127,14 +128,18 @@ static inline bool fixture_holds(struct ph_pool *p, uint64_t number, uint64_t ad
     return holds;
 }
 
-/* An epoch of @p n consecutive pages, up to its commit. */
+/* An epoch of @p n consecutive pages, up to its commit or abort. Its memory lives until the
+ * next one. */
 static inline int fixture_big_append(struct ph_pool *p, uint64_t number, size_t n,
                                      uint64_t value)
 {
-    uint64_t *page = aligned_alloc(PH_PAGE, n * PH_PAGE), *addr = malloc(n * sizeof(*addr));
+    static uint64_t *page;
+    uint64_t *addr = malloc(n * sizeof(*addr));
     const void **from = malloc(n * sizeof(*from));
     int err = ph_pool_begin(p, number);
 
+    free(page);
+    page = aligned_alloc(PH_PAGE, n * PH_PAGE);
     for (size_t i = 0; i < n; i++) {
         addr[i] = PH_HEAP_BASE + i * PH_PAGE;
         from[i] = page + i * PH_PAGE / 8;
@@ -142,7 +147,6 @@ static inline int fixture_big_append(struct ph_pool *p, uint64_t number, size_t 
     }
     if (!err)
         err = ph_pool_append(p, addr, from, n, NULL);
-    free(page);
     free(addr);
     free(from);
     return err;
@@ -163,6 +167,7 @@ static inline void fixture_scribble(struct ph_pool *p)
     uint64_t number = p->epochs ? p->epoch[p->epochs - 1].info.number + 1 : 1;
 
     OK(fixture_big_append(p, number, pages, 1000000));
+    OK(ph_queue_flush(p));
     ph_pool_abort(p);
 }
 

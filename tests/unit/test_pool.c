@@ -447,7 +447,7 @@ Test(pool, reader_is_right_while_another_process_writes_and_migrates)
     pid_t pid;
     int status;
 
-    ph_tuning.inline_migration = false;
+    ph_tuning.single_threaded = false;
     p = fixture_create();
     fixture_run(p, &m, 2);
     ph_pool_close(p);

@@ -363,6 +363,7 @@ Test(pool_files, a_packed_pool_has_all_that_counts_and_no_more)
     OK(ph_pool_file_publish(p));
     fixture_run(p, &m, 40);
     OK(fixture_big_append(p, m.epoch + 1, 4000, 12345)); /* leaves free extents behind */
+    OK(ph_queue_flush(p));
     ph_pool_abort(p);
     OK(ph_pool_pack(p, packed));
     RETURNS(PH_EUSAGE, ph_pool_pack(p, packed));

@@ -48,7 +48,7 @@ Test(pool_home, thread_and_writer_agree_with_the_shadow)
     struct ph_pool *p;
     struct model m = {.seed = 11};
 
-    ph_tuning.inline_migration = false;
+    ph_tuning.single_threaded = false;
     p = fixture_create();
     for (unsigned i = 0; i < 60; i++) {
         fixture_run(p, &m, 20);
@@ -137,7 +137,7 @@ static void full_pool(bool in_line)
     size_t n = 256;
     int err = 0;
 
-    ph_tuning.inline_migration = in_line;
+    ph_tuning.single_threaded = in_line;
     p = fixture_create_sized(48 << 20, 2);
     /* A program that grows until it does not fit any more. */
     while (!err && n < 20000) {

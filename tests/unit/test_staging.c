@@ -30,7 +30,13 @@ static void open_ring(struct ph_stage *stage, struct ph_drain *drain, uint64_t p
                                .ring = memory + PH_CONTROL_SIZE,
                                .ring_pages = pages,
                                .peer_alive = peer_alive};
-    *drain = (struct ph_drain){c, memory + PH_CONTROL_SIZE, pages};
+    ph_drain_open(drain, c, memory + PH_CONTROL_SIZE, pages);
+}
+
+static void done(struct ph_drain *drain, const struct ph_batch *b)
+{
+    ph_drain_keep(drain, b, 0);
+    ph_drain_release(drain, 0);
 }
 
 #define BATCHES 3000
@@ -88,7 +94,7 @@ Test(staging, batches_arrive_in_order_and_whole_while_the_ring_wraps)
             }
             i++;
         }
-        ph_drain_done(&drain, b);
+        done(&drain, b);
     }
     pthread_join(thread, NULL);
     cr_assert_gt(skips, 0u, "the test must have wrapped");
@@ -111,9 +117,33 @@ Test(staging, a_ring_that_is_empty_is_used_from_its_start)
         bool broken;
         const struct ph_batch *got;
         while ((got = ph_drain_next(&drain, 0, 0, &broken)))
-            ph_drain_done(&drain, got);
+            done(&drain, got);
         cr_assert(!broken);
     }
+}
+
+Test(staging, room_is_given_back_in_order_and_only_when_its_ticket_is_reached)
+{
+    struct ph_stage stage;
+    struct ph_drain drain;
+    bool broken;
+    open_ring(&stage, &drain, RING);
+    for (unsigned i = 0; i < 4; i++)
+        ph_stage_reserve(&stage, 9)->kind = PH_BATCH_PAGES;
+    ph_stage_publish(&stage);
+    static const uint64_t ticket[4] = {5, 5, 7, 7};
+    for (unsigned i = 0; i < 4; i++) {
+        const struct ph_batch *b = ph_drain_next(&drain, 0, 0, &broken);
+        cr_assert_eq((const unsigned char *)b, drain.ring + i * 10 * PH_PAGE, "batch %u", i);
+        ph_drain_keep(&drain, b, ticket[i]);
+    }
+    cr_assert_null(ph_drain_next(&drain, 0, 0, &broken));
+    ph_drain_release(&drain, 4);
+    cr_assert_eq(atomic_load(&drain.control->consumed), 0);
+    ph_drain_release(&drain, 5);
+    cr_assert_eq(atomic_load(&drain.control->consumed), 20);
+    ph_drain_release(&drain, 8);
+    cr_assert_eq(atomic_load(&drain.control->consumed), 40);
 }
 
 Test(staging, a_full_ring_gives_up_when_the_keeper_is_gone)
@@ -143,7 +173,7 @@ Test(staging, bytes_longer_than_a_batch_are_split)
         cr_assert_eq(b->kind, PH_BATCH_RECORD);
         memcpy(got + at, ph_batch_page(b, 0), b->bytes);
         at += b->bytes;
-        ph_drain_done(&drain, b);
+        done(&drain, b);
     }
     cr_assert_eq(at, size);
     cr_assert_arr_eq(got, bytes, size);
