@@ -26,8 +26,6 @@ void ph_command_parse(struct ph_command *out, int argc, char *const *argv)
             if (!strchr("cmXW", *p))
                 continue;
             const char *value = p[1] ? p + 1 : i + 1 < argc ? argv[++i] : "";
-            if (*p == 'X' && strcmp(value, "dev") == 0)
-                out->dev_mode = true;
             if (*p == 'm')
                 out->module = value;
             if (*p == 'c' || *p == 'm') {

@@ -9,7 +9,6 @@
 struct ph_command {
     const char *script;  /* file of the program; NULL with -c, -m, or from stdin */
     const char *module;  /* of -m */
-    bool dev_mode;       /* -X dev: replaces the allocators */
     bool runs_something; /* a script, -c or -m */
 };
 

@@ -10,11 +10,16 @@
  *       back for a moment (it does so in start-up), is freed and resized by the allocator
  *       that was there before: by address, as the heap's range holds nothing else. Counted.
  *   D3  Whether D1 holds is seen by allocating, not by comparing hooks: tracemalloc and the
- *       debug hooks wrap ours, which is well, while development mode throws them out.
+ *       debug hooks wrap ours, which is well.
+ *   D4  Development mode (-X dev) puts the built-in allocators with their debug hooks in place
+ *       of ours, after a few allocations. The interpreter sets its locale right afterwards, by
+ *       a call that is ours to see: then ours are put below the debug hooks. After start-up
+ *       nothing of the sort is undone.
  */
 #include "hook.h"
 
 #include "allocator/heap.h"
+#include "libc_next.h"
 #include "python_abi.h"
 
 #include <stdatomic.h>
@@ -73,10 +78,9 @@ static void arena_free(void *ctx, void *p, size_t size)
     ph_heap_free(p);
 }
 
-void ph_domains_install(bool debug)
+static void serve(void)
 {
     for (int domain = 0; domain < PH_PY_DOMAINS; domain++) {
-        ph_py.PyMem_GetAllocator(domain, &previous[domain]);
         struct ph_py_allocator ours = {
             .ctx = &previous[domain],
             .malloc = domain_malloc,
@@ -86,11 +90,48 @@ void ph_domains_install(bool debug)
         };
         ph_py.PyMem_SetAllocator(domain, &ours);
     }
+}
+
+void ph_domains_install(bool debug)
+{
+    for (int domain = 0; domain < PH_PY_DOMAINS; domain++)
+        ph_py.PyMem_GetAllocator(domain, &previous[domain]);
+    serve();
     ph_py.PyObject_GetArenaAllocator(&previous_arena);
     struct ph_py_arena_allocator arena = {&previous_arena, arena_alloc, arena_free};
     ph_py.PyObject_SetArenaAllocator(&arena);
     if (debug)
         ph_py.PyMem_SetupDebugHooks();
+}
+
+/**
+ * D4: if the interpreter has put its debug hooks where ours were, go below them. What was
+ * allocated meanwhile is freed through ours, by the built-in allocator: the debug hooks give
+ * that what they would have given it.
+ */
+static void reclaim(void)
+{
+    struct ph_py_allocator now;
+    ph_py.PyMem_GetAllocator(PH_PY_OBJ, &now);
+    /* The debug hooks' context starts with the domain's letter (Objects/obmalloc.c). */
+    bool debug = now.ctx && now.ctx != &previous[PH_PY_OBJ] && *(const char *)now.ctx == 'o';
+    if (now.malloc == domain_malloc || !debug)
+        return;
+    void *block = ph_py.PyMem_RawMalloc(1); /* the others' debug hooks want the GIL */
+    bool ours = ph_heap_owns(block);
+    ph_py.PyMem_RawFree(block);
+    if (ours)
+        return;
+    serve();
+    ph_py.PyMem_SetupDebugHooks();
+}
+
+__attribute__((visibility("default"))) char *setlocale(int category, const char *locale)
+{
+    char *result = ph_libc_next()->setlocale(category, locale);
+    if (ph_hook_active() && !ph_py.Py_IsInitialized())
+        reclaim();
+    return result;
 }
 
 bool ph_domains_in_force(void)

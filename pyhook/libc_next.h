@@ -10,6 +10,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <locale.h>
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
@@ -22,6 +23,7 @@
 
 #define PH_LIBC_FUNCTIONS(X)                                                                   \
     X(kill)                                                                                    \
+    X(setlocale)                                                                               \
     X(killpg)                                                                                  \
     X(tgkill)                                                                                  \
     X(sigqueue)                                                                                \

@@ -10,11 +10,12 @@
  *       happens and the environment stays, for the process that may yet be executed.
  *   P2  In the Python process that pyheap-run started, everything is installed here, before
  *       the interpreter allocates its first block. It must be here: any other value of
- *       PYTHONMALLOC than its own makes the interpreter end or replace the hooks.
- *   P3  In any Python the three variables are removed before it reads them, so children of the
- *       program, and helpers written in Python on the way, are ordinary Python.
- *   P4  There is no destructor and the library is never unloaded: the interpreter still frees
- *       blocks when the process ends.
+ *       PYTHONMALLOC than its own makes the interpreter end or replace the hooks. Which value
+ *       the user has given pyheap-run makes a difference only where it asks for the debug
+ * hooks. P3  In any Python the three variables are removed before it reads them, so children of
+ * the program, and helpers written in Python on the way, are ordinary Python. P4  There is no
+ * destructor and the library is never unloaded: the interpreter still frees blocks when the
+ * process ends.
  *
  * What cannot go on ends the process here, with one line and the status of error.h, because
  * a program that runs on without epochs would look protected and not be.
@@ -23,7 +24,6 @@
 
 #include "agent.h"
 #include "allocator/heap.h"
-#include "command.h"
 #include "python_abi.h"
 
 #include <pthread.h>
@@ -100,16 +100,6 @@ static void fork_child(void)
     ph_identity_fork_child();
 }
 
-/* Development mode replaces the hooks after a few allocations. pyheap-run has looked at its own
- * command line; this is the interpreter's, which a script on the way may have written. */
-static bool in_development_mode(int argc, char **argv)
-{
-    struct ph_command command;
-    ph_command_parse(&command, argc - 1, argv + 1);
-    const char *variable = getenv("PYTHONDEVMODE");
-    return command.dev_mode || (variable && *variable);
-}
-
 static void activate(const char *version, bool debug)
 {
     const char *obstacle = ph_python_load(version);
@@ -137,7 +127,7 @@ static void activate(const char *version, bool debug)
     ph_asked_start();
 }
 
-__attribute__((constructor)) static void start(int argc, char **argv)
+__attribute__((constructor)) static void start(void)
 {
     const char *wanted = getenv("PYTHONMALLOC");
     if (!wanted)
@@ -153,11 +143,7 @@ __attribute__((constructor)) static void start(int argc, char **argv)
     int err = ph_agent_init();
     if (err != 0 && err != PH_EINACTIVE)
         refuse(err, ph_agent_error_detail());
-    if (err == 0) {
-        if (in_development_mode(argc, argv))
-            refuse(PH_EPYTHON, "development mode, -X dev or PYTHONDEVMODE, replaces Python's "
-                               "allocators; use PYTHONMALLOC=debug instead");
+    if (err == 0)
         activate(version, debug);
-    }
     leave_environment();
 }

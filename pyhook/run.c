@@ -147,10 +147,6 @@ static void check_program(const struct options *o)
 {
     if (o->command.script && access(o->command.script, R_OK) != 0)
         die(errno == EACCES ? PH_EACCES : PH_ENOENT, o->command.script);
-    const char *dev = getenv("PYTHONDEVMODE");
-    if (o->command.dev_mode || (dev && *dev))
-        die(PH_EPYTHON, "development mode replaces Python's allocators; for its memory checks "
-                        "use PYTHONMALLOC=debug instead of -X dev");
 }
 
 /** Make way for a new pool: only a finished one, or with --fresh, is removed. */

@@ -189,17 +189,45 @@ class Recovering(HookTest):
         self.assertEqual((status, out), (0, "ok\n"), err)
 
 
-class Refusing(HookTest):
+class Debugging(HookTest):
+    CODE = """
+import ctypes, sys, pyheap
+api = ctypes.pythonapi
+def fresh(name, size=64):
+    allocate, release = getattr(api, name + "_Malloc"), getattr(api, name + "_Free")
+    allocate.restype, allocate.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    release.argtypes = [ctypes.c_void_p]
+    block = allocate(size)
+    content = ctypes.string_at(block, size)
+    release(block)
+    return content == b"\\xcd" * size
+hooks = [fresh("PyMem"), fresh("PyObject")]
+pyheap.epoch()
+mine = id(object()) >> 44 == 2  # 0x2000_0000_0000: the heap
+print(sys.flags.dev_mode, hooks, pyheap._hook()["in_force"], mine)
+"""
+
     def test_development_mode(self):
-        """Where a script asks for it, so that pyheap-run cannot see it."""
+        """Asked for on the command line, in the environment, and by a script on the way."""
         wrapper = pathlib.Path(self.directory, "dev")
-        for before, words in (("", "-X dev"), ("", "-BXdev"), ("export PYTHONDEVMODE=1\n", "-B")):
+        for before, words in (("", "-X dev"), ("", "-BXdev"), ("export PYTHONDEVMODE=1\n", "-B"),
+                              ("export PYTHONDEVMODE=1 LC_ALL=C\n", "-B"), ("", "-I -X dev"),
+                              ("export LC_ALL=C\n", "-E -X utf8=0 -X dev")):
             wrapper.write_text(f"#!/bin/sh\n{before}exec {arguments.python} {words} \"$@\"\n")
             wrapper.chmod(0o755)
-            status, out, err = self.start("-c", "print(1)", python=wrapper)
-            self.assertEqual((status, out), (STATUS_PYTHON, ""), err)
-            self.assertIn("development mode", err)
+            status, out, err = self.start("-c", self.CODE, python=wrapper)
+            self.assertEqual((status, out), (0, "True [True, True] True True\n"), err)
 
+    def test_values_of_pythonmalloc(self):
+        """The debug ones are heeded, others make no difference."""
+        for value, debug in (("debug", True), ("malloc_debug", True), ("pymalloc_debug", True),
+                             ("malloc", False), ("pymalloc", False), ("default", False),
+                             ("", False)):
+            status, out, err = self.start("-c", self.CODE, environment={"PYTHONMALLOC": value})
+            self.assertEqual((status, out), (0, f"False [{debug}, {debug}] True True\n"), err)
+
+
+class Refusing(HookTest):
     def test_limited_address_space(self):
         wrapper = pathlib.Path(self.directory, "limited")
         wrapper.write_text(f"#!/bin/sh\nulimit -v 4000000\nexec {arguments.python} \"$@\"\n")

@@ -146,12 +146,30 @@ class Module(Case):
         self.wait_epoch()
         self.assertEqual(self.out.read_text(), "printed without flush\n")
 
-    def test_development_mode_is_refused(self):
-        script = "import pyheap\npyheap.epoch()\n"
-        done = self.finish(self.argv(script), env={**os.environ,
-                                                  "PYTHONDEVMODE": "1"})
-        self.assertNotEqual(done.returncode, 0)
-        self.assertIn("dev", done.stderr.lower())
+    def test_development_mode_comes_back(self):
+        """With its debug hooks over pyheap's allocator, faulthandler and its signal stack."""
+        done = self.finish(self.argv("""
+            import ctypes, faulthandler, os, signal, sys, pyheap
+            api = ctypes.pythonapi
+            api.PyMem_Malloc.restype, api.PyMem_Malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+            api.PyMem_Free.argtypes = [ctypes.c_void_p]
+            words = {n: str(n) * 3 for n in range(20000)}
+            pyheap.epoch(wait=True)
+            if not pyheap.status()["recoveries"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            block = api.PyMem_Malloc(64)
+            assert ctypes.string_at(block, 64) == b"\\xcd" * 64
+            api.PyMem_Free(block)
+            assert sys.flags.dev_mode and faulthandler.is_enabled() and pyheap._hook()["in_force"]
+            words.clear()
+            print("ok", flush=True)
+            os.kill(os.getpid(), signal.SIGSEGV)
+        """), env={**os.environ, "PYTHONDEVMODE": "1"})
+        self.assert_killed(done.returncode, signal.SIGKILL)
+        done = self.recover()
+        self.assertEqual(done.stdout, "ok\n", done.stderr)
+        self.assert_killed(done.returncode, signal.SIGSEGV)
+        self.assertIn("Fatal Python error: Segmentation fault", done.stderr)
 
     def test_callbacks_run_in_a_recovered_program_before_epoch_returns(self):
         keeper, target = self.start(self.argv("""

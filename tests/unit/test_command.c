@@ -49,13 +49,3 @@ Test(command, knows_whether_anything_runs_at_all)
     POOL("x.py");
     cr_assert_str_eq(command.script, "x.py");
 }
-
-Test(command, sees_development_mode)
-{
-    POOL("-X", "dev", "x.py");
-    cr_assert(command.dev_mode);
-    POOL("-Xdev", "x.py");
-    cr_assert(command.dev_mode);
-    POOL("x.py", "-X", "dev");
-    cr_assert(!command.dev_mode);
-}
