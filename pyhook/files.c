@@ -38,10 +38,10 @@ static struct seen {
     uint64_t dev, ino, size, mtime_ns;
 } seen[256];
 
-/** Descriptors already complained about. In .bss: a recovered program does not say it again. */
-static struct {
-    uint64_t dev, ino;
-} warned[64];
+/** What has been complained about already, by a hash of its description: a program that opens a
+ *  connection to the same place again and again hears of it once. In .bss: a recovered program
+ *  does not hear it again. */
+static uint64_t warned[64];
 static unsigned nwarned;
 
 /** Files that are not to be cut back on recovery. */
@@ -133,6 +133,24 @@ static void note_dead(const struct ph_file_pm *f, const char *what)
     ndead++;
 }
 
+/** Whether to complain about what has this description. The last complaint is about that. */
+static bool warn_first_time(const char *what)
+{
+    const unsigned most = sizeof warned / sizeof warned[0];
+    uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
+    for (const char *p = what; *p; p++)
+        hash = (hash ^ (unsigned char)*p) * UINT64_C(0x100000001b3);
+    for (unsigned i = 0; i < nwarned; i++)
+        if (warned[i] == hash)
+            return false;
+    if (nwarned == most)
+        return false;
+    warned[nwarned++] = hash;
+    if (nwarned == most)
+        ph_agent_say("many descriptors cannot come back; no more of them are named", NULL);
+    return nwarned < most;
+}
+
 void ph_files_dead(struct ph_file_pm *f, const char *what)
 {
     f->kind = PH_FILE_DEAD;
@@ -140,14 +158,8 @@ void ph_files_dead(struct ph_file_pm *f, const char *what)
         note_dead(f, what);
         return;
     }
-    for (unsigned i = 0; i < nwarned; i++)
-        if (warned[i].dev == f->dev && warned[i].ino == f->ino)
-            return;
-    /* What has no inode of its own shares one with everything of that sort. */
-    if (nwarned < sizeof warned / sizeof warned[0]) {
-        warned[nwarned].dev = f->dev;
-        warned[nwarned++].ino = f->ino;
-    }
+    if (!warn_first_time(what))
+        return;
     char number[24];
     ph_agent_say("descriptor ", ph_format_u64(number, (uint64_t)f->fd), " (", what,
                  ") cannot come back: after a recovery it will be closed at the other end; "
@@ -250,6 +262,19 @@ static bool embed(struct ph_file_pm *f, const char *name)
 
 /* ---- locks ------------------------------------------------------------------------------ */
 
+/** fcntl(F_SETLEASE): the file comes back, the kernel's promise to tell of others does not. */
+static void lose_lease(const struct ph_file_pm *f)
+{
+    char what[512], number[24];
+    const char *path = (const char *)ph_agent.areas.strings.base + f->path;
+    ph_join(what, sizeof what, "the lease on ", path, NULL);
+    if (PH_CONTROL->strict)
+        note_dead(f, what);
+    else if (warn_first_time(what))
+        ph_agent_say("descriptor ", ph_format_u64(number, (uint64_t)f->fd), ": ", what,
+                     " cannot come back; take it again in a pyheap.on_restore callback", NULL);
+}
+
 /** The next word of a line. @return whether there was one. */
 static bool word(const char **p, char *buf, size_t size)
 {
@@ -281,8 +306,10 @@ static void capture_locks(const struct ph_file_pm *f)
                    : strcmp(w[1], "OFDLCK") == 0 ? PH_LOCK_OFD
                    : strcmp(w[1], "FLOCK") == 0  ? PH_LOCK_FLOCK
                                                  : 0;
-        if (!kind)
-            continue; /* a lease */
+        if (!kind) {
+            lose_lease(f);
+            continue;
+        }
         struct ph_lock_pm *l = ph_area_push(&ph_agent.areas.locks, sizeof *l);
         l->fd = f->fd;
         l->kind = (uint16_t)kind;

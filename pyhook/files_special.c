@@ -190,6 +190,8 @@ void ph_files_capture_special(struct ph_file_pm *f, const char *name)
         capture_signalfd(f);
     else if (strcmp(name, "anon_inode:inotify") == 0)
         capture_inotify(f);
+    else if (strcmp(name, "anon_inode:[io_uring]") == 0)
+        ph_files_dead(f, "an io_uring");
     else
         ph_files_dead(f, name);
 }

@@ -58,6 +58,52 @@ class Descriptors(Case):
         self.assertIn("Unix socket listening on here.socket", warnings)
         self.assert_recovers()
 
+    def test_a_warning_comes_once_for_a_thing_whatever_its_number(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            done = self.run_program(f"""
+                import os, socket, pyheap
+                for n in range(8):
+                    with socket.create_connection(("127.0.0.1", {port})) as one:
+                        pyheap.epoch()
+                        held = [os.dup(1) for _ in range(n)]
+                        with socket.create_connection(("127.0.0.1", {port})):
+                            pyheap.epoch()
+            """)
+        self.assert_ended(done)
+        self.assertEqual(done.stderr.count("cannot come back"), 1, done.stderr)
+
+    def test_there_is_an_end_to_warnings(self):
+        done = self.run_program("""
+            import socket, pyheap
+            for n in range(3):
+                many = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(80)]
+                for one in many:
+                    one.bind(("127.0.0.1", 0))
+                pyheap.epoch()
+                pyheap.epoch()
+        """)
+        self.assert_ended(done)
+        self.assertEqual(done.stderr.count("cannot come back"), 64, done.stderr)
+        self.assertEqual(done.stderr.count("no more of them are named"), 1)
+
+    def test_leases_and_rings_are_named(self):
+        done = self.run_program("""
+            import ctypes, fcntl, mmap, pyheap
+            leased = open("leased.txt", "w")
+            fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            libc = ctypes.CDLL(None)
+            ring = libc.syscall(425, 4, (ctypes.c_uint32 * 30)())
+            pyheap.epoch()
+            pyheap.epoch()
+            print(ring >= 0)
+        """)
+        self.assert_ended(done)
+        self.assertEqual(done.stderr.count("the lease on"), 1, done.stderr)
+        self.assertIn("leased.txt cannot come back", done.stderr)
+        if done.stdout == "True\n":  # else the system does not allow them
+            self.assertEqual(done.stderr.count("an io_uring"), 1, done.stderr)
+
     def test_strict_mode_raises_instead_and_names_all(self):
         done = self.run_program("""
             import socket, pyheap

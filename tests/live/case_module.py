@@ -115,6 +115,23 @@ class Module(Case):
             pyheap.epoch(wait=True)
         """)
 
+    def test_a_child_made_without_handlers_is_told_so(self):
+        """_Fork runs none, and makes the child's own id look like the program's leader's."""
+        self.check("""
+            import ctypes, os, pyheap
+            pyheap.epoch()
+            child = ctypes.PyDLL(None)._Fork()
+            if child == 0:
+                try:
+                    pyheap.epoch()
+                except pyheap.ForkError:
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            assert os.waitpid(child, 0) == (child, 0)
+            assert pyheap.epoch(wait=True) == 2
+        """)
+
     def test_multiprocessing_children_are_ordinary(self):
         self.check("""
             import multiprocessing
