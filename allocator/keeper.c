@@ -8,7 +8,8 @@
  * Invariants
  *  K1  `durable` in the control page grows only after ph_pool_commit returned 0.
  *  K2  A commit comes after fdatasync of every file that the program sent with the epoch.
- *  K3  The program is never killed, stopped or waited for longer than it takes to end.
+ *  K3  The program is never killed, stopped or waited for longer than it takes to end, but
+ * after its final epoch, and when its memory turns out to be damaged (keeper_check.h).
  */
 #include "keeper.h"
 
@@ -147,6 +148,14 @@ int ph_keeper_open(struct ph_keeper *k, const char *command, const char *pool_pa
     ph_drain_open(&k->drain, k->control, (unsigned char *)map + PH_CONTROL_SIZE, pages);
     ph_pool_on_written(pool, release, k);
     return 0;
+}
+
+void ph_keeper_close(struct ph_keeper *k)
+{
+    munmap(k->control, ph_staging_size(k->drain.ring_pages));
+    close(k->memfd);
+    close(k->socket);
+    close(k->program_socket);
 }
 
 /* ---- draining ----------------------------------------------------------------------- */
@@ -403,6 +412,8 @@ static void *drain(void *arg)
             ph_drain_next(&k->drain, seq, stop ? 0 : patience(k), &broken);
         k->idle = !b;
         if (b) {
+            if (b->kind == PH_BATCH_BEGIN && ph_check_end(&k->check)) /* V1 */
+                return NULL;
             consume(k, b);
         } else if (broken) {
             if (!k->epoch)
@@ -574,10 +585,29 @@ static int never_attached(struct ph_keeper *k, int status)
     return W_EXITCODE(ph_error_status(PH_EPYTHON), 0);
 }
 
+/** Whether damaged memory may be why the program ended like this, or may have gone unnoticed.
+ */
+static bool may_be_damage(int status)
+{
+    if (WIFEXITED(status))
+        return true;
+    int sig = WTERMSIG(status);
+    return sig == SIGSEGV || sig == SIGBUS || sig == SIGILL || sig == SIGFPE || sig == SIGABRT;
+}
+
+/** The pool is as it was before the recovery. */
+static int damaged(struct ph_keeper *k, int rc)
+{
+    ph_cli_complain(k->command, ph_error_text(rc), k->check.detail);
+    ph_pool_close(k->pool);
+    return W_EXITCODE(ph_error_status(rc), 0);
+}
+
 int ph_keeper_watch(struct ph_keeper *k, pid_t child)
 {
     close(k->program_socket);
     close(k->memfd);
+    ph_check_start(&k->check, child);
     int rc = pthread_create(&k->drainer, NULL, drain, k);
     if (rc) {
         ph_cli_complain(k->command, "no thread for the pool; ending the program", strerror(rc));
@@ -585,6 +615,8 @@ int ph_keeper_watch(struct ph_keeper *k, pid_t child)
     }
     int status = wait_for_end(k, child);
     bool finished = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    if (!may_be_damage(status))
+        ph_check_stop(&k->check);
     atomic_store(&k->unfinished, !finished);
     if (rc == 0) {
         atomic_store(&k->stop, true);
@@ -593,6 +625,9 @@ int ph_keeper_watch(struct ph_keeper *k, pid_t child)
         pthread_join(k->drainer, NULL);
     }
     ph_keeper_files_free(&k->files);
+    rc = ph_check_end(&k->check);
+    if (rc && rc != PH_EINTR)
+        return damaged(k, rc);
 
     if (!k->control->generation && !atomic_load(&k->control->attached))
         return never_attached(k, status);

@@ -10,6 +10,7 @@
 #ifndef PH_KEEPER_H
 #define PH_KEEPER_H
 
+#include "keeper_check.h"
 #include "keeper_files.h"
 #include "pool.h"
 #include "staging.h"
@@ -48,7 +49,8 @@ struct ph_keeper {
     bool idle;               /* nothing has come for a while */
     _Atomic bool unfinished; /* the program has died: store its files for another machine */
     struct ph_keeper_files files;
-    int failure; /* why */
+    struct ph_check check; /* of a recovered program */
+    int failure;           /* why */
     char detail[256];
 };
 
@@ -82,6 +84,9 @@ bool ph_keeper_option(const char *command, int option, const char *value,
 int ph_keeper_open(struct ph_keeper *keeper, const char *command, const char *pool_path,
                    struct ph_pool *pool, const struct ph_keeper_options *options,
                    uint64_t generation, uint64_t first_epoch);
+
+/** Take that back: there is no program. The pool stays open. */
+void ph_keeper_close(struct ph_keeper *keeper);
 
 /** The default ring: an eighth of physical memory, at most 1 GiB. Touched only as used. */
 uint64_t ph_keeper_default_ring(void);

@@ -104,6 +104,7 @@ void ph_pool_close(struct ph_pool *p)
         pmemobj_close(p->pop);
     ph_io_close(&p->io);
     ph_filter_free(&p->filter);
+    ph_root_forget_indexes(p);
     free(p->present);
     free(p->epoch);
     free(p->extent);

@@ -25,6 +25,7 @@
 struct ph_pool;
 struct ph_view;
 struct ph_stored;
+struct ph_sum_pm;
 
 #define PH_LABEL_MAX   64  /* bytes of an epoch's label, with the terminating 0 */
 #define PH_COMMAND_MAX 512 /* bytes of the program's command line kept, likewise */
@@ -236,6 +237,8 @@ struct ph_run {
  */
 int ph_pool_view(struct ph_pool *pool, uint64_t number, struct ph_view **out);
 const struct ph_run *ph_view_runs(const struct ph_view *view, size_t *n);
+/** The checksum of each page, in the order of the runs (pool_format.h). */
+const struct ph_sum_pm *ph_view_sums(const struct ph_view *view);
 /** The pages that may hold the owner of a lock (lock_shape.h), ascending. */
 const struct ph_page_span *ph_view_marked(const struct ph_view *view, size_t *n);
 /** The epoch's record; valid until the view is freed. */
@@ -251,5 +254,12 @@ void ph_view_free(struct ph_view *view);
 int ph_view_verify(const struct ph_view *view,
                    void (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
                    uint64_t *bad_addr);
+
+/**
+ * The same for @p run, or a part of one, whose first page is the @p first-th of a writer's
+ * view. May be called by any thread. @return as above; PH_EINTR when *stop has become true.
+ */
+int ph_view_verify_run(const struct ph_view *view, const struct ph_run *run, uint64_t first,
+                       const _Atomic bool *stop, uint64_t *bad_addr);
 
 #endif

@@ -166,10 +166,13 @@ int ph_header_load(struct ph_pool *p, uint64_t offset, uint64_t number,
     return 0;
 }
 
-/* Read bytes [start, start + size) of the blob that the pieces hold. */
+/* Read bytes [start, start + size) of the blob that the pieces hold. Through the page cache:
+ * opening a pool reads all indexes, and so does the view that follows. */
 static int blob_read(struct ph_pool *p, const struct ph_header_pm *h, uint64_t start, char *buf,
                      uint64_t size)
 {
+    struct ph_io buffered = {.fd = p->io.fd, .direct_fd = -1};
+
     for (uint32_t i = 0; i < h->pieces && size; i++) {
         const struct ph_piece_pm *piece = &h->piece[i];
         uint64_t part;
@@ -179,7 +182,7 @@ static int blob_read(struct ph_pool *p, const struct ph_header_pm *h, uint64_t s
             continue;
         }
         part = piece->size - start < size ? piece->size - start : size;
-        err = ph_io_read(&p->io, buf, part, piece->offset + start);
+        err = ph_io_read(&buffered, buf, part, piece->offset + start);
         if (err)
             return read_error(err);
         buf += part;

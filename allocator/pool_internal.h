@@ -126,7 +126,20 @@ int ph_root_read(struct ph_pool *p, struct ph_root_pm *out, bool *settled);
 /** Make both root records agree before anything is reused (P5); damaged epochs at the end are
  * given up only here. @pre lock held. @return 0, PH_EIO. */
 int ph_root_settle(struct ph_pool *p);
-/** (Re)build all volatile state from the file. @return 0, PH_ECORRUPT, PH_EIO, PH_ENOMEM. */
+struct ph_kept {
+    uint64_t number; /* of the epoch */
+    struct ph_index index;
+};
+
+/** Fill the filter, if it is not: for a first epoch, not at opening, so that a recovered
+ * program need not wait for it. @pre lock held. @return 0, PH_ECORRUPT, PH_EIO, PH_ENOMEM. */
+int ph_root_fill_filter(struct ph_pool *p);
+/** The index of epoch @p number, if opening the pool has left it; it is the caller's then. */
+bool ph_root_kept_index(struct ph_pool *p, uint64_t number, struct ph_index *out);
+/** They are not needed any more. */
+void ph_root_forget_indexes(struct ph_pool *p);
+/** (Re)build all volatile state from the file, but the filter. @return 0, PH_ECORRUPT, PH_EIO,
+ * PH_ENOMEM. */
 int ph_root_load(struct ph_pool *p);
 
 /* ---- pool_extent.c: extents and their slots ------------------------------------- */
@@ -292,7 +305,10 @@ struct ph_pool {
     char detail[256];
 
     struct ph_super_pm super;
-    struct ph_filter filter;
+    struct ph_filter filter; /* filled with the first epoch */
+    bool filter_filled;
+    struct ph_kept *kept;
+    size_t kept_indexes;
     struct ph_writing writing;
     struct ph_queue queue;
     /* What the newest epoch said is present, so that the next one need look only at what is

@@ -78,6 +78,9 @@ int ph_pool_begin(struct ph_pool *p, uint64_t number)
         err = PH_EUSAGE;
     if (!err)
         err = ph_root_settle(p);
+    ph_root_forget_indexes(p);
+    if (!err)
+        err = ph_root_fill_filter(p);
     if (!err) {
         /* The log is bounded: when migration falls behind, wait for it. If it fails, go on
          * while there is room; then append says what is wrong. */

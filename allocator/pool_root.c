@@ -200,11 +200,67 @@ static int apply_home(struct ph_pool *p)
     return err;
 }
 
+int ph_root_fill_filter(struct ph_pool *p)
+{
+    int err = 0;
+
+    if (p->filter_filled)
+        return 0;
+    ph_filter_free(&p->filter);
+    err = apply_home(p);
+    for (size_t i = 0; i < p->epochs && !err; i++) {
+        struct ph_header_pm h;
+        struct ph_index index = {0};
+        err = ph_header_load(p, p->epoch[i].header, p->epoch[i].info.number, &h);
+        if (!err)
+            err = ph_index_load(p, &h, &index);
+        if (!err)
+            err = apply(&p->filter, &index);
+        ph_index_free(&index);
+    }
+    p->filter_filled = !err;
+    return err;
+}
+
+void ph_root_forget_indexes(struct ph_pool *p)
+{
+    for (size_t i = 0; i < p->kept_indexes; i++)
+        ph_index_free(&p->kept[i].index);
+    free(p->kept);
+    p->kept = NULL;
+    p->kept_indexes = 0;
+}
+
+/* Whoever opens a pool to recover takes a view of it next, which needs the same indexes. */
+static void keep(struct ph_pool *p, uint64_t number, struct ph_index *index)
+{
+    struct ph_kept *bigger = realloc(p->kept, (p->kept_indexes + 1) * sizeof(*bigger));
+
+    if (!bigger)
+        return;
+    p->kept = bigger;
+    p->kept[p->kept_indexes++] = (struct ph_kept){number, *index};
+    *index = (struct ph_index){0};
+}
+
+bool ph_root_kept_index(struct ph_pool *p, uint64_t number, struct ph_index *out)
+{
+    for (size_t i = 0; i < p->kept_indexes; i++)
+        if (p->kept[i].number == number && p->kept[i].index.n) {
+            *out = p->kept[i].index;
+            p->kept[i].index = (struct ph_index){0};
+            return true;
+        }
+    return false;
+}
+
 /* Check the indexes, and end the list before the first damaged one; while about it, find which
- * extents the log takes, and fill the filter. */
+ * extents the log takes. */
 static int check_indexes(struct ph_pool *p)
 {
     int err = 0;
+
+    ph_root_forget_indexes(p);
 
     for (size_t i = 0; i < p->epochs; i++) {
         struct ph_epoch *e = &p->epoch[i];
@@ -216,7 +272,7 @@ static int check_indexes(struct ph_pool *p)
         if (!err)
             err = ph_extent_mark(p, &h, e->header, &index);
         if (!err && p->writable)
-            err = apply(&p->filter, &index);
+            keep(p, e->info.number, &index);
         ph_index_free(&index);
         if (err == PH_ECORRUPT) {
             p->epochs = i;
@@ -255,12 +311,11 @@ int ph_root_load(struct ph_pool *p)
     if (err)
         return err;
     ph_filter_free(&p->filter);
+    p->filter_filled = false;
     p->present_known = false;
     err = ph_extent_load(p);
     if (!err)
         err = list_epochs(p);
-    if (!err && p->writable)
-        err = apply_home(p);
     listed = p->epochs;
     if (!err)
         err = check_indexes(p);

@@ -15,6 +15,8 @@
  */
 #include "allocator/pool_internal.h"
 
+#include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -167,9 +169,10 @@ static int build(struct ph_view *v)
         return PH_ENOMEM;
     for (size_t i = 0; i <= at && !err; i++) {
         err = ph_header_load(p, p->epoch[i].header, p->epoch[i].info.number, &h);
-        if (!err)
+        if (!err && !ph_root_kept_index(p, h.number, &index[i]))
             err = ph_index_load(p, &h, &index[i]);
     }
+    ph_root_forget_indexes(p);
     if (!err)
         err = ph_record_load(p, &h, &v->record);
     if (!err) {
@@ -233,6 +236,11 @@ const struct ph_run *ph_view_runs(const struct ph_view *view, size_t *n)
     return view->run;
 }
 
+const struct ph_sum_pm *ph_view_sums(const struct ph_view *view)
+{
+    return view->sum;
+}
+
 const struct ph_page_span *ph_view_marked(const struct ph_view *view, size_t *n)
 {
     *n = view->marks;
@@ -279,33 +287,79 @@ static int mismatch(const struct ph_view *v, uint64_t addr, uint64_t *bad_addr)
     return PH_ECORRUPT;
 }
 
+/* Have the kernel read on while what it has read is hashed. */
+static void read_ahead(int fd, const struct ph_run *r, uint64_t page)
+{
+    const uint64_t step = (UINT64_C(8) << 20) / PH_PAGE;
+
+    if (page % step == 0 && r->npages - page > PH_IO_CHUNK / PH_PAGE)
+        posix_fadvise(
+            fd, (off_t)(r->offset + page * PH_PAGE),
+            (off_t)((r->npages - page < 2 * step ? r->npages - page : 2 * step) * PH_PAGE),
+            POSIX_FADV_WILLNEED);
+}
+
+struct verifying {
+    char *buffer; /* PH_IO_CHUNK bytes */
+    void (*progress)(void *arg, uint64_t done, uint64_t total);
+    void *arg;
+    uint64_t done, total; /* bytes */
+    const _Atomic bool *stop;
+};
+
+static int verify_run(const struct ph_view *v, struct verifying *w, const struct ph_run *r,
+                      const struct ph_sum_pm *sum, uint64_t *bad_addr)
+{
+    /* Through the page cache: who verifies an epoch is about to use it. */
+    struct ph_io buffered = {.fd = v->pool->io.fd, .direct_fd = -1};
+    int err = 0;
+
+    for (uint64_t at = 0, n; at < r->npages && !err; at += n) {
+        if (w->stop && atomic_load(w->stop))
+            return PH_EINTR;
+        n = r->npages - at < PH_IO_CHUNK / PH_PAGE ? r->npages - at : PH_IO_CHUNK / PH_PAGE;
+        read_ahead(buffered.fd, r, at);
+        err = ph_io_read(&buffered, w->buffer, n * PH_PAGE, r->offset + at * PH_PAGE);
+        if (err == PH_ETRUNC)
+            err = mismatch(v, r->addr + at * PH_PAGE, bad_addr);
+        for (uint64_t k = 0; k < n && !err; k++)
+            if (!ph_sum_equal(*sum++, ph_sum_page(w->buffer + k * PH_PAGE)))
+                err = mismatch(v, r->addr + (at + k) * PH_PAGE, bad_addr);
+        w->done += n * PH_PAGE;
+        if (w->progress && !err)
+            w->progress(w->arg, w->done, w->total);
+    }
+    return err;
+}
+
 static int verify(const struct ph_view *v,
                   void (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
                   uint64_t *bad_addr)
 {
+    struct verifying w = {.buffer = aligned_alloc(PH_PAGE, PH_IO_CHUNK),
+                          .progress = progress,
+                          .arg = arg,
+                          .total = v->pages * PH_PAGE};
     const struct ph_sum_pm *sum = v->sum;
-    uint64_t done = 0, total = v->pages * PH_PAGE;
-    char *buffer = aligned_alloc(PH_PAGE, PH_IO_CHUNK);
-    /* Through the page cache: who verifies an epoch is about to read it again. */
-    struct ph_io buffered = {.fd = v->pool->io.fd, .direct_fd = -1};
-    int err = buffer ? 0 : PH_ENOMEM;
+    int err = w.buffer ? 0 : PH_ENOMEM;
 
     for (size_t i = 0; i < v->runs && !err; i++) {
-        const struct ph_run *r = &v->run[i];
-        for (uint64_t at = 0, n; at < r->npages && !err; at += n) {
-            n = r->npages - at < PH_IO_CHUNK / PH_PAGE ? r->npages - at : PH_IO_CHUNK / PH_PAGE;
-            err = ph_io_read(&buffered, buffer, n * PH_PAGE, r->offset + at * PH_PAGE);
-            if (err == PH_ETRUNC)
-                err = mismatch(v, r->addr + at * PH_PAGE, bad_addr);
-            for (uint64_t k = 0; k < n && !err; k++)
-                if (!ph_sum_equal(*sum++, ph_sum_page(buffer + k * PH_PAGE)))
-                    err = mismatch(v, r->addr + (at + k) * PH_PAGE, bad_addr);
-            done += n * PH_PAGE;
-            if (progress && !err)
-                progress(arg, done, total);
-        }
+        err = verify_run(v, &w, &v->run[i], sum, bad_addr);
+        sum += v->run[i].npages;
     }
-    free(buffer);
+    free(w.buffer);
+    return err;
+}
+
+int ph_view_verify_run(const struct ph_view *v, const struct ph_run *run, uint64_t first,
+                       const _Atomic bool *stop, uint64_t *bad_addr)
+{
+    struct verifying w = {.buffer = aligned_alloc(PH_PAGE, PH_IO_CHUNK), .stop = stop};
+    int err = PH_ENOMEM;
+
+    if (w.buffer)
+        err = verify_run(v, &w, run, v->sum + first, bad_addr);
+    free(w.buffer);
     return err;
 }
 

@@ -374,7 +374,11 @@ int ph_agent_epoch(const char *label, uint64_t *number, bool *was_recovered)
     ph_capture = (struct ph_capture){ph_agent.epoch + 1, label, ph_agent.full, 0};
     ph_capture.full |= !ph_track_tells_changes(&ph_agent.track);
     ph_files_find_inherited();
+    atomic_store(&ph_agent.in_epoch, 1);
+    while (atomic_load(&ph_agent.settling))
+        ph_settle_pause();
     rc = ph_park_and_run(ph_capture_run);
+    atomic_store(&ph_agent.in_epoch, 0);
     bool second = PH_CONTROL->generation != ph_agent.generation;
     if (second)
         recovered();
@@ -453,6 +457,12 @@ void ph_agent_get_outside(struct ph_agent_outside *out)
 {
     const struct ph_control *c = PH_CONTROL;
     *out = (struct ph_agent_outside){c->keeper_pid, c->keeper_group, c->keeper_session};
+}
+
+void ph_agent_fork_prepare(void)
+{
+    if (ph_agent_active())
+        ph_settle_before_fork();
 }
 
 void ph_agent_fork_child(void)

@@ -88,6 +88,7 @@ struct ph_agent_outside {
 void ph_agent_get_outside(struct ph_agent_outside *out);
 
 /** fork handlers; the child becomes plain memory to pyheap. */
+void ph_agent_fork_prepare(void);
 void ph_agent_fork_child(void);
 
 #endif

@@ -56,13 +56,14 @@ struct ph_areas {
 struct ph_agent {
     bool active, forked;
     int socket_fd;
-    pid_t pid;            /* virtual */
-    uint64_t generation;  /* of this incarnation */
-    uint64_t epoch;       /* newest taken */
-    uint64_t failed_seen; /* newest failed epoch that was reported */
-    bool full;            /* the next epoch must be a full one */
-    bool tracking;        /* track is open */
-    bool restorer_mapped; /* what is left of the restorer is still mapped */
+    pid_t pid;                      /* virtual */
+    uint64_t generation;            /* of this incarnation */
+    uint64_t epoch;                 /* newest taken */
+    uint64_t failed_seen;           /* newest failed epoch that was reported */
+    bool full;                      /* the next epoch must be a full one */
+    bool tracking;                  /* track is open */
+    _Atomic int in_epoch, settling; /* who parks the others: never both */
+    bool restorer_mapped;           /* what is left of the restorer is still mapped */
     struct ph_track track;
     struct ph_stage stage;
     struct ph_areas areas;
@@ -161,6 +162,16 @@ bool ph_hot_run(uint64_t at, uint64_t end, uint64_t *run_end);
 void ph_hot_changed(uint64_t start, uint64_t end);
 /** The epoch has seen all of [start, end). */
 void ph_hot_settle(uint64_t start, uint64_t end);
+
+/* ---- settle.c ----------------------------------------------------------------------- */
+
+/** With all threads parked: in a recovered program, end what the restorer has left behind, and
+ * have no memory mapped from the pool any more. @return 0, PH_ENOMEM. */
+int ph_settle(void);
+
+/** The second of these alone, before a fork. */
+void ph_settle_before_fork(void);
+void ph_settle_pause(void); /* a moment, while another thread parks all */
 
 /* ---- capture.c -------------------------------------------------------------------- */
 

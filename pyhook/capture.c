@@ -238,15 +238,11 @@ void ph_capture_run(void)
     struct ph_agent_status *s = &ph_agent.status;
     uint64_t began = ph_now_ns();
     memset(&record, 0, sizeof record);
-    if (ph_agent.restorer_mapped) {
-        /* Only now: with all threads parked here, none can still be in its last lines. */
-        munmap((void *)PH_RESTORER_BASE, PH_RESTORER_END - PH_RESTORER_BASE);
-        ph_agent.restorer_mapped = false;
-    }
+    int rc = ph_settle();
     reset_areas();
     ph_agent.stage.wait_ns = 0;
     s->pages_staged = 0;
-    ph_capture.result = capture(&record);
+    ph_capture.result = rc ? rc : capture(&record);
     s->pause_ns = ph_now_ns() - began;
     s->wait_ns = ph_agent.stage.wait_ns;
     s->total_pages_staged += s->pages_staged;

@@ -89,6 +89,7 @@ static void leave_environment(void)
 
 static void fork_prepare(void)
 {
+    ph_agent_fork_prepare(); /* before any lock is taken: it parks the other threads */
     ph_identity_fork_prepare();
     ph_heap_fork_prepare();
 }

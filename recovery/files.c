@@ -12,6 +12,7 @@
  * (ph_reopen_aside).
  */
 #include "files.h"
+#include "plan.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -108,9 +109,9 @@ static int cut_back(struct ph_recovery *r, const struct ph_file_pm *f, int fd)
     struct stat st;
     bool cut = (f->flags & PH_FILE_WRITABLE) && !(f->flags & PH_FILE_KEPT) && !r->keep_files &&
                !ph_recovery_of_database(r, f);
-    if (cut && fstat(fd, &st) == 0 && (uint64_t)st.st_size > f->size &&
-        ftruncate(fd, (off_t)f->size) != 0)
-        return ph_reopen_fail(r, f, "cannot be cut back");
+    /* Not yet: the epoch may still turn out to be damaged. */
+    if (cut && fstat(fd, &st) == 0 && (uint64_t)st.st_size > f->size)
+        r->cut[r->ncut++] = (struct ph_cut){(uint64_t)f->fd, f->size};
     if (lseek(fd, (off_t)f->position, SEEK_SET) < 0)
         return ph_reopen_fail(r, f, "cannot be positioned");
     return 0;

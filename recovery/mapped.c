@@ -9,6 +9,7 @@
  * restorer knows nothing of all this; no descriptor is needed; and later epochs hold these
  * pages like any others, each of them staged once.
  */
+#include "plan.h"
 #include "recovery.h"
 
 #include <errno.h>
@@ -125,34 +126,34 @@ void ph_recovery_say_copies(const struct ph_recovery *r, const char *command)
 /* ---- the plan -----------------------------------------------------------------------------
  */
 
-struct runs {
-    struct ph_run *run;
+struct places {
+    struct ph_place *place;
     size_t n, room;
 };
 
-static bool add(struct runs *out, uint64_t addr, uint64_t npages, uint64_t offset)
+static bool add(struct places *out, const struct ph_place *p)
 {
-    struct ph_run *last = out->n ? &out->run[out->n - 1] : NULL;
-    if (last && last->addr + last->npages * PH_PAGE == addr &&
-        last->offset + last->npages * PH_PAGE == offset) {
-        last->npages += npages;
+    struct ph_place *last = out->n ? &out->place[out->n - 1] : NULL;
+    if (last && last->how == p->how && last->addr + last->npages * PH_PAGE == p->addr &&
+        last->offset + last->npages * PH_PAGE == p->offset) {
+        last->npages += p->npages;
         return true;
     }
     if (out->n == out->room) {
         size_t room = out->room * 2 + 256;
-        struct ph_run *bigger = realloc(out->run, room * sizeof *bigger);
+        struct ph_place *bigger = realloc(out->place, room * sizeof *bigger);
         if (!bigger)
             return false;
-        out->run = bigger;
+        out->place = bigger;
         out->room = room;
     }
-    out->run[out->n++] = (struct ph_run){addr, npages, offset};
+    out->place[out->n++] = *p;
     return true;
 }
 
 /** What the copy has for [from, to) of @p v. Beyond the file's end there is nothing. */
-static bool add_copy(struct runs *out, const struct ph_vma_pm *v, const struct ph_stored *copy,
-                     uint64_t from, uint64_t to)
+static bool add_copy(struct places *out, const struct ph_vma_pm *v,
+                     const struct ph_stored *copy, uint64_t from, uint64_t to)
 {
     while (from < to) {
         uint64_t n, place = ph_stored_place(copy, v->offset + (from - v->start), &n);
@@ -160,21 +161,22 @@ static bool add_copy(struct runs *out, const struct ph_vma_pm *v, const struct p
             return true;
         if (n > (to - from) / PH_PAGE)
             n = (to - from) / PH_PAGE;
-        if (!add(out, from, n, place))
+        if (!add(out, &(struct ph_place){from, n, place, 0, PH_PLACE_COPY}))
             return false;
         from += n * PH_PAGE;
     }
     return true;
 }
 
-struct ph_run *ph_recovery_runs(const struct ph_recovery *r, const struct ph_view *view,
-                                size_t *n)
+struct ph_place *ph_recovery_places(const struct ph_recovery *r, const struct ph_view *view,
+                                    size_t *n)
 {
     size_t count;
     const struct ph_run *run = ph_view_runs(view, &count), *end = run + count;
     const struct ph_vma_pm *v = vmas(r->record);
-    struct runs out = {0};
+    struct places out = {0};
     uint64_t taken = 0; /* of the first run: pages already out */
+    uint64_t page = 0;  /* of the view */
     bool ok = true;
     for (size_t i = 0; ok && i <= r->record->vmas.count; i++) {
         bool copied = i < r->record->vmas.count && r->copy[i];
@@ -192,7 +194,9 @@ struct ph_run *ph_recovery_runs(const struct ph_recovery *r, const struct ph_vie
                 ok = add_copy(&out, &v[i], r->copy[i], at, start);
                 at = start + left * PH_PAGE;
             }
-            ok = ok && add(&out, start, left, run->offset + taken * PH_PAGE);
+            ok = ok && add(&out, &(struct ph_place){start, left, run->offset + taken * PH_PAGE,
+                                                    page, PH_PLACE_READ});
+            page += left;
             taken += left;
             if (taken == run->npages) {
                 run++;
@@ -202,12 +206,12 @@ struct ph_run *ph_recovery_runs(const struct ph_recovery *r, const struct ph_vie
         if (copied)
             ok = ok && add_copy(&out, &v[i], r->copy[i], at, stop);
     }
-    if (!ok || !out.run) {
-        free(out.run);
+    if (!ok || !out.place) {
+        free(out.place);
         return NULL;
     }
     *n = out.n;
-    return out.run;
+    return out.place;
 }
 
 void ph_recovery_detach(const struct ph_recovery *r, struct ph_record_pm *record)

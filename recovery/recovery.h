@@ -14,13 +14,18 @@
 
 #include <sys/types.h>
 
+struct ph_place; /* plan.h */
+struct ph_cut;
+
 struct ph_recovery {
     const struct ph_record_pm *record;
     struct ph_pool *pool;          /* for copies of mapped files; NULL: it has none */
     const struct ph_stored **copy; /* of each vma: what takes the place of its file, or NULL */
-    bool keep_files;               /* do not cut files back to their length at the epoch */
-    char detail[4352];             /* about the last failure */
-    char note[4352]; /* what a person should know although recovery goes on; "": nothing */
+    struct ph_cut *cut; /* in the child: files to be cut back, when all memory is right */
+    uint64_t ncut;      /* at most as many as the record has files */
+    bool keep_files;    /* do not cut files back to their length at the epoch */
+    char detail[4352];  /* about the last failure */
+    char note[4352];    /* what a person should know although recovery goes on; "": nothing */
 };
 
 /** Hold @p record against R1 to R6 of record.h. @return 0, PH_ECORRUPT, PH_ENEWER. */
@@ -60,9 +65,19 @@ int ph_recovery_check_mapped(struct ph_recovery *r);
 /** A line on stderr about the copies that take the place of files, if there are any. */
 void ph_recovery_say_copies(const struct ph_recovery *r, const char *command);
 
-/** The view's runs with those of the copies. Freed by the caller; NULL: out of memory. */
-struct ph_run *ph_recovery_runs(const struct ph_recovery *r, const struct ph_view *view,
-                                size_t *n);
+/** Where everything comes from: the view's runs, all to be read, and the copies. Freed by the
+ * caller; NULL: out of memory. */
+struct ph_place *ph_recovery_places(const struct ph_recovery *r, const struct ph_view *view,
+                                    size_t *n);
+
+/**
+ * Have large stretches of the heap mapped instead of read, if they are at least @p least pages
+ * in all. What is mapped goes from *place (and *n) to *mapped, with the checksums' indexes, and
+ * pieces that say how to map it come in its stead.
+ * @return how many pages are to be mapped; 0: nothing has changed.
+ */
+uint64_t ph_recovery_map(const struct ph_record_pm *record, struct ph_place **place, size_t *n,
+                         struct ph_place **mapped, size_t *nmapped, uint64_t least);
 
 /** In a copy of the record: mappings whose file a copy replaces are files' no more. */
 void ph_recovery_detach(const struct ph_recovery *r, struct ph_record_pm *record);
@@ -83,9 +98,9 @@ size_t ph_recovery_needed(struct ph_pool *pool, const struct ph_record_pm *recor
 pid_t ph_recovery_fork(struct ph_recovery *r);
 
 /**
- * Give this process the program's descriptors, at their numbers, with files cut back and
- * positioned. All other descriptors but those of @p keep (n entries) are closed; none of these
- * may be a number of the program's. Called in the child.
+ * Give this process the program's descriptors, at their numbers, with files positioned; those
+ * to be cut back are listed in r->cut. All other descriptors but those of @p keep (n entries)
+ * are closed; none of these may be a number of the program's. Called in the child.
  * @return 0, PH_EFILES.
  */
 int ph_recovery_open_files(struct ph_recovery *r, const int *keep, size_t n);

@@ -11,7 +11,8 @@
  *   2 unmap        all but ourselves and the vdso, which cannot be made anew
  *   3 vdso         away first, since the program's memory may belong where it is; then to where
  *                  the program knows it, or jumps to it there
- *   4 memory       map every mapping at its place, never over another; fill; protect
+ *   4 memory       map every mapping at its place, never over another; fill, verify, protect;
+ *                  then, as nothing is damaged, cut output files back
  *   5 mm           brk and the other numbers that the kernel keeps about the address space
  *   6 signals      actions, with everything blocked until each thread is itself again
  *   7 threads      clone; each waits. Their new ids are written to where glibc keeps them
@@ -39,13 +40,10 @@
 #define MAX_VMAS             4096
 #define F_ADD_SEALS_         1033 /* linux/fcntl.h; here fcntl.h hides it */
 
-static const struct ph_plan *plan;
+static struct ph_plan *plan;
 static const struct ph_record_pm *record;
 
 /* ---- without libc --------------------------------------------------------------------- */
-
-void *memcpy(void *restrict to, const void *restrict from, size_t n);
-void *memset(void *to, int c, size_t n);
 
 void *memcpy(void *restrict to, const void *restrict from, size_t n)
 {
@@ -105,15 +103,25 @@ _Noreturn void ph_r_die(int status, const char *what, uint64_t address, long err
     __builtin_unreachable();
 }
 
-_Noreturn void ph_r_fail(int code, const char *what, uint64_t address, long err)
+static int status_of(int code)
 {
-    int status = 96;
 #define X(name, value, exit_status, text)                                                      \
     if (code == (value))                                                                       \
-        status = (exit_status);
+        return (exit_status);
     PH_ERRORS(X)
 #undef X
-    ph_r_die(status, what, address, err);
+    return 96;
+}
+
+_Noreturn void ph_r_fail(int code, const char *what, uint64_t address, long err)
+{
+    ph_r_die(status_of(code), what, address, err);
+}
+
+_Noreturn void ph_r_leave(int code)
+{
+    ph_syscall(SYS_exit_group, status_of(code));
+    __builtin_unreachable();
 }
 
 const void *ph_r_table(const struct ph_table_pm *t)
@@ -497,8 +505,8 @@ _Noreturn void ph_r_main(const uint64_t *sp)
     uint64_t size = 0;
     for (const char *s = (const char *)sp[3]; *s; s++)
         size = size * 10 + (uint64_t)(*s - '0');
-    ph_r_map_at(PH_PLAN_BASE, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0, "plan");
-    plan = (const struct ph_plan *)PH_PLAN_BASE;
+    ph_r_map_at(PH_PLAN_BASE, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0, "plan");
+    plan = (struct ph_plan *)PH_PLAN_BASE;
     if (plan->magic != PH_PLAN_MAGIC || plan->size != size)
         ph_r_fail(PH_EINTERNAL, "plan", PH_PLAN_BASE, 0);
     record = (const struct ph_record_pm *)(PH_PLAN_BASE + plan->record_offset);

@@ -14,6 +14,9 @@ void ph_r_say(const char *s);
 _Noreturn void ph_r_die(int status, const char *what, uint64_t address, long err);
 _Noreturn void ph_r_fail(int code, const char *what, uint64_t address, long err);
 
+/** End this process without a word: pyheap-recover says it. */
+_Noreturn void ph_r_leave(int code);
+
 /** A table of the record. */
 const void *ph_r_table(const struct ph_table_pm *t);
 
@@ -21,8 +24,14 @@ const void *ph_r_table(const struct ph_table_pm *t);
 void ph_r_map_at(uint64_t start, uint64_t size, int prot, int flags, int fd, uint64_t offset,
                  const char *what);
 
-/** Map all of the program's memory and pyheap's own ranges, and fill them. */
-void ph_r_memory(const struct ph_plan *plan, const struct ph_record_pm *record);
+void *memcpy(void *restrict to, const void *restrict from, size_t n);
+void *memset(void *to, int c, size_t n);
+
+/** Map all of the program's memory and pyheap's own ranges, and fill and verify them. */
+void ph_r_memory(struct ph_plan *plan, const struct ph_record_pm *record);
+
+/** Whether @p page has this checksum, but for its mark. */
+bool ph_r_page_right(const void *page, const struct ph_sum_pm *sum);
 
 /**
  * Make the saved vdso image at @p at (@p size bytes, writable) jump to this kernel's at

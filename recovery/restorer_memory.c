@@ -1,14 +1,25 @@
 /* SPDX-License-Identifier: MIT */
-/* restorer_memory.c - every mapping of the program at its place, with its content */
+/*
+ * restorer_memory.c - every mapping of the program at its place, with its content
+ *
+ * What is read is held against its checksum at once, while it is in the cache: so each page is
+ * read once, and no program starts on damaged ones. Large stretches of the heap are mapped from
+ * the pool instead, if the plan says so; pyheap-recover verifies those meanwhile.
+ */
+#include "allocator/mapped.h"
 #include "allocator/syscall.h"
 #include "restorer.h"
 
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <sys/mman.h>
 
 #define F_SEAL_WRITE_ 0x0008u /* linux/fcntl.h; here fcntl.h hides it */
 
-static const struct ph_plan *plan;
+#define BLOCK         (UINT64_C(256) << 10) /* read, then verified; fits in the cache */
+#define AHEAD         (UINT64_C(8) << 20)   /* what the kernel is told to read meanwhile */
+
+static struct ph_plan *plan;
 static const struct ph_record_pm *record;
 
 static const char *string(uint32_t reference)
@@ -81,6 +92,12 @@ static void map_one(const struct ph_vma_pm *v, int prot)
         ph_syscall(SYS_close, fd);
 }
 
+static void report(enum ph_plan_state state)
+{
+    atomic_store(&plan->state, state);
+    ph_syscall(SYS_futex, &plan->state, FUTEX_WAKE, INT32_MAX);
+}
+
 static void read_pool(uint64_t to, uint64_t size, uint64_t offset)
 {
     while (size) {
@@ -92,6 +109,65 @@ static void read_pool(uint64_t to, uint64_t size, uint64_t offset)
         to += (uint64_t)n;
         offset += (uint64_t)n;
         size -= (uint64_t)n;
+    }
+}
+
+/** Bytes [skip, skip + size) of @p p to @p to. */
+static void read_place(const struct ph_place *p, uint64_t to, uint64_t size, uint64_t skip)
+{
+    const struct ph_sum_pm *sum =
+        (const struct ph_sum_pm *)((const unsigned char *)plan + plan->sums_offset) + p->sum +
+        skip / PH_PAGE;
+    uint64_t offset = p->offset + skip;
+    for (uint64_t at = 0, n; at < size; at += n) {
+        n = size - at < BLOCK ? size - at : BLOCK;
+        if (at % AHEAD == 0 && size - at > BLOCK)
+            ph_syscall(SYS_fadvise64, plan->pool_fd, offset + at,
+                       size - at < 2 * AHEAD ? size - at : 2 * AHEAD, POSIX_FADV_WILLNEED);
+        read_pool(to + at, n, offset + at);
+        for (uint64_t k = 0; p->how == PH_PLACE_READ && k < n; k += PH_PAGE)
+            if (!ph_r_page_right((const void *)(to + at + k), sum++)) {
+                plan->bad = to + at + k;
+                report(PH_PLAN_DAMAGED);
+                ph_r_leave(PH_ECORRUPT);
+            }
+        atomic_fetch_add(&plan->done, n / PH_PAGE);
+    }
+}
+
+static void map_place(const struct ph_vma_pm *v, uint64_t from, uint64_t to, uint64_t offset)
+{
+    struct ph_mapped *m = PH_MAPPED;
+    long r = ph_syscall(SYS_mmap, from, to - from, v->prot | PROT_WRITE,
+                        MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, plan->pool_fd, offset);
+    if (r != (long)from || m->n == PH_MAPPED_MAX) {
+        report(PH_PLAN_NO_MAP);
+        ph_r_leave(PH_EMAP);
+    }
+    m->stretch[m->n].start = from;
+    m->stretch[m->n++].end = to;
+}
+
+/** What @p p has for the mapping @p v. */
+static void fill(const struct ph_vma_pm *v, const struct ph_place *p)
+{
+    uint64_t from = p->addr > v->start ? p->addr : v->start;
+    uint64_t to = p->addr + p->npages * PH_PAGE;
+    if (to > v->end)
+        to = v->end;
+    if (from >= to)
+        return;
+    switch ((enum ph_place_how)p->how) {
+    case PH_PLACE_READ:
+    case PH_PLACE_COPY:
+        read_place(p, from, to - from, from - p->addr);
+        break;
+    case PH_PLACE_MAP:
+        map_place(v, from, to, p->offset + (from - p->addr));
+        break;
+    case PH_PLACE_ZERO:
+        memset((void *)from, 0, to - from);
+        break;
     }
 }
 
@@ -117,29 +193,40 @@ static void advise(const struct ph_vma_pm *v)
         ph_syscall(SYS_mlock, v->start, v->end - v->start);
 }
 
-void ph_r_memory(const struct ph_plan *the_plan, const struct ph_record_pm *the_record)
+/** Output after the epoch will be written again. Nothing of the world is changed before here.
+ */
+static void cut_files(void)
+{
+    const struct ph_cut *cut =
+        (const struct ph_cut *)((const unsigned char *)plan + plan->cuts_offset);
+    for (uint64_t i = 0; i < plan->ncuts; i++) {
+        long r = ph_syscall(SYS_ftruncate, cut[i].fd, cut[i].size);
+        if (r < 0)
+            ph_r_fail(PH_EFILES, "cannot cut back the file of descriptor", cut[i].fd, r);
+    }
+}
+
+void ph_r_memory(struct ph_plan *the_plan, const struct ph_record_pm *the_record)
 {
     plan = the_plan;
     record = the_record;
     map_agent();
+    ph_r_map_at(PH_MAPPED_BASE, sizeof(struct ph_mapped), PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, "list of what is mapped");
     const struct ph_vma_pm *v = ph_r_table(&record->vmas), *end = v + record->vmas.count;
-    const struct ph_run *run =
-        (const struct ph_run *)((const unsigned char *)plan + plan->runs_offset);
-    const struct ph_run *runs_end = run + plan->nruns;
+    const struct ph_place *place =
+        (const struct ph_place *)((const unsigned char *)plan + plan->places_offset);
+    const struct ph_place *places_end = place + plan->nplaces;
     for (; v < end; v++) {
-        while (run < runs_end && run->addr + run->npages * PH_PAGE <= v->start)
-            run++;
-        bool fill = v->kind != PH_VMA_SHARED_FILE && !(v->flags & PH_VMA_EMBEDDED) &&
-                    run < runs_end && run->addr < v->end;
-        int prot = (int)v->prot | (fill ? PROT_WRITE : 0);
+        while (place < places_end && place->addr + place->npages * PH_PAGE <= v->start)
+            place++;
+        bool filled = v->kind != PH_VMA_SHARED_FILE && !(v->flags & PH_VMA_EMBEDDED) &&
+                      place < places_end && place->addr < v->end;
+        int prot = (int)v->prot | (filled ? PROT_WRITE : 0);
         map_one(v, prot);
-        for (const struct ph_run *r = run; fill && r < runs_end && r->addr < v->end; r++) {
-            uint64_t from = r->addr > v->start ? r->addr : v->start;
-            uint64_t to = r->addr + r->npages * PH_PAGE;
-            if (to > v->end)
-                to = v->end;
-            read_pool(from, to - from, r->offset + (from - r->addr));
-        }
+        for (const struct ph_place *p = place; filled && p < places_end && p->addr < v->end;
+             p++)
+            fill(v, p);
         if (prot != (int)v->prot) {
             long e = ph_syscall(SYS_mprotect, v->start, v->end - v->start, v->prot);
             if (e < 0)
@@ -147,4 +234,12 @@ void ph_r_memory(const struct ph_plan *the_plan, const struct ph_record_pm *the_
         }
         advise(v);
     }
+    cut_files();
+    report(PH_PLAN_FILLED);
+    /* The program may write to the terminal when the line of progress is gone. */
+    struct {
+        int64_t s, ns;
+    } patience = {2, 0};
+    if (atomic_load(&plan->shown))
+        ph_syscall(SYS_futex, &plan->shown, FUTEX_WAIT, 1, &patience);
 }

@@ -14,6 +14,7 @@ from case import Case, statuses
 from case_asked import *
 from case_descriptors import *
 from case_keeper import *
+from case_mapped import *
 from case_module import *
 from case_pool import *
 from case_selfcontained import *

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""case_mapped - a program that goes on before its heap has been read: it is mapped from the pool"""
+import os
+import re
+import signal
+
+from case import MARKER, Case, offsets_in
+from commands import PATIENCE
+
+# Holds data that is recognised in the pool, and goes on step by step as files appear.
+STEPS = """
+    import os, signal, sys, time, zlib
+    import pyheap
+    data = bytearray(b"a page that a test can find in the pool " * 200000)
+    total = zlib.crc32(data)
+    def step(name):
+        print("at", name, zlib.crc32(data) == total, flush=True)
+        while not os.path.exists(name):
+            time.sleep(0.005)
+    pyheap.epoch(wait=True)
+    if not pyheap.status()["recoveries"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+EPOCH_THEN_END = STEPS + """
+    step("first")
+    pyheap.epoch(wait=True)
+    step("second")
+    print("done", zlib.crc32(data) == total)
+"""
+
+
+class Mapped(Case):
+    """Memory that is still mapped from the pool."""
+
+    def setUp(self):
+        super().setUp()
+        os.environ["PYHEAP_MAP_LEAST"] = "1"
+        self.addCleanup(os.environ.pop, "PYHEAP_MAP_LEAST")
+
+    def saved(self, text):
+        """A pool with one epoch of a program that is killed after it."""
+        done = self.run_program(text)
+        self.assert_killed(done.returncode, signal.SIGKILL)
+
+    def go(self, name):
+        (self.directory / name).touch()
+
+    def mapped(self, target):
+        """Kibibytes of the program that are mapped from the pool."""
+        with open(f"/proc/{target.pid}/maps", encoding="ascii") as maps:
+            lines = [line for line in maps if line.rstrip().endswith("test.pm")]
+        ranges = [re.match(r"(\w+)-(\w+)", line).groups() for line in lines]
+        return sum(int(end, 16) - int(start, 16) for start, end in ranges) >> 10
+
+    def damage(self):
+        found = offsets_in(self.pool, MARKER * 3)
+        self.assertTrue(found, "the program's data is not in the pool")
+        with open(self.pool, "r+b") as file:
+            for at in found[len(found) // 2:]:
+                os.pwrite(file.fileno(), b"A", at)
+
+    def test_the_first_epoch_makes_ordinary_memory_of_it(self):
+        self.saved(EPOCH_THEN_END)
+        keeper, target = self.start([self.commands.recover, self.pool])
+        self.wait_printed("at first True")
+        self.assertGreater(self.mapped(target), 4096)
+        self.go("first")
+        self.wait_printed("at second True")
+        self.assertEqual(self.mapped(target), 0)
+        self.go("second")
+        self.wait_printed("done True")
+        self.assertEqual(keeper.wait(PATIENCE), 0)
+
+    def test_nothing_is_mapped_that_is_to_be_checked_first(self):
+        self.saved(EPOCH_THEN_END)
+        keeper, target = self.start([self.commands.recover, "--check-first", self.pool])
+        self.wait_printed("at first True")
+        self.assertEqual(self.mapped(target), 0)
+        self.go("first")
+        self.go("second")
+        self.wait_printed("done True")
+        self.assertEqual(keeper.wait(PATIENCE), 0)
+
+    def test_damage_ends_the_program_and_changes_nothing(self):
+        self.saved(EPOCH_THEN_END)
+        self.damage()
+        self.go("first")
+        self.go("second")
+        before = self.commands.newest(self.pool)
+        done = self.recover()
+        self.assert_refused(done, "PH_ECORRUPT", "damaged", "page at 0x", "--epoch")
+        self.assertNotIn("done", done.stdout)
+        self.assertEqual(self.commands.newest(self.pool), before)
+        done = self.recover("--check-first")
+        self.assert_refused(done, "PH_ECORRUPT", "damaged", "page at 0x")
+        self.assertEqual(done.stdout, "", "it was started on damaged memory")
+
+    def test_damage_is_the_reason_given_for_a_crash(self):
+        self.saved(STEPS + """
+    os.kill(os.getpid(), signal.SIGSEGV)
+""")
+        self.damage()
+        self.assert_refused(self.recover(), "PH_ECORRUPT", "damaged", "page at 0x")
+
+    def test_a_program_that_ends_well_on_damaged_memory_has_not_finished(self):
+        self.saved(STEPS)
+        self.damage()
+        self.assert_refused(self.recover(), "PH_ECORRUPT", "damaged", "page at 0x")
+        self.assert_refused(self.recover(), "PH_ECORRUPT", "damaged")  # and not PH_EFINISHED
+
+    def test_a_child_made_before_the_first_epoch_keeps_its_memory(self):
+        self.saved(STEPS + """
+    pid = os.fork()
+    if pid == 0:
+        while not os.path.exists("child"):
+            time.sleep(0.005)
+        os._exit(0 if zlib.crc32(data) == total else 1)
+    for i in range(100):
+        data[:] = bytes([i]) * len(data)
+        pyheap.epoch(wait=True)
+    open("child", "w").close()
+    print("child", os.waitpid(pid, 0)[1])
+""")
+        done = self.recover()
+        self.assert_ended(done)
+        self.assertIn("child 0", done.stdout)
