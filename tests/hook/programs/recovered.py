@@ -44,7 +44,7 @@ def watch():
             strangers.append(os.getpid())
 
 
-watcher = threading.Thread(target=watch)
+watcher = threading.Thread(target=watch, daemon=True)  # a failed check ends the program
 watcher.start()
 try:
     pyheap.epoch(wait=True)
