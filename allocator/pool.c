@@ -41,6 +41,23 @@
 #define SIZE_UNIT         (UINT64_C(1) << 20)
 #define SIZE_DEFAULT      (UINT64_C(64) << 30)
 
+int ph_pool_grow(void *array, size_t *capacity, size_t need, size_t element)
+{
+    size_t n = *capacity;
+    void *bigger;
+
+    if (need <= n)
+        return 0;
+    while (n < need)
+        n += n / 2 + 64;
+    bigger = realloc(*(void **)array, n * element);
+    if (!bigger)
+        return PH_ENOMEM;
+    *(void **)array = bigger;
+    *capacity = n;
+    return 0;
+}
+
 int ph_pool_fail(struct ph_pool *p, int err, const char *what)
 {
     if (errno)

@@ -64,14 +64,8 @@ static int push(struct ph_pool *p, uint64_t header, const struct ph_stored_pm *p
 {
     struct ph_files *f = &p->files;
 
-    if (f->n == f->capacity) {
-        size_t capacity = f->capacity * 2 + 32;
-        struct ph_stored *bigger = realloc(f->file, capacity * sizeof(*bigger));
-        if (!bigger)
-            return PH_ENOMEM;
-        f->file = bigger;
-        f->capacity = capacity;
-    }
+    if (ph_pool_grow(&f->file, &f->capacity, f->n + 1, sizeof(*f->file)))
+        return PH_ENOMEM;
     f->file[f->n].header = header;
     f->file[f->n++].pm = *pm;
     return 0;

@@ -196,16 +196,9 @@ static int settle_stretches(struct ph_pool *p, struct migration *m)
         step = group(p, &m->merged, i, &pages);
         if (!pages || home_of(p, stretch) != PH_NO_SLOT)
             continue;
-        if (n == capacity) {
-            capacity = capacity * 2 + 16;
-            void *bigger = realloc(fresh, capacity * sizeof(*fresh));
-            if (!bigger) {
-                err = PH_ENOMEM;
-                break;
-            }
-            fresh = bigger;
-        }
-        err = ph_extent_take(p, PH_EXTENT_LOG, &fresh[n].slot);
+        err = ph_pool_grow(&fresh, &capacity, n + 1, sizeof(*fresh));
+        if (!err)
+            err = ph_extent_take(p, PH_EXTENT_LOG, &fresh[n].slot);
         if (!err)
             fresh[n++].stretch = stretch;
     }

@@ -360,6 +360,9 @@ int ph_pool_open_error(int err);
 
 /** Note @p err's circumstances for ph_pool_error_detail. @return @p err. */
 int ph_pool_fail(struct ph_pool *p, int err, const char *what);
+/** Make *array, of *capacity elements of @p element bytes, hold @p need. @return 0, PH_ENOMEM.
+ */
+int ph_pool_grow(void *array, size_t *capacity, size_t need, size_t element);
 
 /** Pages of a stretch's table. */
 static inline uint32_t ph_table_pages(const struct ph_super_pm *s)

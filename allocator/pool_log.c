@@ -22,24 +22,6 @@
 
 #define BATCH_PAGES 256
 
-/* Make *array of *capacity elements hold @p need. */
-static int grow(void *array, size_t *capacity, size_t need, size_t element)
-{
-    size_t n = *capacity;
-    void *bigger;
-
-    if (need <= n)
-        return 0;
-    while (n < need)
-        n += n / 2 + 64;
-    bigger = realloc(*(void **)array, n * element);
-    if (!bigger)
-        return PH_ENOMEM;
-    *(void **)array = bigger;
-    *capacity = n;
-    return 0;
-}
-
 static int failed(struct ph_pool *p, int err)
 {
     if (err && !p->writing.failed)
@@ -101,7 +83,7 @@ static int touch(struct ph_pool *p, uint32_t slot, enum ph_extent_role old_role)
 
     if (w->ntouched && w->touched[w->ntouched - 1].slot == slot)
         return 0;
-    if (grow(&w->touched, &w->touched_capacity, w->ntouched + 1, sizeof(*w->touched)))
+    if (ph_pool_grow(&w->touched, &w->touched_capacity, w->ntouched + 1, sizeof(*w->touched)))
         return PH_ENOMEM;
     w->touched[w->ntouched++] = (struct ph_touched){slot, old_role, e->last_epoch};
     e->last_epoch = PH_EPOCH_OPEN;
@@ -196,7 +178,8 @@ int ph_pool_append(struct ph_pool *p, const uint64_t *addr, const void *const *p
     int err = usable(p);
 
     if (!err)
-        err = failed(p, grow(&w->entry, &w->entry_capacity, w->entries + n, sizeof(*w->entry)));
+        err = failed(
+            p, ph_pool_grow(&w->entry, &w->entry_capacity, w->entries + n, sizeof(*w->entry)));
     for (size_t i = 0; i < n && !err; i++) {
         struct ph_sum_pm sum = ph_sum_page(page[i]);
         if (addr[i] % PH_PAGE) {
@@ -253,7 +236,7 @@ int ph_pool_append_record(struct ph_pool *p, const void *bytes, size_t size)
 
     if (err || size == 0)
         return err;
-    err = grow(&w->record, &w->record_capacity, w->record_size + size, 1);
+    err = ph_pool_grow(&w->record, &w->record_capacity, w->record_size + size, 1);
     if (err)
         return failed(p, err);
     memcpy(w->record + w->record_size, bytes, size);
@@ -307,7 +290,7 @@ static int forget(void *arg, uint64_t addr)
 
     if (within(w, addr) || was_appended(f, addr))
         return 0;
-    if (grow(&w->entry, &w->entry_capacity, w->entries + 1, sizeof(*w->entry)))
+    if (ph_pool_grow(&w->entry, &w->entry_capacity, w->entries + 1, sizeof(*w->entry)))
         return PH_ENOMEM;
     w->entry[w->entries++] = (struct ph_entry_pm){.addr = addr};
     return 0;
@@ -498,7 +481,7 @@ static int publish(struct ph_pool *p, const struct ph_header_pm *h, uint64_t hea
 {
     struct ph_root_pm old = p->root;
     struct ph_epoch *e;
-    int err = grow(&p->epoch, &p->epoch_capacity, p->epochs + 1, sizeof(*p->epoch));
+    int err = ph_pool_grow(&p->epoch, &p->epoch_capacity, p->epochs + 1, sizeof(*p->epoch));
 
     if (err)
         return err;

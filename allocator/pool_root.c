@@ -105,14 +105,8 @@ static int push_epoch(struct ph_pool *p, uint64_t offset, const struct ph_header
 {
     struct ph_epoch *e;
 
-    if (p->epochs == p->epoch_capacity) {
-        size_t capacity = p->epoch_capacity * 2 + 64;
-        e = realloc(p->epoch, capacity * sizeof(*e));
-        if (!e)
-            return PH_ENOMEM;
-        p->epoch = e;
-        p->epoch_capacity = capacity;
-    }
+    if (ph_pool_grow(&p->epoch, &p->epoch_capacity, p->epochs + 1, sizeof(*e)))
+        return PH_ENOMEM;
     e = &p->epoch[p->epochs++];
     *e = (struct ph_epoch){offset,
                            {.number = h->number,

@@ -42,14 +42,8 @@ static int add_mark(struct ph_view *v, uint64_t addr)
         v->marked[v->marks - 1].end += PH_PAGE;
         return 0;
     }
-    if (v->marks == v->mark_capacity) {
-        size_t capacity = v->mark_capacity + v->mark_capacity / 2 + 64;
-        void *bigger = realloc(v->marked, capacity * sizeof(*v->marked));
-        if (!bigger)
-            return PH_ENOMEM;
-        v->marked = bigger;
-        v->mark_capacity = capacity;
-    }
+    if (ph_pool_grow(&v->marked, &v->mark_capacity, v->marks + 1, sizeof(*v->marked)))
+        return PH_ENOMEM;
     v->marked[v->marks++] = (struct ph_page_span){addr, addr + PH_PAGE};
     return 0;
 }
@@ -58,14 +52,8 @@ static int add_page(struct ph_view *v, uint64_t addr, uint64_t offset, struct ph
 {
     struct ph_run *last = v->runs ? &v->run[v->runs - 1] : NULL;
 
-    if (v->pages == v->page_capacity) {
-        size_t capacity = v->page_capacity + v->page_capacity / 2 + 1024;
-        void *bigger = realloc(v->sum, capacity * sizeof(*v->sum));
-        if (!bigger)
-            return PH_ENOMEM;
-        v->sum = bigger;
-        v->page_capacity = capacity;
-    }
+    if (ph_pool_grow(&v->sum, &v->page_capacity, v->pages + 1, sizeof(*v->sum)))
+        return PH_ENOMEM;
     v->sum[v->pages++] = sum;
     if (ph_sum_is_marked(sum) && add_mark(v, addr))
         return PH_ENOMEM;
@@ -74,14 +62,8 @@ static int add_page(struct ph_view *v, uint64_t addr, uint64_t offset, struct ph
         last->npages++;
         return 0;
     }
-    if (v->runs == v->run_capacity) {
-        size_t capacity = v->run_capacity + v->run_capacity / 2 + 256;
-        void *bigger = realloc(v->run, capacity * sizeof(*v->run));
-        if (!bigger)
-            return PH_ENOMEM;
-        v->run = bigger;
-        v->run_capacity = capacity;
-    }
+    if (ph_pool_grow(&v->run, &v->run_capacity, v->runs + 1, sizeof(*v->run)))
+        return PH_ENOMEM;
     v->run[v->runs++] = (struct ph_run){addr, 1, offset};
     return 0;
 }
