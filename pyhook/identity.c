@@ -27,6 +27,7 @@
 
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #ifndef PR_GET_TID_ADDRESS
@@ -114,34 +115,48 @@ pid_t ph_identity_real_group(pid_t shown)
                                                 : shown;
 }
 
+/** The number shown for @p real, where @p around is shown as @p at_first. */
+static pid_t show(pid_t real, pid_t program, pid_t around, pid_t at_first)
+{
+    return real == program ? (pid_t)ph_agent_first_pid() : real == around ? at_first : real;
+}
+
 pid_t ph_identity_shown(pid_t real)
 {
     struct numbers now;
-    if (real <= 0 || !look(&now))
-        return real;
-    return real == now.program          ? (pid_t)ph_agent_first_pid()
-           : real == now.outside.parent ? first.parent
-                                        : real;
+    return real > 0 && look(&now) ? show(real, now.program, now.outside.parent, first.parent)
+                                  : real;
 }
 
 pid_t ph_identity_shown_group(pid_t real)
 {
     struct numbers now;
-    if (real <= 0 || !look(&now))
-        return real;
-    return real == now.program         ? (pid_t)ph_agent_first_pid()
-           : real == now.outside.group ? first.group
-                                       : real;
+    return real > 0 && look(&now) ? show(real, now.program, now.outside.group, first.group)
+                                  : real;
 }
 
 pid_t ph_identity_shown_session(pid_t real)
 {
     struct numbers now;
-    if (real <= 0 || !look(&now))
-        return real;
-    return real == now.program           ? (pid_t)ph_agent_first_pid()
-           : real == now.outside.session ? first.session
-                                         : real;
+    return real > 0 && look(&now) ? show(real, now.program, now.outside.session, first.session)
+                                  : real;
+}
+
+pid_t ph_identity_real_target(pid_t shown)
+{
+    return shown < -1 ? -ph_identity_real_group(-shown) : ph_identity_real(shown);
+}
+
+pid_t ph_identity_real_child(pid_t shown)
+{
+    return shown < -1 ? -ph_identity_real_group(-shown) : shown;
+}
+
+id_t ph_identity_real_who(int which, id_t who)
+{
+    return which == PRIO_PROCESS ? (id_t)ph_identity_real((pid_t)who)
+           : which == PRIO_PGRP  ? (id_t)ph_identity_real_group((pid_t)who)
+                                 : who;
 }
 
 void ph_identity_fork_prepare(void)

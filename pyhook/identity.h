@@ -30,6 +30,12 @@ bool ph_identity_is_program(void);
 pid_t ph_identity_real(pid_t shown);
 pid_t ph_identity_real_group(pid_t shown);
 
+/** The same for what names a process or, below -1, a group: as kill takes it; as waitpid does,
+ * whose processes are children, with real numbers; as getpriority does, with PRIO_*. */
+pid_t ph_identity_real_target(pid_t shown);
+pid_t ph_identity_real_child(pid_t shown);
+id_t ph_identity_real_who(int which, id_t who);
+
 /** The number that the program knows for @p real. */
 pid_t ph_identity_shown(pid_t real);
 pid_t ph_identity_shown_group(pid_t real);

@@ -29,8 +29,8 @@ static long result(long r)
 
 EXPORT pid_t getpid(void)
 {
-    pid_t real = (pid_t)ph_syscall(SYS_getpid);
-    return ph_identity_is_program() ? (pid_t)ph_agent_first_pid() : real;
+    return ph_identity_is_program() ? (pid_t)ph_agent_first_pid()
+                                    : (pid_t)ph_syscall(SYS_getpid);
 }
 
 EXPORT pid_t gettid(void)
@@ -96,15 +96,9 @@ EXPORT pid_t tcgetsid(int fd)
 /* ---- signals and waiting ------------------------------------------------------------------
  */
 
-/** As kill and waitpid take it: below -1 a group. */
-static pid_t real_or_group(pid_t pid)
-{
-    return pid < -1 ? -ph_identity_real_group(-pid) : ph_identity_real(pid);
-}
-
 EXPORT int kill(pid_t pid, int sig)
 {
-    return ph_libc_next()->kill(real_or_group(pid), sig);
+    return ph_libc_next()->kill(ph_identity_real_target(pid), sig);
 }
 
 EXPORT int killpg(pid_t group, int sig)
@@ -145,19 +139,14 @@ EXPORT int sigtimedwait(const sigset_t *set, siginfo_t *info, const struct times
     return sig;
 }
 
-static pid_t group_of_children(pid_t pid)
-{
-    return pid < -1 ? -ph_identity_real_group(-pid) : pid;
-}
-
 EXPORT pid_t waitpid(pid_t pid, int *status, int options)
 {
-    return ph_libc_next()->waitpid(group_of_children(pid), status, options);
+    return ph_libc_next()->waitpid(ph_identity_real_child(pid), status, options);
 }
 
 EXPORT pid_t wait4(pid_t pid, int *status, int options, struct rusage *usage)
 {
-    return ph_libc_next()->wait4(group_of_children(pid), status, options, usage);
+    return ph_libc_next()->wait4(ph_identity_real_child(pid), status, options, usage);
 }
 
 EXPORT int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
@@ -205,21 +194,14 @@ EXPORT int sched_rr_get_interval(pid_t pid, struct timespec *interval)
     return ph_libc_next()->sched_rr_get_interval(ph_identity_real(pid), interval);
 }
 
-static id_t real_who(__priority_which_t which, id_t who)
-{
-    return which == PRIO_PROCESS ? (id_t)ph_identity_real((pid_t)who)
-           : which == PRIO_PGRP  ? (id_t)ph_identity_real_group((pid_t)who)
-                                 : who;
-}
-
 EXPORT int getpriority(__priority_which_t which, id_t who)
 {
-    return ph_libc_next()->getpriority(which, real_who(which, who));
+    return ph_libc_next()->getpriority(which, ph_identity_real_who((int)which, who));
 }
 
 EXPORT int setpriority(__priority_which_t which, id_t who, int value)
 {
-    return ph_libc_next()->setpriority(which, real_who(which, who), value);
+    return ph_libc_next()->setpriority(which, ph_identity_real_who((int)which, who), value);
 }
 
 EXPORT int prlimit(pid_t pid, __rlimit_resource_t resource, const struct rlimit *new,

@@ -102,23 +102,11 @@ long ph_identity_failed(long r)
     return -1;
 }
 
-static long real_who(long which, long who)
-{
-    return which == PRIO_PROCESS ? ph_identity_real((pid_t)who)
-           : which == PRIO_PGRP  ? ph_identity_real_group((pid_t)who)
-                                 : who;
-}
-
 static long real_io_who(long which, long who)
 {
     return which == IOPRIO_WHO_PROCESS ? ph_identity_real((pid_t)who)
            : which == IOPRIO_WHO_PGRP  ? ph_identity_real_group((pid_t)who)
                                        : who;
-}
-
-static long real_or_group(long pid)
-{
-    return pid < -1 ? -ph_identity_real_group((pid_t)-pid) : ph_identity_real((pid_t)pid);
 }
 
 __attribute__((used, visibility("hidden"))) long
@@ -143,10 +131,10 @@ long ph_identity_syscall(long nr, long a, long b, long c, long d, long e, long f
     case SYS_setsid:
         return setsid();
     case SYS_kill:
-        a = real_or_group(a);
+        a = ph_identity_real_target((pid_t)a);
         break;
     case SYS_wait4:
-        a = a < -1 ? -ph_identity_real_group((pid_t)-a) : a;
+        a = ph_identity_real_child((pid_t)a);
         break;
     case SYS_waitid:
         b = a == P_PGID ? ph_identity_real_group((pid_t)b) : b;
@@ -159,7 +147,7 @@ long ph_identity_syscall(long nr, long a, long b, long c, long d, long e, long f
         break;
     case SYS_getpriority:
     case SYS_setpriority:
-        b = real_who(a, b);
+        b = ph_identity_real_who((int)a, (id_t)b);
         break;
     case SYS_ioprio_get:
     case SYS_ioprio_set:

@@ -95,10 +95,10 @@ pid_t ph_thread_shown(pid_t real)
     if (key_state == UNTRIED)
         key_state = pthread_key_create(&key, forget) == 0 ? MADE : NONE;
     leave(old);
-    if (key_state != MADE || pthread_setspecific(key, &mine) != 0)
-        return leader ? (pid_t)ph_agent_first_pid() : real;
-    old = enter();
     pid_t shown = leader ? (pid_t)ph_agent_first_pid() : real;
+    if (key_state != MADE || pthread_setspecific(key, &mine) != 0)
+        return shown;
+    old = enter();
     if (!leader)
         while (shown == (pid_t)ph_agent_first_pid() || find(shown))
             shown = ++last_beyond;

@@ -30,7 +30,6 @@
     X(sigwaitinfo)                                                                             \
     X(sigtimedwait)                                                                            \
     X(getpgid)                                                                                 \
-    X(getpgrp)                                                                                 \
     X(setpgid)                                                                                 \
     X(getsid)                                                                                  \
     X(setsid)                                                                                  \
