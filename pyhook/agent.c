@@ -11,6 +11,7 @@
 #include "agent_internal.h"
 
 #include "allocator/pool.h"
+#include "allocator/syscall.h"
 #include "identity.h"
 
 #include <dlfcn.h>
@@ -58,9 +59,10 @@ char *ph_format_u64(char *buf, uint64_t v)
 
 long ph_read_file(const char *path, struct ph_area *area)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* Not by open, which takes the ids in /proc/self/task for those that the program knows. */
+    int fd = (int)ph_syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return -errno;
+        return fd;
     size_t start = area->used, room = area->size - area->used;
     long n = 0;
     while (area->used - start + 1 < room) {
