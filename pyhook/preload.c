@@ -11,11 +11,11 @@
  *   P2  In the Python process that pyheap-run started, everything is installed here, before
  *       the interpreter allocates its first block. It must be here: any other value of
  *       PYTHONMALLOC than its own makes the interpreter end or replace the hooks. Which value
- *       the user has given pyheap-run makes a difference only where it asks for the debug
- * hooks. P3  In any Python the three variables are removed before it reads them, so children of
- * the program, and helpers written in Python on the way, are ordinary Python. P4  There is no
- * destructor and the library is never unloaded: the interpreter still frees blocks when the
- * process ends.
+ *       the user gave pyheap-run matters only where it asks for the debug hooks.
+ *   P3  In any Python the three variables are removed before it reads them, so children of the
+ *       program, and helpers written in Python on the way, are ordinary Python.
+ *   P4  There is no destructor and the library is never unloaded: the interpreter still frees
+ *       blocks when the process ends.
  *
  * What cannot go on ends the process here, with one line and the status of error.h, because
  * a program that runs on without epochs would look protected and not be.
