@@ -134,7 +134,7 @@ struct places {
 static bool add(struct places *out, const struct ph_place *p)
 {
     struct ph_place *last = out->n ? &out->place[out->n - 1] : NULL;
-    if (last && last->how == p->how && last->addr + last->npages * PH_PAGE == p->addr &&
+    if (last && last->how == p->how && ph_place_end(last) == p->addr &&
         last->offset + last->npages * PH_PAGE == p->offset) {
         last->npages += p->npages;
         return true;

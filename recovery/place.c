@@ -26,14 +26,9 @@ struct group {
     uint64_t pages;     /* its own */
 };
 
-static uint64_t end_of(const struct ph_place *p)
-{
-    return p->addr + p->npages * PH_PAGE;
-}
-
 static bool in_heap(const struct ph_place *p)
 {
-    return p->how == PH_PLACE_READ && p->addr >= PH_HEAP_BASE && end_of(p) <= PH_HEAP_END;
+    return p->how == PH_PLACE_READ && p->addr >= PH_HEAP_BASE && ph_place_end(p) <= PH_HEAP_END;
 }
 
 static bool together(const struct ph_place *a, const struct ph_place *b)
@@ -45,7 +40,7 @@ static struct group group_at(const struct ph_place *place, size_t n, size_t firs
 {
     struct group g = {first, first, place[first].npages};
     for (size_t i = first + 1; i < n && in_heap(&place[i]); i++) {
-        if (place[i].addr - end_of(&place[g.last]) > GAP_MAX * PH_PAGE)
+        if (place[i].addr - ph_place_end(&place[g.last]) > GAP_MAX * PH_PAGE)
             break;
         if (together(&place[first], &place[i])) {
             g.last = i;
@@ -90,13 +85,13 @@ static void emit(const struct ph_place *place, const struct group *g, struct ph_
 {
     const struct ph_place *first = &place[g->first];
     uint64_t at = first->addr;
-    out[(*nout)++] = (struct ph_place){at, (end_of(&place[g->last]) - at) / PH_PAGE,
+    out[(*nout)++] = (struct ph_place){at, (ph_place_end(&place[g->last]) - at) / PH_PAGE,
                                        first->offset, 0, PH_PLACE_MAP};
     for (size_t i = g->first; i <= g->last; i++) {
         if (place[i].addr > at)
             out[(*nout)++] =
                 (struct ph_place){at, (place[i].addr - at) / PH_PAGE, 0, 0, PH_PLACE_ZERO};
-        at = end_of(&place[i]);
+        at = ph_place_end(&place[i]);
         if (together(first, &place[i]))
             mapped[(*nmapped)++] = place[i];
         else

@@ -41,6 +41,11 @@ struct ph_place {
     uint64_t how;    /* enum ph_place_how */
 };
 
+static inline uint64_t ph_place_end(const struct ph_place *p)
+{
+    return p->addr + p->npages * PH_PAGE;
+}
+
 /** A file to be cut back to its length at the epoch. */
 struct ph_cut {
     uint64_t fd, size;

@@ -152,7 +152,7 @@ static void map_place(const struct ph_vma_pm *v, uint64_t from, uint64_t to, uin
 static void fill(const struct ph_vma_pm *v, const struct ph_place *p)
 {
     uint64_t from = p->addr > v->start ? p->addr : v->start;
-    uint64_t to = p->addr + p->npages * PH_PAGE;
+    uint64_t to = ph_place_end(p);
     if (to > v->end)
         to = v->end;
     if (from >= to)
@@ -218,7 +218,7 @@ void ph_r_memory(struct ph_plan *the_plan, const struct ph_record_pm *the_record
         (const struct ph_place *)((const unsigned char *)plan + plan->places_offset);
     const struct ph_place *places_end = place + plan->nplaces;
     for (; v < end; v++) {
-        while (place < places_end && place->addr + place->npages * PH_PAGE <= v->start)
+        while (place < places_end && ph_place_end(place) <= v->start)
             place++;
         bool filled = v->kind != PH_VMA_SHARED_FILE && !(v->flags & PH_VMA_EMBEDDED) &&
                       place < places_end && place->addr < v->end;
