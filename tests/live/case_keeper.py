@@ -109,7 +109,8 @@ class Signals(Case):
             pyheap.epoch(wait=True)
             try:
                 print("ready", flush=True)  # from here on the interrupt may come
-                time.sleep(600)
+                for _ in range(6000):  # one that comes just before a sleep is seen after it
+                    time.sleep(0.1)
             except KeyboardInterrupt:
                 print("interrupted", flush=True)
             time.sleep(0.3)
