@@ -180,3 +180,14 @@ int ph_track_register(const struct ph_track *track, uint64_t start, uint64_t end
                                   .mode = UFFDIO_REGISTER_MODE_WP};
     return ioctl(track->uffd, UFFDIO_REGISTER, &reg) == 0 ? 0 : PH_EKERNEL;
 }
+
+int ph_track_unprotect(const struct ph_track *track, uint64_t start, uint64_t end)
+{
+    struct uffdio_writeprotect all = {.range = {start, end - start},
+                                      .mode = UFFDIO_WRITEPROTECT_MODE_DONTWAKE};
+    int rc;
+    do
+        rc = ioctl(track->uffd, UFFDIO_WRITEPROTECT, &all);
+    while (rc != 0 && errno == EINTR);
+    return rc == 0 ? 0 : PH_EKERNEL;
+}

@@ -84,4 +84,10 @@ long ph_track_scan(const struct ph_track *track, enum ph_track_what what, uint64
  */
 int ph_track_register(const struct ph_track *track, uint64_t start, uint64_t end);
 
+/**
+ * Let all pages of [start, end), registered mappings without a hole, count as changed until a
+ * scan protects them again. @return 0, or PH_EKERNEL with errno.
+ */
+int ph_track_unprotect(const struct ph_track *track, uint64_t start, uint64_t end);
+
 #endif

@@ -9,6 +9,8 @@ def run(bench):
     table = out.table(f"A {mebibytes} MiB array changed by NumPy, nanoseconds a page", "change",
                       "first pass after an epoch", "next pass, no epoch between", "difference",
                       "huge pages before, after")
+    rests = out.table("The array rests: epochs with nothing changed, pages staged and pause", "was",
+                      *(f"{n}." for n in range(1, 6)))
     for how, words in (("touch", "8 bytes of each page"), ("rewrite", "every byte")):
         report = bench.program("hot.py", mebibytes, bench.rounds(4, 2), how)
         out.raw[how] = report
@@ -18,6 +20,7 @@ def run(bench):
         extra = harness.Stat([a - b for a, b in zip(after.values, again.values)])
         table.add(words, after.show(0), again.show(0), extra.show(0),
                   f"{report['huge_before'] >> 10} MiB, {report['huge_after'] >> 10} MiB")
+        rests.add(words, *(f"{pages:,}, {pause * 1e3:.2f} ms" for pages, pause in report["rests"]))
         out.target("6", f"tracking, {words} rewritten after each epoch", extra.median, 25,
                    " ns a page")
         if how == "rewrite":

@@ -41,7 +41,7 @@ void *ph_area_push(struct ph_area *area, size_t n);
     X(present, 256)                                                                            \
     X(vmas, 64)                                                                                \
     X(threads, 8)                                                                              \
-    X(files, 16) X(locks, 8) X(auxv, 1) X(vdso, 1) X(data, 256) X(strings, 64) X(hot, 32)
+    X(files, 16) X(locks, 8) X(auxv, 1) X(vdso, 1) X(data, 256) X(strings, 64) X(hot, 96)
 
 struct ph_areas {
 #define X(name, mib) struct ph_area name;
@@ -156,12 +156,19 @@ int ph_files_hide(int fd);
 
 /* ---- hot.c -------------------------------------------------------------------------- */
 
+/** Before the scans of [start, end): see which hot blocks rest. @p readable is asked about
+ * ascending pages. */
+void ph_hot_look(uint64_t start, uint64_t end, bool (*readable)(uint64_t page));
 /** Whether @p at is hot; *run_end: how far, at most to @p end, that stays so. */
 bool ph_hot_run(uint64_t at, uint64_t end, uint64_t *run_end);
 /** Pages [start, end) have been found changed, by a scan that protected them again. */
 void ph_hot_changed(uint64_t start, uint64_t end);
+/** @p n pages from @p start have been staged; @p copy is what was. */
+void ph_hot_staged(uint64_t start, uint64_t n, const void *copy);
 /** The epoch has seen all of [start, end). */
 void ph_hot_settle(uint64_t start, uint64_t end);
+/** There is no live page in [start, end): whatever comes there is new. */
+void ph_hot_dead(uint64_t start, uint64_t end);
 
 /* ---- settle.c ----------------------------------------------------------------------- */
 

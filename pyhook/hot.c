@@ -2,76 +2,247 @@
 /*
  * hot.c - memory that changes in every epoch is not protected
  *
- * A write to a protected page costs a fault, about as much as copying three pages. Where
- * nearly everything changes from epoch to epoch, as in the grid of a stencil, not protecting
- * and always copying is cheaper; the keeper's hashes drop what has not changed after all. So
- * this is a guess about cost, never about content.
+ * A write to a protected page costs a fault, about as much as copying three pages, and the
+ * first one splits a huge page for good. Where nearly everything changes from epoch to epoch,
+ * as in the grid of a stencil, not protecting and always copying is cheaper; the keeper's
+ * hashes drop what has not changed after all. So this is a guess about cost, never about
+ * content.
  *
- * The heap's extents are looked at in blocks of 2 MiB. A block that was found at least half
- * changed in HOT epochs running is hot: left unprotected. After RETRY epochs it is protected
- * again, to see.
+ * The heap's extents are looked at in blocks of 2 MiB:
  *
- * Invariant: in a hot block every page that may have changed lacks the protection bit, because
- * nothing has set it since it was last clear; so a scan for written pages finds it (T1).
+ *   HOT (new) --samples unchanged--> RESTING --this epoch's scan protects it--> COLD
+ *    ^                                                                          |    ^
+ *    |                                                            half changed  v    | less
+ *    +------------------------- half changed again: unprotected ------------- WARM --+
+ *
+ * A block that is new is hot: protecting it would split the huge pages of everything that is
+ * rewritten after its first epoch. Of a hot block a few pages are hashed as they are staged,
+ * and hashed again before the next scan. If they are the same in `patience` epochs running the
+ * block rests: it is copied once more, protected before that, and costs nothing from then on.
+ * Patience is 1 at first, so what never changes is copied twice; it doubles when a block turns
+ * hot soon after it was protected.
+ *
+ * Invariant: a page is protected only by a scan that reports it, and everything that a scan
+ * reports is staged afterwards. So in any state every page that may have changed lacks the
+ * protection bit, and is found (T1). The samples decide what is protected, not what is staged.
  */
 #include "agent_internal.h"
 
-#define BLOCK (UINT64_C(2) << 20)
-#define HOT   3
-#define RETRY 64
-#define HALF  (BLOCK / PH_PAGE / 2)
+#include <string.h>
+
+#define BLOCK         (UINT64_C(2) << 20)
+#define PAGES         (BLOCK / PH_PAGE)
+#define HALF          (PAGES / 2)
+#define SAMPLES       4 /* pages, one in each part of a block */
+#define PART          (PAGES / SAMPLES)
+#define SOON          8 /* epochs: hot again within as many after being protected is a mistake */
+#define MISTAKES_MOST 6
+
+enum state { HOT, RESTING, COLD, WARM };
 
 struct block {
-    uint16_t changed; /* pages found changed by this epoch */
-    uint8_t heat;     /* epochs running in which that was half or more */
-    uint8_t age;      /* epochs since it is hot */
+    uint64_t sum;     /* of the samples that were staged */
+    uint16_t changed; /* COLD, WARM: pages found changed by this epoch */
+    uint8_t state;
+    uint8_t sampled;  /* which samples are in `sum`, a bit each */
+    uint8_t salt;     /* which pages are samples */
+    uint8_t rested;   /* HOT: epochs running in which the samples were unchanged */
+    uint8_t age;      /* COLD: epochs since it was protected, at most SOON */
+    uint8_t mistakes;
 };
-_Static_assert((PH_HEAP_END - PH_HEAP_EXTENTS) / BLOCK * sizeof(struct block) <= 32u << 20,
+_Static_assert((PH_HEAP_END - PH_HEAP_EXTENTS) / BLOCK * sizeof(struct block) <= 96u << 20,
                "the table fits in its area");
+
+static bool tracked(uint64_t addr)
+{
+    return addr >= PH_HEAP_EXTENTS && addr < PH_HEAP_END &&
+           ph_track_tells_changes(&ph_agent.track);
+}
 
 static struct block *block_of(uint64_t addr)
 {
     return (struct block *)ph_agent.areas.hot.base + (addr - PH_HEAP_EXTENTS) / BLOCK;
 }
 
+static uint64_t block_end(uint64_t addr)
+{
+    return (addr / BLOCK + 1) * BLOCK;
+}
+
+static bool unprotected(const struct block *b)
+{
+    return b->state == HOT;
+}
+
 bool ph_hot_run(uint64_t at, uint64_t end, uint64_t *run_end)
 {
     *run_end = end;
-    if (at < PH_HEAP_EXTENTS || at >= PH_HEAP_END)
+    if (!tracked(at))
         return false;
-    bool hot = block_of(at)->heat >= HOT;
-    uint64_t next = (at / BLOCK + 1) * BLOCK;
-    while (next < end && (block_of(next)->heat >= HOT) == hot)
+    bool hot = unprotected(block_of(at));
+    uint64_t next = block_end(at);
+    while (next < end && unprotected(block_of(next)) == hot)
         next += BLOCK;
     *run_end = next < end ? next : end;
     return hot;
 }
 
+/* ---- samples ------------------------------------------------------------------------- */
+
+/** The page, counted from its block's start, that is sample @p i of @p b. */
+static uint64_t sample_page(const struct block *b, unsigned i)
+{
+    return i * PART + ((uint64_t)b->salt * 37 + i * 29 + 11) % PART;
+}
+
+/** Four lanes, so that it runs at the speed of memory. */
+static uint64_t hash_page(const void *page, uint64_t seed)
+{
+    const uint64_t *word = page;
+    uint64_t lane[4] = {seed, seed + 1, seed + 2, seed + 3};
+    for (unsigned i = 0; i < PH_PAGE / 8; i += 4)
+        for (unsigned k = 0; k < 4; k++)
+            lane[k] = (lane[k] ^ word[i + k]) * UINT64_C(0x9e3779b97f4a7c15) + (lane[k] >> 29);
+    uint64_t sum = 0;
+    for (unsigned k = 0; k < 4; k++)
+        sum = (sum ^ lane[k]) * UINT64_C(0xd6e8feb86659fd93) + (lane[k] >> 32);
+    return sum;
+}
+
+void ph_hot_staged(uint64_t start, uint64_t n, const void *copy)
+{
+    if (!tracked(start))
+        return;
+    const unsigned char *from = copy;
+    for (uint64_t at = start, end = start + n * PH_PAGE, stop; at < end; at = stop) {
+        struct block *b = block_of(at);
+        stop = block_end(at) < end ? block_end(at) : end;
+        if (!unprotected(b))
+            continue;
+        uint64_t base = at & ~(BLOCK - 1);
+        for (unsigned i = 0; i < SAMPLES; i++) {
+            uint64_t page = base + sample_page(b, i) * PH_PAGE;
+            if (page < at || page >= stop)
+                continue;
+            b->sum = hash_page(from + (page - start), b->sum);
+            b->sampled |= (uint8_t)(1u << i);
+        }
+    }
+}
+
+/** Whether the samples are what they were when they were staged. */
+static bool unchanged(const struct block *b, uint64_t base, bool (*readable)(uint64_t))
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < SAMPLES; i++) {
+        uint64_t page = base + sample_page(b, i) * PH_PAGE;
+        if (!(b->sampled & (1u << i)))
+            continue;
+        if (!readable(page))
+            return false;
+        sum = hash_page((const void *)page, sum);
+    }
+    return sum == b->sum;
+}
+
+/* ---- from state to state --------------------------------------------------------------- */
+
+void ph_hot_look(uint64_t start, uint64_t end, bool (*readable)(uint64_t))
+{
+    if (!tracked(start))
+        return;
+    for (; start < end; start = block_end(start)) {
+        struct block *b = block_of(start);
+        b->changed = 0;
+        if (b->state != HOT)
+            continue;
+        if (!b->sampled)
+            b->salt++; /* none of the samples was live: look elsewhere */
+        else if (!unchanged(b, start & ~(BLOCK - 1), readable))
+            b->rested = 0;
+        else if (++b->rested >= 1u << b->mistakes)
+            b->state = RESTING;
+        b->sum = 0;
+        b->sampled = 0;
+    }
+}
+
 void ph_hot_changed(uint64_t start, uint64_t end)
 {
-    if (start < PH_HEAP_EXTENTS || start >= PH_HEAP_END)
+    if (!tracked(start))
         return;
     while (start < end) {
-        uint64_t next = (start / BLOCK + 1) * BLOCK, stop = next < end ? next : end;
+        uint64_t stop = block_end(start) < end ? block_end(start) : end;
         struct block *b = block_of(start);
         b->changed = (uint16_t)(b->changed + (stop - start) / PH_PAGE);
         start = stop;
     }
 }
 
+/** Let [start, end), blocks that were protected, be hot. A failure leaves them protected. */
+static void heat(uint64_t start, uint64_t end)
+{
+    if (start >= end || ph_track_unprotect(&ph_agent.track, start, end) != 0)
+        return;
+    for (; start < end; start += BLOCK) {
+        struct block *b = block_of(start);
+        uint8_t mistakes = b->age >= SOON              ? 0
+                           : b->mistakes < MISTAKES_MOST ? (uint8_t)(b->mistakes + 1)
+                                                         : MISTAKES_MOST;
+        *b = (struct block){.salt = (uint8_t)(b->salt + 1), .mistakes = mistakes};
+    }
+}
+
+/** @return whether @p b is to be hot from now on. */
+static bool settle(struct block *b)
+{
+    bool half = b->changed >= HALF;
+    switch (b->state) {
+    case RESTING:
+        b->state = COLD;
+        b->age = 0;
+        return false;
+    case COLD:
+        b->state = half ? WARM : COLD;
+        if (b->age < SOON)
+            b->age++;
+        return false;
+    case WARM:
+        if (!half)
+            b->state = COLD;
+        return half;
+    default:
+        return false;
+    }
+}
+
 void ph_hot_settle(uint64_t start, uint64_t end)
 {
-    if (start < PH_HEAP_EXTENTS || start >= PH_HEAP_END)
+    if (!tracked(start))
         return;
-    for (; start < end; start = (start / BLOCK + 1) * BLOCK) {
-        struct block *b = block_of(start);
-        if (b->heat >= HOT) {
-            if (++b->age >= RETRY)
-                *b = (struct block){0, 0, 0};
-        } else {
-            b->heat = b->changed >= HALF ? (uint8_t)(b->heat + 1) : 0;
-            b->age = 0;
+    uint64_t from = start, to = start; /* blocks that become hot, not unprotected yet */
+    for (uint64_t at = start; at < end; at = block_end(at)) {
+        if (!settle(block_of(at)))
+            continue;
+        if (to != at) {
+            heat(from, to);
+            from = at;
         }
-        b->changed = 0;
+        to = block_end(at);
+    }
+    heat(from, to);
+}
+
+void ph_hot_dead(uint64_t start, uint64_t end)
+{
+    if (!tracked(start))
+        return;
+    start = (start + BLOCK - 1) & ~(BLOCK - 1);
+    end &= ~(BLOCK - 1);
+    for (uint64_t from = start, to; from < end; from = to + BLOCK) {
+        for (to = from; to < end && block_of(to)->state != HOT; to += BLOCK)
+            ;
+        if (to > from && ph_track_unprotect(&ph_agent.track, from, to) == 0)
+            memset(block_of(from), 0, (to - from) / BLOCK * sizeof(struct block));
     }
 }

@@ -177,6 +177,7 @@ static struct {
     struct ph_batch *batch; /* being filled; NULL: none */
     int mem;                /* /proc/self/mem, for pages without PROT_READ; -1: not open */
     const struct ph_vma_pm *vma, *vmas_end; /* cursor: the mapping of the last page */
+    const struct ph_vma_pm *ahead;          /* the same for readable_ahead */
 } staging;
 
 static bool close_batch(void)
@@ -192,11 +193,23 @@ static bool close_batch(void)
     return true;
 }
 
+/** Move @p cursor to the mapping of @p addr, which is not below that of the last time. */
+static bool readable_from(const struct ph_vma_pm **cursor, uint64_t addr)
+{
+    while (*cursor < staging.vmas_end && (*cursor)->end <= addr)
+        (*cursor)++;
+    return *cursor < staging.vmas_end && ((*cursor)->prot & PROT_READ);
+}
+
 static bool readable(uint64_t addr)
 {
-    while (staging.vma < staging.vmas_end && staging.vma->end <= addr)
-        staging.vma++;
-    return staging.vma < staging.vmas_end && (staging.vma->prot & PROT_READ);
+    return readable_from(&staging.vma, addr);
+}
+
+/** The same for those that are looked at ahead of staging. */
+static bool readable_ahead(uint64_t addr)
+{
+    return readable_from(&staging.ahead, addr) && staging.ahead->start <= addr;
 }
 
 /** /proc/self/mem reads whatever the protection is. */
@@ -236,6 +249,7 @@ static int stage_span(uint64_t start, uint64_t *end, bool direct)
             ph_agent_detail("reading /proc/self/mem", NULL, errno);
             return PH_EKERNEL;
         }
+        ph_hot_staged(addr, n, to);
         for (uint64_t i = 0; i < n; i++)
             b->addr[b->count++] = addr + i * PH_PAGE;
         addr += n * PH_PAGE;
@@ -403,34 +417,49 @@ static bool private(const struct ph_vma_pm *v)
     return (v->kind == PH_VMA_ANON || v->kind == PH_VMA_FILE) && !(v->flags & PH_VMA_WHOLE);
 }
 
-/** Changed pages of [start, end) of the heap; hot ones stay unprotected. */
-static int stage_changed_heap(uint64_t start, uint64_t end)
+/** Changed pages of [start, end) of the heap, or all of them; hot ones stay unprotected. */
+static int stage_heap_part(uint64_t start, uint64_t end, bool full)
 {
     int rc = 0;
+    ph_hot_look(start, end, readable_ahead);
     for (uint64_t at = start, stop; at < end && rc == 0; at = stop) {
         bool hot = ph_hot_run(at, end, &stop);
-        rc = stage_changed(hot ? PH_TRACK_WRITTEN : PH_TRACK_CHANGED, at, stop);
+        if (!full)
+            rc = stage_changed(hot ? PH_TRACK_WRITTEN : PH_TRACK_CHANGED, at, stop);
+        else if (!hot)
+            rc = protect(at, stop);
     }
+    if (full && rc == 0)
+        rc = stage_present(start, end);
     ph_hot_settle(start, end);
     return rc;
+}
+
+/** Note what is live in [start, end) of the heap as present. */
+static void note_live(uint64_t start, uint64_t end)
+{
+    struct ph_span live;
+    uint64_t at = start;
+    for (; ph_heap_live_run(at, end, &live); at = live.end) {
+        ph_hot_dead(at, live.start);
+        add_present(live.start, live.end);
+    }
+    ph_hot_dead(at, end);
 }
 
 /** The heap's used part: its pages are present when live, without asking the kernel. */
 static int stage_heap(bool full)
 {
-    struct ph_span used[16], live;
+    struct ph_span used[16];
     size_t n = ph_heap_used_spans(used, sizeof used / sizeof used[0]);
     /* All of it at once, so that the heap grows into memory that is registered already. */
     if (full && register_stretch(PH_HEAP_BASE, PH_HEAP_END) != 0)
         return PH_EKERNEL;
     for (size_t i = 0; i < n; i++) {
-        int rc = full ? stage_stretch(used[i].start, used[i].end, true)
-                      : stage_changed_heap(used[i].start, used[i].end);
+        int rc = stage_heap_part(used[i].start, used[i].end, full);
         if (rc)
             return rc;
-        for (uint64_t at = used[i].start; ph_heap_live_run(at, used[i].end, &live);
-             at = live.end)
-            add_present(live.start, live.end);
+        note_live(used[i].start, used[i].end);
     }
     return 0;
 }
@@ -494,7 +523,7 @@ int ph_memory_stage(uint64_t epoch, bool full)
     staging.batch = NULL;
     staging.mem = -1;
     ph_track_begin(&ph_agent.track);
-    staging.vma = (const struct ph_vma_pm *)vmas->base;
+    staging.vma = staging.ahead = (const struct ph_vma_pm *)vmas->base;
     staging.vmas_end = (const struct ph_vma_pm *)(vmas->base + vmas->used);
     int rc = stage_mappings(full);
     close_batch();

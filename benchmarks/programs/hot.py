@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Rewrites an array after an epoch, and again without one.    hot.py MIB ROUNDS touch|rewrite"""
+"""Rewrites an array after an epoch, and again without one; then lets it rest.
+
+    hot.py MIB ROUNDS touch|rewrite
+"""
 import json
 import re
 import sys
@@ -39,8 +42,13 @@ def main():
         after = rewrite()
         again = rewrite()
         samples.append((after, again))
+    rests = []
+    for _ in range(5):
+        pyheap.epoch(wait=True)
+        status = pyheap.status()
+        rests.append((status["pages_staged"], status["pause"]))
     print(json.dumps({"pages": mebibytes << 8, "before_any_epoch": plain, "samples": samples,
-                      "huge_before": before, "huge_after": huge_kib()}))
+                      "rests": rests, "huge_before": before, "huge_after": huge_kib()}))
 
 
 main()

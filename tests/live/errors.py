@@ -13,6 +13,7 @@ import stage
 from case import Case, statuses
 from case_asked import *
 from case_descriptors import *
+from case_hot import *
 from case_keeper import *
 from case_mapped import *
 from case_module import *

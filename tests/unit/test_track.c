@@ -214,3 +214,14 @@ Test(track, fork_disturbs_nothing)
     cr_assert_eq(count(PH_TRACK_CHANGED, p, SIZE), 1);
     cr_assert_eq(p[8192], 1);
 }
+
+Test(track, unprotected_pages_count_as_changed_until_a_scan_protects_them)
+{
+    unsigned char *p = tracked();
+    cr_assert_eq(ph_track_unprotect(&track, (uintptr_t)p + 8192, (uintptr_t)p + 8192 * 4), 0);
+    cr_assert_eq(count(PH_TRACK_WRITTEN, p, SIZE), 6);
+    cr_assert_eq(count(PH_TRACK_CHANGED, p, SIZE), 6);
+    cr_assert_eq(count(PH_TRACK_CHANGED, p, SIZE), 0);
+    p[8192]++;
+    cr_assert_eq(count(PH_TRACK_CHANGED, p, SIZE), 1);
+}
