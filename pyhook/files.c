@@ -27,7 +27,7 @@
 #include <unistd.h>
 
 #define EMBED_MAX (UINT64_C(64) << 20) /* bytes of a deleted file that an epoch carries */
-#define SEND_MAX  250                  /* descriptors in a message; the kernel takes 253 */
+#define SEND_MAX  64                   /* descriptors in a message; open meanwhile */
 
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
@@ -244,8 +244,12 @@ static bool embed(struct ph_file_pm *f, const char *name)
     f->detail = seals < 0 ? F_SEAL_SEAL : (uint32_t)seals;
     if (f->detail & F_SEAL_WRITE)
         claim_mappings(f);
-    /* A description of our own: the program's has a position, or is for writing only. */
-    int fd = open(strcat(path, ph_format_u64(number, (uint64_t)f->fd)), O_RDONLY | O_CLOEXEC);
+    /* A description of our own: the program's has a position, or is for writing only. But
+     * closing that would lose the process's locks on the file (fcntl(2)). */
+    bool borrow = (f->open_flags & O_ACCMODE) == O_RDWR && strstr(ph_files_info(f->fd), "POSIX");
+    int fd = borrow ? f->fd
+                    : open(strcat(path, ph_format_u64(number, (uint64_t)f->fd)),
+                           O_RDONLY | O_CLOEXEC);
     bool ok = fd >= 0;
     for (uint64_t at = 0; ok && at < f->size;) {
         off_t from = lseek(fd, (off_t)at, SEEK_DATA);
@@ -255,7 +259,9 @@ static bool embed(struct ph_file_pm *f, const char *name)
         ok = from >= 0 && to > from && embed_part(f, fd, (uint64_t)from, (uint64_t)to);
         at = (uint64_t)to;
     }
-    if (fd >= 0)
+    if (borrow)
+        lseek(fd, (off_t)f->position, SEEK_SET);
+    else if (fd >= 0)
         close(fd);
     return ok;
 }
@@ -445,6 +451,18 @@ static bool needs_sync(const struct ph_file_pm *f, const struct stat *st)
     return true;
 }
 
+/** So many are on their way already that the kernel takes no more (unix(7): at most as many as
+ *  RLIMIT_NOFILE), or that the keeper, which reads them late, would be waited for. */
+static int sync_here(const int *fd, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (fdatasync(fd[i]) != 0 && errno != EINVAL && errno != EROFS) {
+            ph_agent_detail("making the program's output files durable", NULL, errno);
+            return errno == ENOSPC ? PH_EFULL : PH_EIO;
+        }
+    return 0;
+}
+
 static int send_descriptors(uint64_t epoch, const int *fd, size_t n)
 {
     union {
@@ -463,34 +481,76 @@ static int send_descriptors(uint64_t epoch, const int *fd, size_t n)
     memcpy(CMSG_DATA(c), fd, sizeof(int) * n);
     ssize_t sent;
     do
-        sent = sendmsg(ph_agent.socket_fd, &m, MSG_NOSIGNAL);
+        sent = sendmsg(ph_agent.socket_fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (sent < 0 && errno == EINTR);
+    if (sent < 0 && (errno == ETOOMANYREFS || errno == EAGAIN))
+        return sync_here(fd, n);
     if (sent < 0)
         return PH_EKEEPER;
     ph_agent.fd_messages++;
     return 0;
 }
 
+/** Whether closing another descriptor of the file of @p f would lose a lock of the process's, or
+ *  opening it would break a lease (fcntl(2)). */
+static bool is_touchy(const struct ph_file_pm *f)
+{
+    size_t n = ph_agent.areas.locks.used / sizeof(struct ph_lock_pm), nfiles;
+    const struct ph_lock_pm *l = (const struct ph_lock_pm *)ph_agent.areas.locks.base;
+    const struct ph_file_pm *all = ph_files_all(&nfiles);
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; l[i].kind == PH_LOCK_POSIX && j < nfiles; j++)
+            if (all[j].fd == l[i].fd && all[j].ino == f->ino && all[j].dev == f->dev)
+                return true;
+    int lease = fcntl(f->fd, F_GETLEASE);
+    return lease == F_RDLCK || lease == F_WRLCK;
+}
+
+/**
+ * What the keeper makes durable: a description of its own, where that can be had. With the
+ * program's, a lock (flock) would stay until the epoch is durable, though the program has
+ * closed the file long since. One that the program was given is others' anyway.
+ */
+static int to_send(const struct ph_file_pm *f)
+{
+    char path[40] = "/proc/self/fd/", number[24];
+    if (f->kind != PH_FILE_REGULAR || is_touchy(f))
+        return f->fd;
+    int fd = open(strcat(path, ph_format_u64(number, (uint64_t)f->fd)),
+                  O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    return fd < 0 ? f->fd : fd;
+}
+
+static int send_and_close(uint64_t epoch, const int *fd, const int *own, size_t n)
+{
+    int rc = n ? send_descriptors(epoch, fd, n) : 0;
+    for (size_t i = 0; i < n; i++)
+        if (fd[i] != own[i])
+            close(fd[i]);
+    return rc;
+}
+
 static int send_written(uint64_t epoch)
 {
     size_t n, pending = 0;
     const struct ph_file_pm *f = ph_files_all(&n);
-    int fd[SEND_MAX];
+    int fd[SEND_MAX], own[SEND_MAX];
     for (size_t i = 0; i < n; i++) {
         struct stat st;
         if (!(f[i].flags & PH_FILE_WRITABLE) || f[i].same_as >= 0 ||
             (f[i].flags & PH_FILE_DELETED) || fstat(f[i].fd, &st) != 0 ||
             !needs_sync(&f[i], &st))
             continue;
-        fd[pending++] = f[i].fd;
+        own[pending] = f[i].fd;
+        fd[pending++] = to_send(&f[i]);
         if (pending == SEND_MAX) {
-            int rc = send_descriptors(epoch, fd, pending);
+            int rc = send_and_close(epoch, fd, own, pending);
             if (rc)
                 return rc;
             pending = 0;
         }
     }
-    return pending ? send_descriptors(epoch, fd, pending) : 0;
+    return send_and_close(epoch, fd, own, pending);
 }
 
 static bool ours(int fd)

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import textwrap
 
 from case import Case
 from commands import PATIENCE
@@ -239,6 +240,57 @@ class Descriptors(Case):
                 self.assert_refused(self.recover(), "PH_EFILES", "locked", *words)
                 lock(mine, fcntl.LOCK_UN)
                 self.assert_recovers()
+
+    def test_a_lock_goes_when_the_program_closes_its_file(self):
+        """Though the keeper, which stands still here, has yet to make the file durable."""
+        self.stopping_the_keeper("""
+            held = open("held", "w")
+            fcntl.lockf(held, fcntl.LOCK_EX)
+            for round_ in range(3):
+                file = open("locked", "a")
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for one in file, held:
+                    print(round_, file=one, flush=True)
+                pyheap.epoch()
+                file.close()
+            with open("/proc/locks") as locks:  # of the process's own, none was lost
+                assert f"POSIX  ADVISORY  WRITE {os.getpid()} " in locks.read()
+        """)
+
+    def test_more_files_than_can_be_on_their_way(self):
+        self.stopping_the_keeper("""
+            files = [open(f"f{n}", "w") for n in range(40)]
+            for round_ in range(5):
+                for file in files:
+                    print(round_, file=file, flush=True)
+                pyheap.epoch()
+        """, ["/bin/sh", "-c", 'ulimit -n 64; exec "$@"', "sh"])
+
+    def test_a_lock_on_a_file_without_a_name_stays(self):
+        done = self.run_program("""
+            import fcntl, os, tempfile, pyheap
+            file = tempfile.TemporaryFile()
+            file.write(b"text")
+            file.flush()
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            pyheap.epoch(wait=True)
+            assert file.tell() == 4 and os.lseek(file.fileno(), 0, os.SEEK_CUR) == 4
+            with open("/proc/locks") as locks:
+                print(f" {os.getpid()} " in locks.read())
+        """)
+        self.assertEqual(done.stdout, "True\n", done.stderr)
+
+    def stopping_the_keeper(self, text, before=()):
+        done = self.finish([*before, *self.argv(
+            "import fcntl, os, signal, pyheap\n"
+            "keeper = os.getppid()\n"
+            "os.kill(keeper, signal.SIGSTOP)\n"
+            "try:\n" + textwrap.indent(textwrap.dedent(text), "    ") +
+            "finally:\n"
+            "    os.kill(keeper, signal.SIGCONT)\n"
+            "pyheap.sync()\n")])
+        self.assert_ended(done)
+        self.assertEqual(done.stderr, "")
 
     # ---- SQLite ----------------------------------------------------------------------
 
