@@ -246,7 +246,8 @@ static bool embed(struct ph_file_pm *f, const char *name)
         claim_mappings(f);
     /* A description of our own: the program's has a position, or is for writing only. But
      * closing that would lose the process's locks on the file (fcntl(2)). */
-    bool borrow = (f->open_flags & O_ACCMODE) == O_RDWR && strstr(ph_files_info(f->fd), "POSIX");
+    bool borrow =
+        (f->open_flags & O_ACCMODE) == O_RDWR && strstr(ph_files_info(f->fd), "POSIX");
     int fd = borrow ? f->fd
                     : open(strcat(path, ph_format_u64(number, (uint64_t)f->fd)),
                            O_RDONLY | O_CLOEXEC);
@@ -491,8 +492,8 @@ static int send_descriptors(uint64_t epoch, const int *fd, size_t n)
     return 0;
 }
 
-/** Whether closing another descriptor of the file of @p f would lose a lock of the process's, or
- *  opening it would break a lease (fcntl(2)). */
+/** Whether closing another descriptor of the file of @p f would lose a lock of the process's,
+ * or opening it would break a lease (fcntl(2)). */
 static bool is_touchy(const struct ph_file_pm *f)
 {
     size_t n = ph_agent.areas.locks.used / sizeof(struct ph_lock_pm), nfiles;
