@@ -27,6 +27,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -529,6 +530,23 @@ static int sleep_ms(const struct ph_keeper *k, const struct asking *a)
     return ms < 1000000 ? (int)ms : 1000000;
 }
 
+/** The terminal's modes before the program had it, and by which descriptor; -1: none. */
+static int note_terminal(struct termios *modes)
+{
+    for (int fd = 0; fd < 3; fd++)
+        if (tcgetattr(fd, modes) == 0)
+            return fd;
+    return -1;
+}
+
+/** A program that was killed has not set them back, as it does when it ends: without echo and
+ *  lines nobody could type what we advise. */
+static void reset_terminal(int fd, const struct termios *modes)
+{
+    if (fd >= 0 && tcgetpgrp(fd) == getpgrp())
+        tcsetattr(fd, TCSADRAIN, modes);
+}
+
 /** Wait for the child's end. Threads of libraries cannot take its signals away. */
 static int wait_for_end(struct ph_keeper *k, pid_t child)
 {
@@ -605,6 +623,8 @@ static int damaged(struct ph_keeper *k, int rc)
 
 int ph_keeper_watch(struct ph_keeper *k, pid_t child)
 {
+    struct termios modes;
+    int terminal = note_terminal(&modes);
     close(k->program_socket);
     close(k->memfd);
     ph_check_start(&k->check, child);
@@ -615,6 +635,8 @@ int ph_keeper_watch(struct ph_keeper *k, pid_t child)
     }
     int status = wait_for_end(k, child);
     bool finished = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    if (WIFSIGNALED(status))
+        reset_terminal(terminal, &modes);
     if (!may_be_damage(status))
         ph_check_stop(&k->check);
     atomic_store(&k->unfinished, !finished);

@@ -290,6 +290,7 @@ static void recovered(void)
     ph_agent.track = (struct ph_track){.uffd = -1, .pagemap = -1};
     ph_agent.full = true;
     ph_files_inherit_again();
+    ph_terminal_again();
     struct ph_agent_status *s = &ph_agent.status;
     s->recoveries = c->generation;
     s->total_pages_staged = s->total_bytes_staged = 0;

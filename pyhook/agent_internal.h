@@ -151,6 +151,11 @@ void ph_files_find_inherited(void);
 /** In a recovered program: they are others now. */
 void ph_files_inherit_again(void);
 
+/* ---- terminal.c --------------------------------------------------------------------- */
+
+/** In a recovered program: the terminal that it has now gets the modes of the one it had. */
+void ph_terminal_again(void);
+
 /** Move a descriptor of ours out of the program's way, close-on-exec. @return the new one. */
 int ph_files_hide(int fd);
 

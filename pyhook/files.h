@@ -47,6 +47,14 @@ void ph_files_capture_socket(struct ph_file_pm *f);
 /** Words for people about socket @p fd: its kind, its peer. @return buf. */
 char *ph_files_socket_name(int fd, char *buf, size_t size);
 
+/* ---- terminal.c --------------------------------------------------------------------- */
+
+/** At the start: what the terminal is like before the program sets anything. */
+void ph_terminal_start(void);
+
+/** Before an epoch's pages are copied: what it is like now. */
+void ph_terminal_note(void);
+
 /* ---- watches.c ---------------------------------------------------------------------- */
 
 /** The path by which the program asked for a watch of this inode; NULL: not known, or it has

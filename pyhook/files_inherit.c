@@ -69,10 +69,12 @@ void ph_files_inherit(void)
         }
     if (dir >= 0)
         close(dir);
+    ph_terminal_start();
 }
 
 void ph_files_find_inherited(void)
 {
+    ph_terminal_note();
     for (struct origin *o = origin; o < origin + norigins; o++) {
         o->at = is(o->fd, o) ? o->fd : -1;
         for (int fd = 0; o->at < 0 && o->ino && fd < 1024; fd++)

@@ -53,6 +53,11 @@ void ph_asked_start(void);
 /** In a recovered program: generators of secrets in memory start anew. */
 void ph_reseed(void);
 
+/* screen.c: programs with a whole screen */
+
+/** In a recovered program: what curses has on the screen is drawn again. The GIL is held. */
+void ph_screen_redraw(void);
+
 /* module.c: the built-in module */
 
 /** Take an epoch from the thread of asked.c, which is none of Python's. Says what fails on

@@ -200,6 +200,7 @@ static int take_epoch(const char *label, uint64_t *number, bool *recovered)
         err = ph_agent_epoch(label, number, recovered);
     if (err == 0 && *recovered) {
         ph_reseed();
+        ph_screen_redraw();
         ph_asked_start();
         err = run_callbacks(callbacks);
     }

@@ -102,6 +102,7 @@ struct ph_py_arena_allocator {
     X(void, PyErr_WriteUnraisable, (PyObject *))                                               \
     X(PyThreadState *, PyEval_SaveThread, (void))                                              \
     X(void, PyEval_RestoreThread, (PyThreadState *))                                           \
+    X(void, PyErr_Clear, (void))                                                               \
     X(int, PyErr_CheckSignals, (void))                                                         \
     X(void, PyErr_SetString, (PyObject *, const char *))                                       \
     X(PyObject *, PyErr_Format, (PyObject *, const char *, ...))                               \

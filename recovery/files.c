@@ -5,7 +5,9 @@
  * Output is exactly-once: a file that the program was writing to is cut back to the length that
  * it had at the epoch, since what was written afterwards will be written again. stdin, stdout
  * and stderr, and others that the program was given, are those of pyheap-recover; where one is
- * the very file that the program had, it is cut back too.
+ * the very file that the program had, it is cut back too. A file that pyheap-recover has open
+ * under the number that the program had it under is shared in the same way: so a lock that a
+ * script holds while it runs either command (flock(1)) is the program's, and not in its way.
  *
  * Descriptors are made in the order of their numbers, and a number is free until its turn:
  * what is open meanwhile for our own needs must be at a number that the program does not use
@@ -117,6 +119,21 @@ static int cut_back(struct ph_recovery *r, const struct ph_file_pm *f, int fd)
     return 0;
 }
 
+int ph_reopen_given(const struct ph_file_pm *f)
+{
+    struct stat st;
+    const int mode = O_ACCMODE | O_APPEND | O_PATH;
+    if (f->kind != PH_FILE_REGULAR || (f->flags & PH_FILE_DELETED) || f->same_as >= 0)
+        return -1;
+    for (size_t i = 0; i < ngiven; i++) {
+        int fd = given[i].aside >= 0 ? given[i].aside : given[i].fd;
+        if (given[i].fd == f->fd && fstat(fd, &st) == 0 && st.st_ino == f->ino &&
+            st.st_dev == f->dev && !((fcntl(fd, F_GETFL) ^ (int)f->open_flags) & mode))
+            return fd;
+    }
+    return -1;
+}
+
 /** What pyheap-recover was given under the same number takes its place. */
 static int inherit(struct ph_recovery *r, const struct ph_file_pm *f)
 {
@@ -201,9 +218,10 @@ static int make_anew(struct ph_recovery *r, const struct ph_file_pm *f)
 
 static int open_regular(struct ph_recovery *r, const struct ph_file_pm *f)
 {
-    int fd = (f->flags & PH_FILE_DELETED)
-                 ? make_anew(r, f)
-                 : open(ph_record_text(r->record, f->path), ph_reopen_flags(f));
+    int given_fd = ph_reopen_given(f);
+    int fd = (f->flags & PH_FILE_DELETED) ? make_anew(r, f)
+             : given_fd >= 0              ? dup(given_fd)
+                             : open(ph_record_text(r->record, f->path), ph_reopen_flags(f));
     if (fd < 0)
         return ph_reopen_fail(r, f, "cannot be opened again");
     /* The locks first: what another process holds by now must not be cut. */
@@ -285,8 +303,10 @@ static int put_given_aside(struct ph_recovery *r)
     const struct ph_file_pm *f = ph_reopen_all(r, &n);
     for (uint64_t i = 0; i < n; i++)
         for (size_t g = 0; g < ngiven; g++) {
-            if (f[i].kind != PH_FILE_INHERIT || given[g].fd != (int)f[i].detail ||
-                given[g].aside >= 0)
+            bool wanted = f[i].kind == PH_FILE_INHERIT
+                              ? given[g].fd == (int)f[i].detail
+                              : given[g].fd == f[i].fd && ph_reopen_given(&f[i]) >= 0;
+            if (!wanted || given[g].aside >= 0)
                 continue;
             given[g].aside = ph_reopen_aside(r, dup(given[g].fd));
             if (given[g].aside < 0)

@@ -31,6 +31,10 @@ int ph_reopen_aside(const struct ph_recovery *r, int fd);
 /** The flags of open(2) that make sense when a file is opened again. */
 int ph_reopen_flags(const struct ph_file_pm *f);
 
+/** The descriptor by which pyheap-recover was given the very file that @p f is, under the
+ * number that the program has it under; -1: it was not. */
+int ph_reopen_given(const struct ph_file_pm *f);
+
 /** One end of a connection that is closed at the other: reading tells so at once. */
 int ph_reopen_dead(struct ph_recovery *r, const struct ph_file_pm *f);
 

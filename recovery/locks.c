@@ -55,11 +55,14 @@ int ph_recovery_check_locks(struct ph_recovery *r)
         const char *path = ph_record_text(r->record, f->path);
         if (f->kind != PH_FILE_REGULAR || (f->flags & PH_FILE_DELETED))
             continue;
-        int fd = open(path, (f->open_flags & O_ACCMODE) == O_WRONLY ? O_WRONLY | O_CLOEXEC
-                                                                    : O_RDONLY | O_CLOEXEC);
+        int given = ph_reopen_given(f);
+        int fd = given >= 0 ? given
+                            : open(path, (f->open_flags & O_ACCMODE) == O_WRONLY
+                                             ? O_WRONLY | O_CLOEXEC
+                                             : O_RDONLY | O_CLOEXEC);
         pid_t holder = 0;
         bool ok = fd < 0 || is_free(fd, &l[i], &holder); /* a missing file is said elsewhere */
-        if (fd >= 0)
+        if (fd >= 0 && fd != given)
             close(fd);
         if (ok)
             continue;

@@ -222,6 +222,19 @@ class Descriptors(Case):
 
     # ---- locks -----------------------------------------------------------------------
 
+    def test_a_lock_that_the_caller_holds_is_not_in_the_way(self):
+        """As of `flock file pyheap-run ...`: the program has the caller's descriptor."""
+        with open(self.directory / "held", "w") as mine:
+            fcntl.flock(mine, fcntl.LOCK_EX)
+            give = {"pass_fds": [7], "preexec_fn": lambda: os.dup2(mine.fileno(), 7)}
+            self.stopped("os.write(7, b'1')", "os.write(7, b'2'); print('wrote', flush=True);"
+                         "fcntl.flock(os.open('held', 0), fcntl.LOCK_SH | fcntl.LOCK_NB)", **give)
+            self.assert_refused(self.recover(), "PH_EFILES", "held", "another process")
+            done = self.finish([self.commands.recover, self.pool], **give)
+            self.assertIn("BlockingIOError", done.stderr)
+            self.assertEqual((done.returncode, done.stdout), (1, "wrote\n"))
+        self.assertEqual((self.directory / "held").read_text(), "12")
+
     LOCKS = {
         "fcntl": "f = open('locked', 'w'); fcntl.lockf(f, fcntl.LOCK_EX, 10, 5)",
         "flock": "f = open('locked', 'w'); fcntl.flock(f, fcntl.LOCK_EX)",

@@ -19,6 +19,7 @@ from case_mapped import *
 from case_module import *
 from case_pool import *
 from case_selfcontained import *
+from case_terminal import *
 from commands import Commands
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
