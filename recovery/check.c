@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* check.c - whether this machine can continue the program; nothing is changed here */
+#include "files.h"
 #include "recovery.h"
 
 #include "pyhook/record_cpu.h"
@@ -42,7 +43,8 @@ static int check_open_file(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     const char *path = ph_record_text(r->record, f->path);
     struct stat st;
-    if (stat(path, &st) != 0)
+    int given = ph_reopen_given(f);
+    if (given >= 0 ? fstat(given, &st) != 0 : stat(path, &st) != 0)
         return fail(r, PH_EFILES, path,
                     errno == ENOENT ? "the program had it open, and it has been removed since; "
                                       "bring it back, or go on from another epoch (--list, "
@@ -55,7 +57,7 @@ static int check_open_file(struct ph_recovery *r, const struct ph_file_pm *f)
     int want = (f->open_flags & O_ACCMODE) == O_RDONLY ? R_OK
                : (f->open_flags & O_ACCMODE) == O_RDWR ? R_OK | W_OK
                                                        : W_OK;
-    if (access(path, want) != 0)
+    if (given < 0 && access(path, want) != 0)
         return fail(r, PH_EFILES, path, strerror(errno));
     if ((f->flags & PH_FILE_WRITABLE) && (uint64_t)st.st_size < f->size && !r->keep_files &&
         !(f->flags & PH_FILE_KEPT) && !ph_recovery_of_database(r, f))

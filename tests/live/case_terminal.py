@@ -76,6 +76,7 @@ class Window:
             termios.tcsetattr(0, termios.TCSANOW, modes)
             os.chdir(case.directory)
             os.environ["TERM"] = "xterm"
+            os.closerange(3, 1000)
             os.execv(argv[0], argv)
         case.addCleanup(self.close)
         self.status = None
