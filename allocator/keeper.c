@@ -14,6 +14,7 @@
 #include "keeper.h"
 
 #include "cli.h"
+#include "memory_limit.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -33,8 +34,7 @@
 
 uint64_t ph_keeper_default_ring(void)
 {
-    uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-    uint64_t ring = memory / 8, most = UINT64_C(1) << 30;
+    uint64_t ring = ph_memory_limit() / 8, most = UINT64_C(1) << 30;
     return ring < most ? ring : most;
 }
 
@@ -90,12 +90,28 @@ bool ph_keeper_option(const char *command, int option, const char *value,
     return true;
 }
 
+static struct rlimit file_size; /* as this command was given it */
+
 void ph_keeper_block_signals(sigset_t *old)
 {
     sigset_t set;
     forwarded(&set);
     pthread_sigmask(SIG_BLOCK, &set, old);
     signal(SIGPIPE, SIG_IGN);
+    /* The limit of file sizes is meant for the program. Where it cannot be raised, a pool that
+     * is too large is an error, not our end. */
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &file_size);
+    struct rlimit most = {file_size.rlim_max, file_size.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &most);
+}
+
+void ph_keeper_unblock_signals(const sigset_t *old)
+{
+    pthread_sigmask(SIG_SETMASK, old, NULL);
+    signal(SIGPIPE, SIG_DFL);
+    signal(SIGXFSZ, SIG_DFL);
+    setrlimit(RLIMIT_FSIZE, &file_size);
 }
 
 /** What has been written needs its place in the ring no longer. From any thread. */
@@ -103,6 +119,14 @@ static void release(void *arg)
 {
     struct ph_keeper *k = arg;
     ph_drain_release(&k->drain, ph_pool_written(k->pool));
+}
+
+/** What a system call that failed means: some kernels and filters do not have or allow it. */
+static int refused(struct ph_keeper *k, const char *call)
+{
+    int err = errno;
+    snprintf(k->detail, sizeof k->detail, "%s: %s", call, strerror(err));
+    return err == EPERM || err == ENOSYS || err == EACCES ? PH_EKERNEL : PH_ENOMEM;
 }
 
 int ph_keeper_open(struct ph_keeper *k, const char *command, const char *pool_path,
@@ -123,14 +147,16 @@ int ph_keeper_open(struct ph_keeper *k, const char *command, const char *pool_pa
     int pair[2];
     /* Not close-on-exec: the program's ends pass through exec. Ours never execs. */
     k->memfd = memfd_create("pyheap-staging", 0);
-    if (k->memfd < 0 || ftruncate(k->memfd, (off_t)size) != 0)
-        return PH_ENOMEM;
+    if (k->memfd < 0)
+        return refused(k, "memfd_create");
+    if (ftruncate(k->memfd, (off_t)size) != 0)
+        return refused(k, "the staging memory's size");
     void *map =
         mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, k->memfd, 0);
     if (map == MAP_FAILED)
-        return PH_ENOMEM;
+        return refused(k, "mapping the staging memory");
     if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) != 0)
-        return PH_ENOMEM;
+        return refused(k, "socketpair");
     k->socket = pair[0];
     k->program_socket = pair[1];
     fcntl(k->socket, F_SETFD, FD_CLOEXEC);

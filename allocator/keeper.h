@@ -60,6 +60,10 @@ struct ph_keeper {
  */
 void ph_keeper_block_signals(sigset_t *old);
 
+/** In the child that becomes a program: signals and limits as this command was given them.
+ *  @param old what ph_keeper_block_signals gave. */
+void ph_keeper_unblock_signals(const sigset_t *old);
+
 /** The options that both commands have, for getopt_long's table; getopt.h must be included. */
 #define PH_KEEPER_LONG_OPTIONS                                                                 \
     {"staging", required_argument, 0, 256}, {"every", required_argument, 0, 257},              \
@@ -79,7 +83,7 @@ bool ph_keeper_option(const char *command, int option, const char *value,
  * Make the staging memory and the socket pair. @p pool is open for
  * writing and from now on the keeper's.
  * @param first_epoch, generation see struct ph_control.
- * @return 0, PH_ENOMEM.
+ * @return 0; PH_ENOMEM, PH_EKERNEL: keeper->detail says what was refused.
  */
 int ph_keeper_open(struct ph_keeper *keeper, const char *command, const char *pool_path,
                    struct ph_pool *pool, const struct ph_keeper_options *options,

@@ -248,7 +248,8 @@ int ph_agent_init(void)
 
     int rc = map_scratch();
     if (rc)
-        return fail(rc, "reserving the scratch range", errno);
+        return fail(rc, "reserving the scratch range; is there a limit, ulimit -v or -d?",
+                    errno);
     divide_scratch();
     if ((rc = map_staging((int)memfd)) != 0 || (rc = find_vdso()) != 0)
         return rc;

@@ -202,9 +202,23 @@ static int commit(uint64_t time)
     return 0;
 }
 
+/** Recovery needs to know where libc keeps a thread's id, which not every kernel tells. */
+static int check_threads(void)
+{
+    const struct ph_thread_pm *t = (const void *)ph_agent.areas.threads.base;
+    for (size_t i = 0; i < ph_agent.areas.threads.used / sizeof *t; i++)
+        if (!t[i].tid_address) {
+            ph_agent_detail("prctl(PR_GET_TID_ADDRESS)", NULL, 0);
+            return PH_EKERNEL;
+        }
+    return 0;
+}
+
 static int capture(struct ph_record_pm *record)
 {
-    int rc = begin();
+    int rc = check_threads();
+    if (rc == 0)
+        rc = begin();
     if (rc == 0)
         rc = ph_memory_map(record);
     if (rc == 0)

@@ -58,6 +58,15 @@ void ph_reseed(void);
 /** In a recovered program: what curses has on the screen is drawn again. The GIL is held. */
 void ph_screen_redraw(void);
 
+/* terminal.c, of the agent */
+
+/** Unless this is the main thread: let it come back to the call that it waits in, if it waits;
+ *  0.1 s at most. A signal that comes before does not end the call. */
+void ph_terminal_let_main_wait(void);
+
+/** In a recovered program: SIGWINCH, if the window has another size than at the epoch. */
+void ph_terminal_tell_size(void);
+
 /* module.c: the built-in module */
 
 /** Take an epoch from the thread of asked.c, which is none of Python's. Says what fails on

@@ -201,6 +201,7 @@ static int take_epoch(const char *label, uint64_t *number, bool *recovered)
     if (err == 0 && *recovered) {
         ph_reseed();
         ph_screen_redraw();
+        ph_terminal_tell_size();
         ph_asked_start();
         err = run_callbacks(callbacks);
     }

@@ -251,12 +251,14 @@ int ph_park_and_run(void (*body)(void))
         return PH_ETHREAD;
     if (old.handler != action.handler)
         ph_park_old_action = old;
-    syscall(SYS_tgkill, (int)syscall(SYS_getpid), parking.caller, PH_PARK_SIGNAL);
+    long sent = syscall(SYS_tgkill, (int)syscall(SYS_getpid), parking.caller, PH_PARK_SIGNAL);
     /* Here twice: as the signal returns, and in every recovered program. */
     if (parking.result == 0) /* else our signal may still be on its way to some thread */
         syscall(SYS_rt_sigaction, PH_PARK_SIGNAL, &ph_park_old_action, NULL, 8);
     if (!parking.ran) {
-        ph_agent_detail("signal 33 is blocked in the calling thread", NULL, 0);
+        ph_agent_detail(sent == 0 ? "signal 33 is blocked in the calling thread"
+                                  : "signal 33 cannot be sent; is there a limit, ulimit -i?",
+                        NULL, 0);
         return PH_ETHREAD;
     }
     return parking.result;

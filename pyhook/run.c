@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -174,6 +175,12 @@ static void clear_pool(const struct options *o)
         die(PH_EACCES, o->pool);
 }
 
+static bool limits_file_size(void)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+}
+
 static void join_command(char *buf, size_t size, char *const *argv)
 {
     size_t n = 0;
@@ -215,8 +222,7 @@ static _Noreturn void become_program(const struct options *o, struct ph_keeper *
     snprintf(value, sizeof value, "%d,%d,%d,%d", (int)getpid(), k->memfd, k->program_socket,
              dir);
     setenv("PYHEAP_CONTROL", value, 1);
-    pthread_sigmask(SIG_SETMASK, mask, NULL);
-    signal(SIGPIPE, SIG_DFL);
+    ph_keeper_unblock_signals(mask);
     o->argv[0] = (char *)o->python;
     execv(interpreter, o->argv);
     ph_cli_complain(ME, ph_error_text(PH_EPYTHON), interpreter);
@@ -242,12 +248,15 @@ int main(int argc, char **argv)
     struct ph_pool_options options = {.size = o.pool_size, .keep = o.keep, .command = command};
     rc = ph_pool_create(&pool, o.pool, &options);
     if (rc)
-        die(rc,
-            rc == PH_ENOMEM ? "addresses for the pool; is there a limit, ulimit -v?" : o.pool);
+        die(rc, rc == PH_ENOMEM
+                    ? "addresses or a thread for the pool; is there a limit, ulimit -v or -u?"
+                : limits_file_size() ? "the pool's size; there is a limit, ulimit -f: raise it "
+                                       "or name a smaller --pool-size"
+                                     : o.pool);
     rc = ph_keeper_open(&keeper, ME, o.pool, pool, &o.keeper, 0, 0);
     if (rc) {
         unlink(o.pool);
-        die(rc, strerror(errno));
+        die(rc, keeper.detail);
     }
     fflush(NULL);
     pid_t child = fork();
@@ -255,7 +264,7 @@ int main(int argc, char **argv)
         become_program(&o, &keeper, &mask, interpreter, library);
     if (child < 0) {
         unlink(o.pool);
-        die(PH_ENOMEM, "fork");
+        die(PH_ENOMEM, errno == EAGAIN ? "a process; is there a limit, ulimit -u?" : "fork");
     }
     ph_keeper_exit_like(ph_keeper_watch(&keeper, child));
 }

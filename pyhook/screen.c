@@ -4,7 +4,9 @@
  *
  * curses writes only what has changed since it wrote last, to a terminal that may be another
  * one now, or has shown a shell in between. What it has for coming back from a shell (endwin
- * and doupdate, curs_initscr(3x)) sets the terminal's modes and draws everything.
+ * and doupdate, curs_initscr(3x)) sets the terminal's modes and draws everything. That is done
+ * while the main thread waits for a key, in the middle of curses but at rest, and before it
+ * hears that the window has another size.
  */
 #include "hook.h"
 
@@ -29,6 +31,7 @@ void ph_screen_redraw(void)
         return;
     PyObject *curses = ph_py.PyObject_CallMethod(modules, "get", "s", "_curses");
     if (curses && curses != PH_PY_NONE && call(curses, "isendwin") == 0) {
+        ph_terminal_let_main_wait();
         call(curses, "endwin");
         call(curses, "doupdate");
     }

@@ -11,6 +11,7 @@
  *      had at the epoch. Without a terminal both stay as they were.
  */
 #include "files.h"
+#include "hook.h"
 
 #include "allocator/syscall.h"
 
@@ -93,9 +94,20 @@ static void set(int fd, const struct attributes *a)
     pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
-/** The main thread is on its way back into the call that it waits in, if it waits, where the
- *  signal is to find it: one that comes before does not end the call. */
-static void wait_for_leader(void)
+void ph_terminal_again(void)
+{
+    struct attributes here;
+    int fd = find(&here);
+    if (fd < 0 || !terminal.known)
+        return;
+    struct attributes wanted = merged(&here);
+    terminal.base = here;
+    terminal.then = wanted;
+    if (memcmp(&wanted, &here, sizeof here) != 0)
+        set(fd, &wanted);
+}
+
+void ph_terminal_let_main_wait(void)
 {
     char text[512];
     const struct timespec nap = {0, 1000000};
@@ -114,20 +126,14 @@ static void wait_for_leader(void)
     }
 }
 
-void ph_terminal_again(void)
+void ph_terminal_tell_size(void)
 {
     struct attributes here;
     struct winsize size;
     int fd = find(&here);
-    if (fd < 0 || !terminal.known)
+    if (fd < 0 || !terminal.known || ioctl(fd, TIOCGWINSZ, &size) != 0 ||
+        memcmp(&size, &terminal.size, sizeof size) == 0)
         return;
-    struct attributes wanted = merged(&here);
-    terminal.base = here;
-    terminal.then = wanted;
-    if (memcmp(&wanted, &here, sizeof here) != 0)
-        set(fd, &wanted);
-    if (ioctl(fd, TIOCGWINSZ, &size) == 0 && memcmp(&size, &terminal.size, sizeof size) != 0) {
-        wait_for_leader();
-        ph_syscall(SYS_kill, ph_syscall(SYS_getpid), SIGWINCH);
-    }
+    ph_terminal_let_main_wait();
+    ph_syscall(SYS_kill, ph_syscall(SYS_getpid), SIGWINCH);
 }

@@ -99,7 +99,7 @@ static int make_plan(const struct ph_recovery *r, const struct ph_view *view,
         p.flags |= PH_PLAN_TRAMPOLINES;
     int fd = memfd_create("pyheap-plan", 0);
     if (fd < 0 || ftruncate(fd, (off_t)p.size) != 0)
-        die(PH_ENOMEM, "plan");
+        die(PH_ENOMEM, errno == EMFILE ? "no descriptor is left; raise ulimit -n" : "plan");
     struct ph_plan *plan = mmap(NULL, p.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (plan == MAP_FAILED)
         die(PH_ENOMEM, "plan");
@@ -232,6 +232,10 @@ static _Noreturn void become_program(struct ph_recovery *r, struct ph_keeper *k,
     snprintf(size_text, sizeof size_text, "%llu", (unsigned long long)plan->size);
     char *argv[] = {"pyheap-restorer", fd_text, size_text, NULL}, *envp[] = {NULL};
     fexecve(keep[4], argv, envp);
+    /* Filters that are older than execveat deny it in a way that libc takes for an answer. */
+    char path[48];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", keep[4]);
+    execve(path, argv, envp);
     ph_cli_complain(PH_COMMAND, "cannot execute the restorer", strerror(errno));
     _exit(ph_error_status(PH_EINTERNAL));
 }

@@ -148,7 +148,7 @@ static void try_epoch(struct ph_pool *pool, const struct options *o, struct ph_v
         rc = ph_keeper_open(&keeper, ME, o->path, pool, &o->keeper, r.record->generation + 1,
                             number);
         if (rc)
-            die(rc, strerror(errno));
+            die(rc, keeper.detail);
         rc = ph_attempt(&r, view, &keeper, restorer, number, least, &child, &mapped);
         if (rc)
             ph_keeper_close(&keeper);
@@ -214,8 +214,9 @@ int main(int argc, char **argv)
     bool read_only = o.list || o.verify;
     int rc = ph_pool_open(&pool, o.path, read_only ? PH_POOL_READ : PH_POOL_WRITE);
     if (rc)
-        die(rc,
-            rc == PH_ENOMEM ? "addresses for the pool; is there a limit, ulimit -v?" : o.path);
+        die(rc, rc == PH_ENOMEM
+                    ? "addresses or a thread for the pool; is there a limit, ulimit -v or -u?"
+                    : o.path);
     if (o.pack) {
         rc = ph_pool_pack(pool, o.pack);
         if (rc)

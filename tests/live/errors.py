@@ -12,6 +12,7 @@ import unittest
 import stage
 from case import Case, statuses
 from case_asked import *
+from case_confined import *
 from case_descriptors import *
 from case_hot import *
 from case_keeper import *
