@@ -573,6 +573,26 @@ static void reset_terminal(int fd, const struct termios *modes)
         tcsetattr(fd, TCSADRAIN, modes);
 }
 
+#define LOSS_GRACE_NS UINT64_C(1000000000) /* a program that ends closes its socket first */
+
+/**
+ * The program has closed its end of the socket and lives: whoever it is now, it is not ours.
+ * @param lost_ns when that was seen; 0: not yet, or it has been said.
+ */
+static void say_lost(const struct ph_keeper *k, const struct pollfd *socket, uint64_t *lost_ns)
+{
+    if (socket->revents & (POLLHUP | POLLERR) && atomic_load(&k->control->attached))
+        *lost_ns = ph_now_ns();
+    if (!*lost_ns || ph_now_ns() - *lost_ns < LOSS_GRACE_NS)
+        return;
+    *lost_ns = 0;
+    ph_cli_complain(k->command,
+                    "no more epochs can be taken, though the program goes on; the last durable "
+                    "one is safe",
+                    "it has executed another program in its place, or closed descriptors that "
+                    "are not its own");
+}
+
 /** Wait for the child's end. Threads of libraries cannot take its signals away. */
 static int wait_for_end(struct ph_keeper *k, pid_t child)
 {
@@ -580,12 +600,18 @@ static int wait_for_end(struct ph_keeper *k, pid_t child)
     forwarded(&set);
     int status;
     struct asking a = {.next_ns = k->options.every_ns ? ph_now_ns() + k->options.every_ns : 0};
-    struct pollfd fd[2] = {
+    uint64_t lost_ns = 0;
+    struct pollfd fd[3] = {
         {.fd = (int)syscall(SYS_pidfd_open, child, 0), .events = POLLIN},
-        {.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC), .events = POLLIN}};
+        {.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC), .events = POLLIN},
+        {.fd = k->socket}};
     while (waitpid(child, &status, WNOHANG) != child) {
         /* Without a pidfd (out of descriptors) ask now and then. */
-        poll(fd, 2, fd[0].fd < 0 ? 50 : sleep_ms(k, &a));
+        poll(fd, 3, fd[0].fd < 0 || lost_ns ? 50 : sleep_ms(k, &a));
+        say_lost(k, &fd[2], &lost_ns);
+        if (fd[2].revents)
+            fd[2].fd = -1; /* once */
+        fd[2].revents = 0;
         if (fd[1].fd >= 0)
             forward(k, &a, fd[1].fd, child);
         ask_by_clock(k, &a);

@@ -3,8 +3,6 @@
 #include "files.h"
 #include "recovery.h"
 
-#include "pyhook/record_cpu.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,27 +14,6 @@ static int fail(struct ph_recovery *r, int code, const char *subject, const char
 {
     snprintf(r->detail, sizeof r->detail, "%s: %s", subject, what);
     return code;
-}
-
-static int check_cpu(struct ph_recovery *r)
-{
-    static const char *const names[] = {PH_CPU_WORD_NAMES};
-    struct ph_cpu_pm here;
-    ph_cpu_read(&here);
-    const struct ph_cpu_pm *then = &r->record->cpu;
-    for (int i = 0; i < PH_CPU_WORDS; i++) {
-        uint32_t missing = then->word[i] & ~here.word[i];
-        if (missing) {
-            snprintf(r->detail, sizeof r->detail, "missing bits 0x%x of %s", missing, names[i]);
-            return PH_ECPU;
-        }
-    }
-    if (then->xcr0 & ~here.xcr0) {
-        snprintf(r->detail, sizeof r->detail, "missing register states 0x%llx",
-                 (unsigned long long)(then->xcr0 & ~here.xcr0));
-        return PH_ECPU;
-    }
-    return 0;
 }
 
 static int check_open_file(struct ph_recovery *r, const struct ph_file_pm *f)
@@ -129,7 +106,7 @@ int ph_recovery_check(struct ph_recovery *r)
     r->detail[0] = r->note[0] = 0;
     int rc = check_not_running(r);
     if (rc == 0)
-        rc = check_cpu(r);
+        rc = ph_recovery_check_cpu(r);
     if (rc == 0)
         rc = ph_recovery_check_mapped(r);
     if (rc == 0)

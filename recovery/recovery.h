@@ -50,6 +50,10 @@ int ph_recovery_check(struct ph_recovery *r);
 /** Parts of that. Whether the program's file locks are free. @return 0, PH_EFILES. */
 int ph_recovery_check_locks(struct ph_recovery *r);
 
+/** Whether the processor has what the program may rely on. @return 0; PH_ECPU: r->detail names
+ *  what is missing. */
+int ph_recovery_check_cpu(struct ph_recovery *r);
+
 /** Whether SQLite databases can be gone on with (databases.c). @return 0, PH_EFILES. */
 int ph_recovery_check_databases(struct ph_recovery *r);
 

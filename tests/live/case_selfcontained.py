@@ -238,6 +238,38 @@ print(os.path.realpath(sys.executable), "python%d.%d" % sys.version_info[:2],
         self.assertIsNone(pmempool_check(self.pool))
         self.output()
 
+    def test_a_missing_feature_of_the_processor_is_named_first(self):
+        self.killed_run()
+        before = [self.out.read_bytes(), self.commands.list(self.pool)]
+        for feature in ("sse2", "fma" if "fma" in pathlib.Path("/proc/cpuinfo").read_text()
+                        .split() else "sse"):
+            done = self.finish([self.commands.recover, self.pool],
+                               env={**os.environ, "PYHEAP_FORCE_CPU_WITHOUT": feature})
+            self.assert_refused(done, "PH_ECPU", f"({feature})")
+        self.assertEqual([self.out.read_bytes(), self.commands.list(self.pool)], before)
+        self.goes_on()
+        self.output()
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can mount and be another host")
+    def test_another_host_and_another_place_to_mount_the_pool(self):
+        there, here = self.directory / "there", self.directory / "here"
+        there.mkdir()
+        here.mkdir()
+        inside = str(there / "test.pm")
+        keeper, target = self.begin(self.own_python(), pool=inside)
+        self.pool = inside
+        self.wait_epoch(5)
+        self.kill_program(keeper, target)
+        self.mount("--bind", there, here)
+        self.pool = str(here / "test.pm")
+        shutil.rmtree(self.directory / "tree")
+        argv = ["unshare", "--uts", "sh", "-c", 'hostname other.example && exec "$@"', "sh",
+                self.commands.recover, self.pool]
+        self.goes_on("python3", argv=argv)
+        self.goes_on(argv=argv)
+        self.assert_self_contained()
+        self.output()
+
     def test_packing_beside_a_keeper_is_refused(self):
         self.begin()
         self.wait_epoch()

@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: MIT
 """errors.py - the tests of the commands and the module: case_*
 
-    tests/live/errors.py [--bin DIR] [--python PATH] [--user NAME] [unittest's options and names]
+    tests/live/errors.py [--bin DIR] [--python PATH | --pyenv X.Y] [--user NAME] [unittest's options and names]
 """
 import argparse
 import os
 import pathlib
+import sys
 import unittest
 
+import interpreters
 import stage
 from case import Case, statuses
 from case_asked import *
@@ -20,6 +22,7 @@ from case_mapped import *
 from case_module import *
 from case_pool import *
 from case_selfcontained import *
+from case_starting import *
 from case_terminal import *
 from commands import Commands
 
@@ -30,8 +33,14 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", default=str(ROOT / "build" / "bin"))
     parser.add_argument("--python", default="/usr/bin/python3")
+    parser.add_argument("--pyenv", metavar="X.Y", help="test on pyenv's newest Python X.Y")
     parser.add_argument("--user", help="test as this user (when root)")
     args, rest = parser.parse_known_args()
+    if args.pyenv:
+        args.python = interpreters.pyenv(args.pyenv)
+        if not args.python:
+            print(f"skipped: no Python {args.pyenv} from pyenv here")
+            sys.exit(stage.SKIPPED)
     if args.user:
         stage.as_user(args.user, args.bin, __file__, ["--python", args.python, *rest])
     # A pool that root makes in a directory of another user is a case of its own.
