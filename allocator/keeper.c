@@ -233,6 +233,8 @@ static void begin(struct ph_keeper *k, const struct ph_batch *b)
     k->begun_ns = b->time;
     k->pages = k->bytes = 0;
     int rc = ph_pool_begin(k->pool, b->epoch);
+    if (rc == 0 && (b->flags & PH_EPOCH_AHEAD))
+        rc = ph_pool_allow_again(k->pool);
     if (rc)
         fail_pool(k, rc);
 }

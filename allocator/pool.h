@@ -91,8 +91,15 @@ int ph_pool_fd(const struct ph_pool *pool);
 int ph_pool_begin(struct ph_pool *pool, uint64_t number);
 
 /**
+ * In the epoch that has just begun a page may be appended again: the last version counts, and
+ * one that is not present at the end does not. For pages that were copied while they could
+ * still change. Costs a table with 8 to 16 bytes a page. @return 0, PH_EUSAGE.
+ */
+int ph_pool_allow_again(struct ph_pool *pool);
+
+/**
  * Add @p n changed pages: the page at address addr[i] (page-aligned, each at most once an
- * epoch) now holds the 4096 bytes at page[i]. Pages that hash equal to the stored ones are
+ * epoch, but after ph_pool_allow_again) now holds the 4096 bytes at page[i]. Pages that hash equal to the stored ones are
  * dropped. The others are written meanwhile and afterwards: their memory must not change until
  * ph_pool_written returns at least what ph_pool_appended returns after this call, or until
  * commit or abort returns. It should be page-aligned.

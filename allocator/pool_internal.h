@@ -235,11 +235,18 @@ struct ph_touched {
     uint64_t old_last;
 };
 
+struct ph_again {
+    uint32_t *slot;
+    uint32_t slots, used;
+};
+
 struct ph_writing {
     uint64_t number; /* 0: no epoch in progress */
     int failed;      /* its first failure */
     struct ph_entry_pm *entry;
     size_t entries, entry_capacity;
+    bool again; /* pages may be appended again: those that must not count have a zero sum */
+    struct ph_again again_table;
     char *record;
     size_t record_size, record_capacity;
     void *meta; /* index, record and header as they are written */
@@ -251,6 +258,15 @@ struct ph_writing {
     uint32_t start_slot, start_page; /* where the log ended before */
     uint64_t log_pages;              /* taken so far */
 };
+
+/* ---- pool_again.c: pages that are appended more than once in an epoch ------------- */
+
+/** The newest entry of @p addr in the epoch in progress, dead or not; NULL: there is none. */
+struct ph_entry_pm *ph_again_find(struct ph_writing *w, uint64_t addr);
+/** The last entry is the newest of its address. @return 0, PH_ENOMEM. */
+int ph_again_note(struct ph_writing *w);
+/** Remove the dead entries, and forget which is the newest. */
+void ph_again_drop(struct ph_writing *w);
 
 /* ---- pool_files.c: copies of the files that the program maps ---------------------- */
 

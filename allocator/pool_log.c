@@ -39,6 +39,7 @@ static int usable(const struct ph_pool *p)
 static void reset(struct ph_writing *w)
 {
     free(w->entry);
+    free(w->again_table.slot);
     free(w->record);
     free(w->span);
     free(w->touched);
@@ -169,6 +170,20 @@ static int place_pages(struct ph_pool *p, const void *const *page, size_t n)
     return err;
 }
 
+/* Whether the page at @p addr, of checksum @p sum, need not be written: it is what the epoch
+ * has already, be it from the epoch before. An earlier version that differs dies. */
+static bool is_known(struct ph_pool *p, uint64_t addr, struct ph_sum_pm sum)
+{
+    struct ph_writing *w = &p->writing;
+    struct ph_entry_pm *earlier = w->again ? ph_again_find(w, addr) : NULL;
+
+    if (earlier && ph_sum_equal(earlier->sum, sum))
+        return true;
+    if (earlier)
+        earlier->sum = (struct ph_sum_pm){0, 0};
+    return ph_sum_equal(sum, ph_filter_get(&p->filter, addr));
+}
+
 int ph_pool_append(struct ph_pool *p, const uint64_t *addr, const void *const *page, size_t n,
                    size_t *written)
 {
@@ -186,11 +201,13 @@ int ph_pool_append(struct ph_pool *p, const uint64_t *addr, const void *const *p
             err = failed(p, PH_EUSAGE);
             break;
         }
-        if (ph_sum_equal(sum, ph_filter_get(&p->filter, addr[i]))) {
+        if (is_known(p, addr[i], sum)) {
             p->pages_filtered++;
             continue;
         }
         w->entry[w->entries++] = (struct ph_entry_pm){addr[i], 0, sum};
+        if (w->again && (err = failed(p, ph_again_note(w))) != 0)
+            break;
         batch[k++] = page[i];
         if (k == BATCH_PAGES) {
             err = failed(p, place_pages(p, batch, k));
@@ -356,13 +373,25 @@ static int forget_absent(struct ph_pool *p)
     return err;
 }
 
+/* Of pages that were appended again only the last versions count, where they are present. */
+static void drop_versions(struct ph_writing *w)
+{
+    for (size_t i = 0; i < w->entries && w->present_set; i++)
+        if (!within(w, w->entry[i].addr))
+            w->entry[i].sum = (struct ph_sum_pm){0, 0};
+    ph_again_drop(w);
+}
+
 /* Complete the index: sorted, with the pages that are forgotten; and make sure that the filter
  * can take it, since nothing may fail once the root record is written. */
 static int complete_index(struct ph_pool *p)
 {
     struct ph_writing *w = &p->writing;
-    int err = ph_index_sort(w->entry, w->entries);
+    int err;
 
+    if (w->again)
+        drop_versions(w);
+    err = ph_index_sort(w->entry, w->entries);
     if (!err && w->present_set) {
         err = forget_absent(p);
         if (!err)

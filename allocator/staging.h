@@ -93,7 +93,9 @@ struct ph_mapped_file {
     uint32_t reserved;
 };
 
-#define PH_EPOCH_FULL 1u /* BEGIN: the epoch holds every page, not only the changed ones */
+#define PH_EPOCH_FULL  1u /* BEGIN: the epoch holds every page, not only the changed ones */
+#define PH_EPOCH_AHEAD 2u /* BEGIN: pages come while the program still runs; a page may come
+                             again, and the last version counts */
 
 struct ph_batch {
     uint32_t magic, kind;
@@ -102,7 +104,7 @@ struct ph_batch {
     uint64_t epoch;
     uint64_t bytes;
     uint64_t time;     /* COMMIT: CLOCK_REALTIME, nanoseconds; BEGIN: CLOCK_MONOTONIC */
-    uint32_t flags;    /* BEGIN: PH_EPOCH_FULL */
+    uint32_t flags;    /* BEGIN: PH_EPOCH_* */
     uint32_t messages; /* COMMIT: messages with descriptors sent over the socket */
     union {
         uint64_t addr[PH_BATCH_MAX];

@@ -495,3 +495,130 @@ Test(pool, verify_reports_progress_and_the_damaged_page)
     ph_view_free(v);
     ph_pool_close(p);
 }
+
+/* ---- pages that are appended again in the same epoch ------------------------------- */
+
+static void append_value(struct ph_pool *p, uint64_t addr, uint64_t value, size_t written)
+{
+    static uint64_t page[1000][PH_PAGE / 8]; /* must stay until they are written */
+    static unsigned next;
+    uint64_t *to = page[next++ % 1000];
+    const void *from = to;
+    size_t got;
+
+    model_fill(value, to);
+    OK(ph_pool_append(p, &addr, &from, 1, &got));
+    cr_assert_eq(got, written, "page %llx", (unsigned long long)addr);
+}
+
+static void commit_present(struct ph_pool *p, uint64_t end)
+{
+    struct ph_page_span span = {HEAP, end};
+
+    OK(ph_pool_set_present(p, &span, 1));
+    OK(ph_pool_commit(p, NULL, 0));
+}
+
+#define AT(n) (HEAP + (n)*PH_PAGE)
+
+Test(pool, of_a_page_that_is_appended_again_the_last_version_counts)
+{
+    struct ph_pool *p = fixture_create();
+
+    OK(ph_pool_begin(p, 1));
+    append_value(p, AT(0), 10, 1);
+    append_value(p, AT(1), 11, 1);
+    append_value(p, AT(2), 12, 1);
+    commit_present(p, AT(5));
+
+    OK(ph_pool_begin(p, 2));
+    OK(ph_pool_allow_again(p));
+    append_value(p, AT(0), 20, 1);
+    append_value(p, AT(1), 21, 1);
+    append_value(p, AT(3), 23, 1);
+    append_value(p, AT(4), 24, 1);
+    append_value(p, AT(0), 30, 1); /* again, another */
+    append_value(p, AT(1), 11, 0); /* again, as the epoch before has it */
+    append_value(p, AT(2), 12, 0); /* for the first time, unchanged */
+    append_value(p, AT(3), 23, 0); /* again, the same */
+    append_value(p, AT(0), 40, 1);
+    append_value(p, AT(1), 11, 0);
+    commit_present(p, AT(4)); /* and page 4 is not there in the end */
+
+    for (int opened = 0; opened < 2; opened++) {
+        cr_assert(fixture_holds(p, 1, AT(0), 10));
+        cr_assert(fixture_holds(p, 2, AT(0), 40));
+        cr_assert(fixture_holds(p, 2, AT(1), 11));
+        cr_assert(fixture_holds(p, 2, AT(2), 12));
+        cr_assert(fixture_holds(p, 2, AT(3), 23));
+        cr_assert(fixture_holds(p, 2, AT(4), 0));
+        ph_pool_close(p);
+        p = fixture_open(PH_POOL_WRITE);
+    }
+    /* The filter knows the versions that count. */
+    OK(ph_pool_begin(p, 3));
+    append_value(p, AT(0), 40, 0);
+    append_value(p, AT(1), 11, 0);
+    append_value(p, AT(3), 23, 0);
+    append_value(p, AT(4), 24, 1);
+    ph_pool_abort(p);
+    ph_pool_close(p);
+}
+
+Test(pool, a_version_that_goes_back_and_forth_is_not_lost)
+{
+    struct ph_pool *p = fixture_create();
+
+    fixture_one_page(p, 1, AT(0), 5, false);
+    OK(ph_pool_begin(p, 2));
+    OK(ph_pool_allow_again(p));
+    append_value(p, AT(0), 6, 1);
+    append_value(p, AT(0), 5, 0);
+    append_value(p, AT(0), 6, 1);
+    OK(ph_pool_commit(p, NULL, 0));
+    cr_assert(fixture_holds(p, 2, AT(0), 6));
+    ph_pool_close(p);
+}
+
+Test(pool, many_versions_of_many_pages_match_a_shadow)
+{
+    enum { PAGES_ = 700 };
+    struct ph_pool *p = fixture_create();
+    uint64_t value[PAGES_] = {0}, seed = 9;
+
+    for (uint64_t number = 1; number <= 4; number++) {
+        OK(ph_pool_begin(p, number));
+        OK(ph_pool_allow_again(p));
+        for (unsigned i = 0; i < 3 * PAGES_; i++) {
+            seed = seed * UINT64_C(6364136223846793005) + 1442695040888963407u;
+            unsigned at = (unsigned)(seed >> 33) % PAGES_;
+            uint64_t now = 1 + (seed >> 50) % 3, addr = AT(at);
+            static uint64_t page[4][PH_PAGE / 8];
+            const void *from = page[now];
+            model_fill(now, page[now]);
+            OK(ph_pool_append(p, &addr, &from, 1, NULL));
+            value[at] = now;
+        }
+        commit_present(p, AT(PAGES_));
+        for (unsigned at = 0; at < PAGES_; at += 7)
+            cr_assert(fixture_holds(p, number, AT(at), value[at]), "page %u", at);
+    }
+    ph_pool_close(p);
+}
+
+Test(pool, only_an_epoch_that_has_just_begun_may_allow_versions)
+{
+    struct ph_pool *p = fixture_create();
+
+    RETURNS(PH_EUSAGE, ph_pool_allow_again(p));
+    OK(ph_pool_begin(p, 1));
+    append_value(p, AT(0), 1, 1);
+    RETURNS(PH_EUSAGE, ph_pool_allow_again(p));
+    OK(ph_pool_commit(p, NULL, 0));
+    OK(ph_pool_begin(p, 2)); /* what the epoch before was allowed is not allowed again */
+    append_value(p, AT(0), 2, 1);
+    append_value(p, AT(0), 3, 1);
+    RETURNS(PH_EUSAGE, ph_pool_commit(p, NULL, 0));
+    ph_pool_abort(p);
+    ph_pool_close(p);
+}
