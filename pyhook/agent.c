@@ -262,6 +262,7 @@ int ph_agent_init(void)
     ph_agent.full = true;
     ph_agent.status.tracker = "none yet";
     ph_files_inherit();
+    ph_ahead_init();
 
     /* glibc 2.35 and newer register rseq; its place relative to fs is the same in all threads.
      */
@@ -295,6 +296,8 @@ static void recovered(void)
     struct ph_agent_status *s = &ph_agent.status;
     s->recoveries = c->generation;
     s->total_pages_staged = s->total_bytes_staged = 0;
+    ph_agent.ahead.looked = 0;
+    atomic_store(&ph_agent.ahead.lost, false);
 }
 
 /* ---- epochs ------------------------------------------------------------------------- */
@@ -365,29 +368,40 @@ static int earlier_failure(void)
     return atomic_load(&c->failed_code);
 }
 
-int ph_agent_epoch(const char *label, uint64_t *number, bool *was_recovered)
+/** Whether what is staged ahead can be gone on with; if not, forget it. */
+static void check_ahead(void)
 {
-    int rc = usable();
+    uint64_t failed = atomic_load(&PH_CONTROL->failed);
+    ph_agent.full |= atomic_load(&ph_agent.ahead.lost);
+    atomic_store(&ph_agent.ahead.lost, false);
+    if (ph_agent.ahead.open && failed >= ph_agent.ahead.epoch) {
+        ph_agent.full = true;
+        ph_agent.epoch = failed; /* its number is used up (S3) */
+    }
+    ph_agent.ahead.open &= !ph_agent.full;
+}
+
+static int take(const char *label, uint64_t *number, bool *was_recovered)
+{
+    check_ahead();
+    int rc = earlier_failure();
     if (rc == 0)
-        rc = earlier_failure();
+        rc = open_track();
     if (rc)
         return rc;
-    rc = open_track();
-    if (rc)
-        return rc;
+    check_ahead();
     ph_capture = (struct ph_capture){ph_agent.epoch + 1, label, ph_agent.full, 0};
     ph_capture.full |= !ph_track_tells_changes(&ph_agent.track);
     ph_files_find_inherited();
-    atomic_store(&ph_agent.in_epoch, 1);
     while (atomic_load(&ph_agent.settling))
         ph_settle_pause();
     rc = ph_park_and_run(ph_capture_run);
-    atomic_store(&ph_agent.in_epoch, 0);
     bool second = PH_CONTROL->generation != ph_agent.generation;
     if (second)
         recovered();
     else if (rc == 0)
         rc = ph_capture.result;
+    ph_agent.ahead.open = false;
     if (rc) {
         ph_agent.full = true;
         return rc;
@@ -401,6 +415,18 @@ int ph_agent_epoch(const char *label, uint64_t *number, bool *was_recovered)
     if (was_recovered)
         *was_recovered = second;
     return 0;
+}
+
+int ph_agent_epoch(const char *label, uint64_t *number, bool *was_recovered)
+{
+    int rc = usable();
+    if (rc)
+        return rc;
+    atomic_store(&ph_agent.in_epoch, 1);
+    ph_ahead_end();
+    rc = take(label, number, was_recovered);
+    atomic_store(&ph_agent.in_epoch, 0);
+    return rc;
 }
 
 int ph_agent_wait(uint64_t number, int timeout_ms)

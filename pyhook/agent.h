@@ -54,6 +54,7 @@ struct ph_agent_status {
     uint64_t durable;       /* number of the newest durable epoch; 0: none */
     uint64_t recoveries;    /* how often this program has been recovered */
     uint64_t pages_staged;  /* by the newest epoch */
+    uint64_t pages_ahead;   /* part of it staged while the program still ran */
     uint64_t bytes_staged;  /* by the newest epoch: pages and record */
     uint64_t pages_written; /* by the newest durable epoch, after the hash filter */
     uint64_t bytes_written; /* by the newest durable epoch, to the log */

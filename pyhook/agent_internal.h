@@ -41,7 +41,7 @@ void *ph_area_push(struct ph_area *area, size_t n);
     X(present, 256)                                                                            \
     X(vmas, 64)                                                                                \
     X(threads, 8)                                                                              \
-    X(files, 16) X(locks, 8) X(auxv, 1) X(vdso, 1) X(data, 256) X(strings, 64) X(hot, 96)
+    X(files, 16) X(locks, 8) X(auxv, 1) X(vdso, 1) X(data, 256) X(strings, 64) X(hot, 160)
 
 struct ph_areas {
 #define X(name, mib) struct ph_area name;
@@ -63,7 +63,16 @@ struct ph_agent {
     bool full;                      /* the next epoch must be a full one */
     bool tracking;                  /* track is open */
     _Atomic int in_epoch, settling; /* who parks the others: never both */
-    bool restorer_mapped;           /* what is left of the restorer is still mapped */
+    struct {
+        _Atomic int running;
+        _Atomic bool lost; /* the next epoch must be a full one */
+        bool open;         /* the next epoch has begun, and pages of it are staged */
+        uint64_t epoch;    /* which, while it is open */
+        uint64_t looked;   /* the epoch for which hot blocks have been looked at */
+        uint64_t pages;    /* staged ahead */
+        uint64_t least;    /* changed pages that are worth it */
+    } ahead;
+    bool restorer_mapped; /* what is left of the restorer is still mapped */
     struct ph_track track;
     struct ph_stage stage;
     struct ph_areas areas;
@@ -161,19 +170,36 @@ int ph_files_hide(int fd);
 
 /* ---- hot.c -------------------------------------------------------------------------- */
 
-/** Before the scans of [start, end): see which hot blocks rest. @p readable is asked about
- * ascending pages. */
-void ph_hot_look(uint64_t start, uint64_t end, bool (*readable)(uint64_t page));
+/** The page at @p addr, to be looked at; NULL if it cannot be read. Asked for ascending ones.
+ */
+typedef const void *ph_hot_page(uint64_t addr);
+
+/** Before the scans of an epoch in [start, end), once: see which hot blocks rest. */
+void ph_hot_look(uint64_t start, uint64_t end, ph_hot_page *page_at);
+/** After it: note samples of [start, end), pages of hot blocks that are present. */
+void ph_hot_sample(uint64_t start, uint64_t end, ph_hot_page *page_at);
+/** Later: those whose samples are the same are not hot until the epoch. NULL: none is. */
+void ph_hot_decide(uint64_t start, uint64_t end, ph_hot_page *page_at);
 /** Whether @p at is hot; *run_end: how far, at most to @p end, that stays so. */
 bool ph_hot_run(uint64_t at, uint64_t end, uint64_t *run_end);
-/** Pages [start, end) have been found changed, by a scan that protected them again. */
-void ph_hot_changed(uint64_t start, uint64_t end);
+/** Pages [start, end) have been found changed, by a scan that protected them again; @p ahead: by
+ * the first one of the pages that are copied ahead. */
+void ph_hot_changed(uint64_t start, uint64_t end, bool ahead);
 /** @p n pages from @p start have been staged; @p copy is what was. */
 void ph_hot_staged(uint64_t start, uint64_t n, const void *copy);
 /** The epoch has seen all of [start, end). */
 void ph_hot_settle(uint64_t start, uint64_t end);
 /** There is no live page in [start, end): whatever comes there is new. */
 void ph_hot_dead(uint64_t start, uint64_t end);
+
+/* ---- ahead.c ------------------------------------------------------------------------ */
+
+void ph_ahead_init(void);
+/** Copy what has changed, for the epoch that the caller is about to take. While the program
+ * runs, in a thread without the GIL. */
+void ph_ahead_run(void);
+/** Have it stop, @pre in_epoch is set; returns when it has. */
+void ph_ahead_end(void);
 
 /* ---- settle.c ----------------------------------------------------------------------- */
 

@@ -6,6 +6,7 @@
  * thread of ours answers: it waits for the GIL like any other and takes the epoch when it has
  * it. That is between two bytecodes of whichever thread had it before, or while they all wait
  * or compute without it: every such moment is one in which a Python thread may call epoch().
+ * Before that it copies what has changed, so that the pause is short (ahead.c).
  *
  * The thread exists only if the keeper may ask. It blocks all signals, so that none which the
  * program waits for ends up here. It is captured and comes back as any other; after a recovery
@@ -26,6 +27,8 @@ static void answer(struct ph_control *c, uint32_t asked)
 {
     uint32_t why = atomic_load(&c->asked_why);
     uint64_t generation = c->generation;
+    if (why != PH_ASK_FINAL) /* after that nobody minds how long the pause is */
+        ph_ahead_run();
     uint64_t epoch = ph_module_take(why <= PH_ASK_FINAL ? labels[why] : NULL);
     if (c->generation != generation)
         return; /* this is a recovered program: nobody waits for the answer */

@@ -62,6 +62,8 @@ static uint32_t link_string(const char *path)
 
 static int begin(void)
 {
+    if (ph_agent.ahead.open)
+        return 0; /* it has begun, and goes on (ahead.c) */
     ph_stage_rewind(&ph_agent.stage);
     struct ph_batch *b = ph_stage_reserve(&ph_agent.stage, 0);
     if (!b)
@@ -255,7 +257,7 @@ void ph_capture_run(void)
     int rc = ph_settle();
     reset_areas();
     ph_agent.stage.wait_ns = 0;
-    s->pages_staged = 0;
+    s->pages_staged = s->pages_ahead = ph_agent.ahead.open ? ph_agent.ahead.pages : 0;
     ph_capture.result = rc ? rc : capture(&record);
     s->pause_ns = ph_now_ns() - began;
     s->wait_ns = ph_agent.stage.wait_ns;

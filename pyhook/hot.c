@@ -15,12 +15,15 @@
  *    |                                                            half changed  v    | less
  *    +------------------------- half changed again: unprotected ------------- WARM --+
  *
+ *   HOT --unchanged for a while, and copied ahead (ahead.c)--> COPIED --the epoch--> HOT
+ *
  * A block that is new is hot: protecting it would split the huge pages of everything that is
  * rewritten after its first epoch. Of a hot block a few pages are hashed as they are staged,
  * and hashed again before the next scan. If they are the same in `patience` epochs running the
  * block rests: it is copied once more, protected before that, and costs nothing from then on.
  * Patience is 1 at first, so what never changes is copied twice; it doubles when a block turns
- * hot soon after it was protected.
+ * hot soon after it was protected. So does the number of epochs in which a block is not copied
+ * ahead, when that was in vain.
  *
  * Invariant: a page is protected only by a scan that reports it, and everything that a scan
  * reports is staged afterwards. So in any state every page that may have changed lacks the
@@ -38,19 +41,23 @@
 #define SOON          8 /* epochs: hot again within as many after being protected is a mistake */
 #define MISTAKES_MOST 6
 
-enum state { HOT, RESTING, COLD, WARM };
+#define VAIN_MOST     6
+
+enum state { HOT, RESTING, COLD, WARM, COPIED };
 
 struct block {
-    uint64_t sum;     /* of the samples that were staged */
-    uint16_t changed; /* COLD, WARM: pages found changed by this epoch */
+    uint64_t sum;     /* of the samples that were staged, or are to be compared */
+    uint16_t changed; /* but HOT: pages found changed by this epoch */
     uint8_t state;
-    uint8_t sampled;  /* which samples are in `sum`, a bit each */
-    uint8_t salt;     /* which pages are samples */
-    uint8_t rested;   /* HOT: epochs running in which the samples were unchanged */
-    uint8_t age;      /* COLD: epochs since it was protected, at most SOON */
+    uint8_t sampled; /* which samples are in `sum`, a bit each */
+    uint8_t salt;    /* which pages are samples */
+    uint8_t rested;  /* HOT: epochs running in which the samples were unchanged */
+    uint8_t age;     /* COLD: epochs since it was protected, at most SOON */
     uint8_t mistakes;
+    uint8_t vain; /* epochs running in which it was copied ahead in vain */
+    uint8_t skip; /* epochs in which it is not copied ahead */
 };
-_Static_assert((PH_HEAP_END - PH_HEAP_EXTENTS) / BLOCK * sizeof(struct block) <= 96u << 20,
+_Static_assert((PH_HEAP_END - PH_HEAP_EXTENTS) / BLOCK * sizeof(struct block) <= 160u << 20,
                "the table fits in its area");
 
 static bool tracked(uint64_t addr)
@@ -117,7 +124,7 @@ void ph_hot_staged(uint64_t start, uint64_t n, const void *copy)
     for (uint64_t at = start, end = start + n * PH_PAGE, stop; at < end; at = stop) {
         struct block *b = block_of(at);
         stop = block_end(at) < end ? block_end(at) : end;
-        if (!unprotected(b))
+        if (b->state != HOT && b->state != COPIED)
             continue;
         uint64_t base = at & ~(BLOCK - 1);
         for (unsigned i = 0; i < SAMPLES; i++) {
@@ -130,24 +137,24 @@ void ph_hot_staged(uint64_t start, uint64_t n, const void *copy)
     }
 }
 
-/** Whether the samples are what they were when they were staged. */
-static bool unchanged(const struct block *b, uint64_t base, bool (*readable)(uint64_t))
+/** Whether the samples are what they were. */
+static bool unchanged(const struct block *b, uint64_t base, ph_hot_page *page_at)
 {
     uint64_t sum = 0;
     for (unsigned i = 0; i < SAMPLES; i++) {
-        uint64_t page = base + sample_page(b, i) * PH_PAGE;
         if (!(b->sampled & (1u << i)))
             continue;
-        if (!readable(page))
+        const void *page = page_at(base + sample_page(b, i) * PH_PAGE);
+        if (!page)
             return false;
-        sum = hash_page((const void *)page, sum);
+        sum = hash_page(page, sum);
     }
     return sum == b->sum;
 }
 
 /* ---- from state to state --------------------------------------------------------------- */
 
-void ph_hot_look(uint64_t start, uint64_t end, bool (*readable)(uint64_t))
+void ph_hot_look(uint64_t start, uint64_t end, ph_hot_page *page_at)
 {
     if (!tracked(start))
         return;
@@ -158,25 +165,79 @@ void ph_hot_look(uint64_t start, uint64_t end, bool (*readable)(uint64_t))
             continue;
         if (!b->sampled)
             b->salt++; /* none of the samples was live: look elsewhere */
-        else if (!unchanged(b, start & ~(BLOCK - 1), readable))
+        else if (!unchanged(b, start & ~(BLOCK - 1), page_at))
             b->rested = 0;
         else if (++b->rested >= 1u << b->mistakes)
             b->state = RESTING;
         b->sum = 0;
         b->sampled = 0;
+        if (b->skip)
+            b->skip--;
     }
 }
 
-void ph_hot_changed(uint64_t start, uint64_t end)
+void ph_hot_sample(uint64_t start, uint64_t end, ph_hot_page *page_at)
+{
+    for (uint64_t at = start, stop; at < end; at = stop) {
+        struct block *b = block_of(at);
+        stop = block_end(at) < end ? block_end(at) : end;
+        for (unsigned i = 0; i < SAMPLES && !b->skip; i++) {
+            uint64_t addr = (at & ~(BLOCK - 1)) + sample_page(b, i) * PH_PAGE;
+            const void *page = addr >= at && addr < stop ? page_at(addr) : NULL;
+            if (!page)
+                continue;
+            b->sum = hash_page(page, b->sum);
+            b->sampled |= (uint8_t)(1u << i);
+        }
+    }
+}
+
+void ph_hot_decide(uint64_t start, uint64_t end, ph_hot_page *page_at)
+{
+    if (!tracked(start))
+        return;
+    for (; start < end; start = block_end(start)) {
+        struct block *b = block_of(start);
+        if (b->state != HOT)
+            continue;
+        if (page_at && b->sampled && unchanged(b, start & ~(BLOCK - 1), page_at))
+            b->state = COPIED;
+        b->sum = 0;
+        b->sampled = 0;
+    }
+}
+
+void ph_hot_changed(uint64_t start, uint64_t end, bool ahead)
 {
     if (!tracked(start))
         return;
     while (start < end) {
         uint64_t stop = block_end(start) < end ? block_end(start) : end;
         struct block *b = block_of(start);
-        b->changed = (uint16_t)(b->changed + (stop - start) / PH_PAGE);
+        if (!ahead || b->state != COPIED) /* that one was not protected */
+            b->changed = (uint16_t)(b->changed + (stop - start) / PH_PAGE);
         start = stop;
     }
+}
+
+/** A block that has been unprotected: what is remembered of it. */
+static struct block hot_again(const struct block *b)
+{
+    struct block new = *b;
+    new.state = HOT;
+    if (b->state == COPIED) {
+        bool vain = b->changed >= HALF;
+        new.vain = !vain ? 0 : b->vain < VAIN_MOST ? (uint8_t)(b->vain + 1) : VAIN_MOST;
+        new.skip = vain ? (uint8_t)(1u << new.vain) : 0;
+    } else {
+        bool mistake = b->age < SOON;
+        new.mistakes = !mistake                      ? 0
+                       : b->mistakes < MISTAKES_MOST ? (uint8_t)(b->mistakes + 1)
+                                                     : MISTAKES_MOST;
+        new.salt = (uint8_t)(b->salt + 1);
+        new.sum = new.sampled = new.rested = 0;
+    }
+    return new;
 }
 
 /** Let [start, end), blocks that were protected, be hot. A failure leaves them protected. */
@@ -184,13 +245,8 @@ static void heat(uint64_t start, uint64_t end)
 {
     if (start >= end || ph_track_unprotect(&ph_agent.track, start, end) != 0)
         return;
-    for (; start < end; start += BLOCK) {
-        struct block *b = block_of(start);
-        uint8_t mistakes = b->age >= SOON              ? 0
-                           : b->mistakes < MISTAKES_MOST ? (uint8_t)(b->mistakes + 1)
-                                                         : MISTAKES_MOST;
-        *b = (struct block){.salt = (uint8_t)(b->salt + 1), .mistakes = mistakes};
-    }
+    for (; start < end; start += BLOCK)
+        *block_of(start) = hot_again(block_of(start));
 }
 
 /** @return whether @p b is to be hot from now on. */
@@ -211,6 +267,8 @@ static bool settle(struct block *b)
         if (!half)
             b->state = COLD;
         return half;
+    case COPIED:
+        return true;
     default:
         return false;
     }

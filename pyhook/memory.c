@@ -177,7 +177,7 @@ static struct {
     struct ph_batch *batch; /* being filled; NULL: none */
     int mem;                /* /proc/self/mem, for pages without PROT_READ; -1: not open */
     const struct ph_vma_pm *vma, *vmas_end; /* cursor: the mapping of the last page */
-    const struct ph_vma_pm *ahead;          /* the same for readable_ahead */
+    const struct ph_vma_pm *ahead;          /* the same for page_ahead */
 } staging;
 
 static bool close_batch(void)
@@ -207,9 +207,10 @@ static bool readable(uint64_t addr)
 }
 
 /** The same for those that are looked at ahead of staging. */
-static bool readable_ahead(uint64_t addr)
+static const void *page_ahead(uint64_t addr)
 {
-    return readable_from(&staging.ahead, addr) && staging.ahead->start <= addr;
+    bool there = readable_from(&staging.ahead, addr) && staging.ahead->start <= addr;
+    return there ? (const void *)addr : NULL;
 }
 
 /** /proc/self/mem reads whatever the protection is. */
@@ -327,7 +328,7 @@ static int stage_changed(enum ph_track_what what, uint64_t start, uint64_t end)
             return PH_EKERNEL;
         for (long i = 0; i < n && rc == 0; i++) {
             if (what == PH_TRACK_CHANGED)
-                ph_hot_changed(r[i].start, r[i].end);
+                ph_hot_changed(r[i].start, r[i].end, false);
             /* Asking about a single page costs more than copying it; absent it reads as zero.
              */
             if (in_heap(r[i].start) && r[i].end - r[i].start == PH_PAGE)
@@ -421,7 +422,8 @@ static bool private(const struct ph_vma_pm *v)
 static int stage_heap_part(uint64_t start, uint64_t end, bool full)
 {
     int rc = 0;
-    ph_hot_look(start, end, readable_ahead);
+    if (ph_agent.ahead.looked != staging.epoch)
+        ph_hot_look(start, end, page_ahead);
     for (uint64_t at = start, stop; at < end && rc == 0; at = stop) {
         bool hot = ph_hot_run(at, end, &stop);
         if (!full)

@@ -319,6 +319,7 @@ static int put(PyObject *dict, const char *key, PyObject *value)
     X(durable)                                                                                 \
     X(recoveries)                                                                              \
     X(pages_staged)                                                                            \
+    X(pages_ahead)                                                                             \
     X(bytes_staged)                                                                            \
     X(pages_written)                                                                           \
     X(bytes_written)                                                                           \
@@ -436,6 +437,7 @@ static struct ph_py_method methods[] = {
      "epoch, durable          number of the newest epoch taken, and durable; 0: none\n"
      "recoveries              how often the program has been recovered\n"
      "pages_staged, bytes_staged    copied by the newest epoch (pages of 4096 bytes)\n"
+     "pages_ahead             part of these, copied while the program still ran\n"
      "pages_written, bytes_written  written by the newest durable epoch, after dropping\n"
      "                        pages with unchanged content\n"
      "total_pages_staged, total_bytes_staged, total_pages_written, total_bytes_written\n"

@@ -33,7 +33,8 @@ def main():
             if time.monotonic() - began > PATIENCE:
                 sys.exit("no epoch came by the clock")
         status = pyheap.status()
-        samples.append({"pause": status["pause"], "staged": status["pages_staged"]})
+        samples.append({"pause": status["pause"], "wait": status["wait"],
+                        "staged": status["pages_staged"], "ahead": status["pages_ahead"]})
     print(json.dumps(samples))
 
 

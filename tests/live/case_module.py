@@ -6,8 +6,8 @@ import signal
 from case import Case
 from commands import PATIENCE
 
-STATUS_KEYS = {"epoch", "durable", "recoveries", "pages_staged", "bytes_staged", "pages_written",
-               "bytes_written", "pause", "commit"}
+STATUS_KEYS = {"epoch", "durable", "recoveries", "pages_staged", "pages_ahead",
+               "bytes_staged", "pages_written", "bytes_written", "pause", "commit"}
 
 
 class Module(Case):

@@ -98,8 +98,9 @@ def open_stdin(program):
 class Chain:
     """One program on one interpreter, killed until it has ended."""
 
-    def __init__(self, commands, program, python, rounds, kills, directory, rng):
+    def __init__(self, commands, program, python, rounds, kills, directory, rng, options=()):
         self.commands = commands
+        self.options = list(options)  # of pyheap-run and pyheap-recover
         self.program = program
         self.python = python
         self.rounds = rounds
@@ -183,8 +184,9 @@ class Chain:
 
     def run(self):
         """@return the Outcome, or None if the program ended before it was killed often enough."""
-        keeper = self.start([self.commands.run, "--pool", self.pool, "--python", self.python,
-                             self.program.path, *self.program.arguments(self.rounds)], True)
+        keeper = self.start([self.commands.run, *self.options, "--pool", self.pool,
+                             "--python", self.python, self.program.path,
+                             *self.program.arguments(self.rounds)], True)
         at_once = False
         while True:
             target = program_of(keeper, PATIENCE)
@@ -212,7 +214,7 @@ class Chain:
             self.with_keeper += with_keeper
             self.inspect(with_keeper, note)
             at_once = self.rng.random() < 0.3
-            keeper = self.start([self.commands.recover, self.pool], False)
+            keeper = self.start([self.commands.recover, *self.options, self.pool], False)
 
     def read_stderr(self):
         return self.stderr.read_text(errors="replace")

@@ -13,6 +13,7 @@ import unittest
 import interpreters
 import stage
 from case import Case, statuses
+from case_ahead import *
 from case_asked import *
 from case_confined import *
 from case_descriptors import *

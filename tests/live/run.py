@@ -3,7 +3,8 @@
 """run.py - the live tests: real programs, killed with SIGKILL and recovered until they end
 
     tests/live/run.py [--bin DIR] [--python PATH]... [--only NAME]... [--kills N] [--seed S]
-                      [--seconds T] [--user NAME] [--pypi DIR] [--pyenv X.Y] [--long] [--keep]
+                      [--seconds T] [--every TIME] [--user NAME] [--pypi DIR] [--pyenv X.Y]
+                      [--long] [--keep]
 
 Every program of programs/ (and examples/heat.py) is run once in plain Python, and then under
 pyheap-run in a chain of kills and recoveries (chain.py says what must hold). Programs that
@@ -99,7 +100,8 @@ class Session:
             rounds, reference = self.reference(program, interpreter, directory)
             for attempt in range(ATTEMPTS):
                 chain = Chain(self.commands, program, interpreter.path, rounds, self.args.kills,
-                              directory / f"heap-{attempt}", random.Random(f"{seed}/{attempt}"))
+                              directory / f"heap-{attempt}", random.Random(f"{seed}/{attempt}"),
+                              ["--every", self.args.every] if self.args.every else [])
                 outcome = chain.run()
                 if outcome:
                     break
@@ -140,10 +142,11 @@ class Session:
         return rounds, run_plain(program, interpreter.path, rounds, directory / "plain")
 
     def again(self, program, interpreter):
+        every = ["--every", self.args.every] if self.args.every else []
         which = ["--long"] if self.args.long else ["--only", program.name]
         return shlex.join(["tests/live/run.py", "--bin", self.args.bin,
                            "--python", interpreter.path, "--seed", self.args.seed,
-                           "--kills", str(self.args.kills), *which])
+                           "--kills", str(self.args.kills), *every, *which])
 
 
 def parse_arguments():
@@ -158,6 +161,7 @@ def parse_arguments():
     parser.add_argument("--seed", default=str(random.SystemRandom().randrange(10**6)))
     parser.add_argument("--seconds", type=float, default=2.5,
                         help="how long a program runs when it is not killed")
+    parser.add_argument("--every", metavar="TIME", help="take epochs by the clock as well")
     parser.add_argument("--user", help="test as this user (when root)")
     parser.add_argument("--long", action="store_true",
                         help="heat.py 500*500*2000, an epoch each iteration, 200 kills")
@@ -187,6 +191,7 @@ def main():
     args = parse_arguments()
     if args.user:
         rest = ["--seed", args.seed, "--kills", str(args.kills), "--seconds", str(args.seconds)]
+        rest += ["--every", args.every] if args.every else []
         for flag, values in (("--python", args.python or [interpreters.DEBIAN]),
                              ("--only", args.only)):
             for value in values:

@@ -53,6 +53,7 @@ def status():
             "durable",
             "recoveries",
             "pages_staged",
+            "pages_ahead",
             "bytes_staged",
             "pages_written",
             "bytes_written",

@@ -8,6 +8,7 @@ class _Status(TypedDict):
     durable: int
     recoveries: int
     pages_staged: int
+    pages_ahead: int
     bytes_staged: int
     pages_written: int
     bytes_written: int
