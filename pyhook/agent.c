@@ -13,6 +13,7 @@
 #include "allocator/pool.h"
 #include "allocator/syscall.h"
 #include "identity.h"
+#include "signals.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -263,6 +264,7 @@ int ph_agent_init(void)
     ph_agent.status.tracker = "none yet";
     ph_files_inherit();
     ph_ahead_init();
+    ph_signals_init();
 
     /* glibc 2.35 and newer register rseq; its place relative to fs is the same in all threads.
      */

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #define PH_LIBC_FUNCTIONS(X)                                                                   \
+    X(sigaction)                                                                               \
     X(kill)                                                                                    \
     X(setlocale)                                                                               \
     X(killpg)                                                                                  \

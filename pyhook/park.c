@@ -13,10 +13,14 @@
  *      announced itself, and only running threads create threads.
  *  P2  A parked thread has made no libc call since the signal: its errno is the program's.
  *  P3  In a recovered program no thread returns to parked_here; `parking` may hold any value.
+ *  P4  The main thread is parked last and leaves first, and a parked thread blocks all signals:
+ *      one that is sent to the process while it is stopped waits, and goes to the main thread
+ *      as it would without epochs. What an interrupted call does then: signals.c.
  */
 #include "agent_internal.h"
 
 #include "allocator/syscall.h"
+#include "signals.h"
 
 #include <asm/prctl.h>
 #include <errno.h>
@@ -36,15 +40,23 @@
 #define RSEQ_SIGNATURE   0x53053053u /* glibc's, sysdeps/unix/sysv/linux/x86/bits/rseq.h */
 #define PARK_TIMEOUT_NS  UINT64_C(10000000000)
 #define MAX_THREADS      16384
+/* A main thread that the scheduler forgets must not hold up the others. */
+#define MAIN_TIMEOUT_NS  UINT64_C(100000000)
+/* 1 to 31 without SIGKILL and SIGSTOP, and what programs send in real time. */
+#define ORDINARY_SIGNALS UINT64_C(0xfffffffe7ffbfeff)
 
 struct ph_sigaction_pm ph_park_old_action;
 
 static struct {
-    int caller;
+    int caller, main;
     int result;
     void (*body)(void);
-    _Atomic uint32_t release; /* futex: 0 while threads are to wait */
-    _Atomic uint32_t announced, parked, left;
+    _Atomic uint32_t turn;                         /* counts the calls of ph_park_and_run */
+    _Atomic uint32_t main_released, rest_released; /* futexes: the turn that is over */
+    _Atomic uint32_t announced;
+    _Atomic uint32_t parked;  /* futex */
+    _Atomic uint32_t awaited; /* how many must be parked before the caller is to be woken */
+    _Atomic uint32_t main_left, others_left;
     bool ran;
 } parking;
 
@@ -91,16 +103,24 @@ static void parked_here(int sig, siginfo_t *info, void *context)
     (void)sig;
     (void)info;
     int tid = (int)ph_syscall(SYS_gettid);
+    uint32_t turn = atomic_load(&parking.turn);
+    ph_signals_set_back(context);
     announce(context, tid);
     if (tid == parking.caller) {
         parking.ran = true;
         with_others_parked();
         return;
     }
-    atomic_fetch_add(&parking.parked, 1);
-    while (!atomic_load(&parking.release))
-        ph_syscall(SYS_futex, &parking.release, FUTEX_WAIT_PRIVATE, 0, 0);
-    atomic_fetch_add(&parking.left, 1);
+    bool is_main = tid == ph_syscall(SYS_getpid);
+    _Atomic uint32_t *released = is_main ? &parking.main_released : &parking.rest_released;
+    uint32_t before = atomic_load(released);
+    if (atomic_fetch_add(&parking.parked, 1) + 1 == atomic_load(&parking.awaited))
+        ph_syscall(SYS_futex, &parking.parked, FUTEX_WAKE_PRIVATE, 1);
+    while (before != turn) {
+        ph_syscall(SYS_futex, released, FUTEX_WAIT_PRIVATE, before, 0);
+        before = atomic_load(released);
+    }
+    ph_signals_leave(context, is_main ? &parking.main_left : &parking.others_left);
 }
 
 static bool has_announced(uint32_t tid)
@@ -121,10 +141,12 @@ struct dirent64_kernel {
 };
 
 /**
- * Signal every thread that has not been signalled. The memory of whom is the tid written into
- * `signalled`, an area of its own. @return how many have not announced themselves, or -1.
+ * Signal every thread that has not been signalled; the main thread only when @p with_main. The
+ * memory of whom is the tid written into `signalled`, an area of its own.
+ * @return how many have not announced themselves, or -1.
  */
-static int signal_rest(uint32_t *signalled, uint32_t *nsignalled, uint32_t *some_tid)
+static int signal_rest(uint32_t *signalled, uint32_t *nsignalled, bool with_main,
+                       uint32_t *some_tid)
 {
     char buf[4096];
     int missing = 0;
@@ -140,7 +162,8 @@ static int signal_rest(uint32_t *signalled, uint32_t *nsignalled, uint32_t *some
             if (d->name[0] == '.')
                 continue;
             uint32_t tid = (uint32_t)strtoul(d->name, NULL, 10);
-            if ((int)tid == parking.caller || has_announced(tid))
+            if ((int)tid == parking.caller || has_announced(tid) ||
+                ((int)tid == pid && !with_main))
                 continue;
             missing++;
             *some_tid = tid;
@@ -156,38 +179,72 @@ static int signal_rest(uint32_t *signalled, uint32_t *nsignalled, uint32_t *some
     return n < 0 ? -1 : missing;
 }
 
+/** Wait until @p number threads are parked; a moment only, since one may have ended. */
+static void await_parked(uint32_t number)
+{
+    struct timespec moment = {0, 1000000};
+    atomic_store(&parking.awaited, number);
+    uint32_t parked = atomic_load(&parking.parked);
+    if (parked < number)
+        syscall(SYS_futex, &parking.parked, FUTEX_WAIT_PRIVATE, parked, &moment);
+}
+
 static int park_others(void)
 {
     uint32_t *signalled =
         (uint32_t *)(ph_agent.areas.threads.base + MAX_THREADS * sizeof(struct ph_thread_pm));
     uint32_t nsignalled = 0, some_tid = 0;
     uint64_t began = ph_now_ns();
-    for (unsigned n = 0;; n++) {
-        int missing = signal_rest(signalled, &nsignalled, &some_tid);
-        if (missing < 0 || atomic_load(&parking.announced) > MAX_THREADS)
+    bool with_main = false;
+    for (;;) {
+        int missing = signal_rest(signalled, &nsignalled, with_main, &some_tid);
+        uint32_t announced = atomic_load(&parking.announced);
+        if (missing < 0 || announced > MAX_THREADS)
             return PH_ETHREAD;
         /* The caller has announced itself, but does not park. */
-        if (missing == 0 && atomic_load(&parking.parked) == atomic_load(&parking.announced) - 1)
-            return 0;
+        if (missing == 0 && atomic_load(&parking.parked) == announced - 1) {
+            if (with_main)
+                return 0;
+            with_main = true;
+            continue;
+        }
         if (ph_now_ns() - began > PARK_TIMEOUT_NS) {
             char number[24];
             ph_agent_detail("it does not react to signals for 10 s: thread",
                             ph_format_u64(number, some_tid), 0);
             return PH_ETHREAD;
         }
-        struct timespec ts = {0, n < 50 ? 10000 : 1000000};
-        syscall(SYS_nanosleep, &ts, NULL);
+        await_parked(announced - 1 + (uint32_t)missing);
     }
 }
 
+static void release(_Atomic uint32_t *released)
+{
+    atomic_store(released, atomic_load(&parking.turn));
+    syscall(SYS_futex, released, FUTEX_WAKE_PRIVATE, INT32_MAX);
+}
+
+/** All but the caller go on, the main thread first. */
 static void release_others(void)
 {
-    atomic_store(&parking.release, 1);
-    syscall(SYS_futex, &parking.release, FUTEX_WAKE_PRIVATE, INT32_MAX);
-    while (atomic_load(&parking.left) != atomic_load(&parking.parked)) {
-        struct timespec ts = {0, 10000};
-        syscall(SYS_nanosleep, &ts, NULL);
+    atomic_store(&parking.main_left, 0); /* it may have come late to say so the last time */
+    release(&parking.main_released);
+    const struct ph_thread_pm *t = (const struct ph_thread_pm *)ph_agent.areas.threads.base;
+    uint64_t began = ph_now_ns();
+    bool any = false;
+    for (uint32_t i = 0; i < atomic_load(&parking.announced) && i < MAX_THREADS; i++) {
+        /* Who blocks all signals takes none from the main thread: the thread of asked.c. */
+        const ucontext_t *frame = (const ucontext_t *)t[i].context;
+        any |= !(t[i].flags & PH_THREAD_LEADER) && frame &&
+               (*(const uint64_t *)&frame->uc_sigmask & ORDINARY_SIGNALS) != ORDINARY_SIGNALS;
     }
+    bool wait = any && parking.result == 0;
+    for (unsigned n = 0; wait && !atomic_load(&parking.main_left); n++) {
+        struct timespec ts = {0, 20000};
+        syscall(n < 20 ? SYS_sched_yield : SYS_nanosleep, &ts, NULL);
+        wait = ph_now_ns() - began < MAIN_TIMEOUT_NS;
+    }
+    release(&parking.rest_released);
 }
 
 static void with_others_parked(void)
@@ -198,7 +255,8 @@ static void with_others_parked(void)
             atomic_load(&parking.announced) * sizeof(struct ph_thread_pm);
         parking.body();
     }
-    release_others();
+    if (parking.caller != parking.main)
+        release_others();
 }
 
 void ph_park_note_pending(void)
@@ -234,11 +292,12 @@ int ph_park_and_run(void (*body)(void))
     memset(area->base, 0, (atomic_load(&parking.announced) + 1) * sizeof(struct ph_thread_pm));
 
     parking.caller = (int)syscall(SYS_gettid);
+    parking.main = (int)syscall(SYS_getpid);
     parking.body = body;
-    atomic_store(&parking.release, 0);
     atomic_store(&parking.announced, 0);
     atomic_store(&parking.parked, 0);
-    atomic_store(&parking.left, 0);
+    atomic_store(&parking.awaited, 0);
+    atomic_fetch_add(&parking.turn, 1);
     parking.ran = false;
     parking.result = 0;
 
@@ -252,7 +311,10 @@ int ph_park_and_run(void (*body)(void))
     if (old.handler != action.handler)
         ph_park_old_action = old;
     long sent = syscall(SYS_tgkill, (int)syscall(SYS_getpid), parking.caller, PH_PARK_SIGNAL);
-    /* Here twice: as the signal returns, and in every recovered program. */
+    /* Here twice: as the signal returns, and in every recovered program. The main thread has
+     * its signals again; only now do the others. */
+    if (parking.caller == parking.main)
+        release(&parking.rest_released);
     if (parking.result == 0) /* else our signal may still be on its way to some thread */
         syscall(SYS_rt_sigaction, PH_PARK_SIGNAL, &ph_park_old_action, NULL, 8);
     if (!parking.ran) {

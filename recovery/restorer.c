@@ -18,7 +18,7 @@
  *   7 threads      clone; each waits. Their new ids are written to where glibc keeps them
  *   8 owners       locks that hold the id of a thread get the new id
  *   9 go           robust list, rseq, AMX, timers; rt_sigreturn from the frame that the epoch
- *                  left on each thread's stack
+ *                  left on each thread's stack; the leader first, then the others
  *
  * A failure ends this process with a line on stderr and PH_EMAP's or another status: the pool
  * is only read here, so nothing is lost.
@@ -346,7 +346,7 @@ static void restore_locks(void)
 
 #define STACK_SIZE 4096
 
-static _Atomic uint32_t gate, ready;
+static _Atomic uint32_t gate, second_gate, ready, ushers;
 
 static void wait_at(_Atomic uint32_t *word)
 {
@@ -385,6 +385,55 @@ static void touch_amx(const struct ph_thread_pm *t)
                      : "memory");
 }
 
+/** The signals that a thread of this process blocks, or 0 if that cannot be told. */
+static uint64_t blocked(uint64_t tid)
+{
+    static char text[8192];
+    char path[64] = "/proc/self/task/", *p = path + 16, digits[24];
+    unsigned n = 0;
+    do
+        digits[n++] = (char)('0' + tid % 10);
+    while (tid /= 10);
+    while (n)
+        *p++ = digits[--n];
+    memcpy(p, "/status", 8);
+    long fd = ph_syscall(SYS_open, path, O_RDONLY, 0);
+    if (fd < 0)
+        return 0;
+    long got = ph_syscall(SYS_read, fd, text, sizeof text - 1);
+    ph_syscall(SYS_close, fd);
+    text[got > 0 ? got : 0] = 0;
+    for (const char *s = text; *s; s++)
+        if (contains(s, s + 8, "SigBlk:\t")) {
+            s += 8;
+            return hex(&s);
+        }
+    return 0;
+}
+
+/**
+ * The leader goes first: a signal that is sent to the process, or a timer's, is the leader's
+ * unless it blocks it, and shall not go to another thread only because the leader is still
+ * here, with everything blocked. One of the others sees to that.
+ */
+static void after_the_leader(void)
+{
+    if (atomic_fetch_add(&ushers, 1) == 0) {
+        const struct ph_thread_pm *t = ph_r_table(&record->threads);
+        uint64_t wanted = 0;
+        for (uint64_t i = 0; i < record->threads.count; i++)
+            if (t[i].flags & PH_THREAD_LEADER)
+                wanted = *(const uint64_t *)(t[i].context + 296); /* uc_sigmask */
+        uint64_t all = blocked((uint64_t)ph_syscall(SYS_gettid)), pid;
+        pid = (uint64_t)ph_syscall(SYS_getpid);
+        /* Not without end: the program may block them all again, for a moment at a time. */
+        for (int n = 0; n < 1000 && (wanted & all) != all && blocked(pid) == all; n++)
+            ph_syscall(SYS_sched_yield);
+        open_gate(&second_gate);
+    }
+    wait_at(&second_gate);
+}
+
 static _Noreturn void resume(const struct ph_thread_pm *t)
 {
     if (t->robust_list)
@@ -403,6 +452,8 @@ static _Noreturn void resume(const struct ph_thread_pm *t)
     if (atomic_fetch_add(&ready, 1) + 1 == record->threads.count)
         open_gate(&gate);
     wait_at(&gate);
+    if (!(t->flags & PH_THREAD_LEADER))
+        after_the_leader();
     __asm__ volatile("mov %0, %%rsp\n"
                      "mov $15, %%eax\n" /* rt_sigreturn */
                      "syscall\n"

@@ -100,7 +100,7 @@ class Chain:
 
     def __init__(self, commands, program, python, rounds, kills, directory, rng, options=()):
         self.commands = commands
-        self.options = list(options)  # of pyheap-run and pyheap-recover
+        self.options = [*options, *program.options]  # of pyheap-run and pyheap-recover
         self.program = program
         self.python = python
         self.rounds = rounds

@@ -51,6 +51,7 @@ class Program:
         self.exit = int(about.pop("exit", 0))
         self.needs = about.pop("needs", None)
         self.stdin = about.pop("stdin", None)      # "lines": numbered lines; else nothing
+        self.options = about.pop("options", "").split(",") if "options" in about else []
         self.format = about.pop("arguments", "{rounds}").replace(",", " ")
         if about:
             raise SystemExit(f"{path}: unknown words {about}")

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * signals.h - system calls go on as if no epoch had interrupted them
+ */
+#ifndef PH_SIGNALS_H
+#define PH_SIGNALS_H
+
+#include <stdint.h>
+#include <ucontext.h>
+
+/** Find out whether this processor lets marks be kept in a frame. When the program starts. */
+void ph_signals_init(void);
+
+/** In the parking signal's handler, first of all: set an interrupted call back. */
+void ph_signals_set_back(ucontext_t *frame);
+
+/**
+ * Leave the handler of the parking signal. Does not return.
+ * The frame's mask is set first, so that signals that waited are delivered; then @p left
+ * becomes 1: from then on this thread gets what is sent to the process.
+ */
+_Noreturn void ph_signals_leave(ucontext_t *frame, _Atomic uint32_t *left)
+    __attribute__((visibility("hidden")));
+
+#endif
