@@ -101,10 +101,9 @@ static void with_others_parked(void);
 static void parked_here(int sig, siginfo_t *info, void *context)
 {
     (void)sig;
-    (void)info;
     int tid = (int)ph_syscall(SYS_gettid);
     uint32_t turn = atomic_load(&parking.turn);
-    ph_signals_set_back(context);
+    ph_signals_set_back(context, info);
     announce(context, tid);
     if (tid == parking.caller) {
         parking.ran = true;

@@ -15,13 +15,13 @@
  *
  *   S1  Mark RESTARTS or NEVER: rip is at a `syscall` that the parking signal interrupted; of
  *       which kind it is. A signal that finds it has come during the call.
- *   S2  Mark ENDED: the call ended with EINTR because of a signal of the program. The parking
- *       signal must not set it back. Only handlers set through libc leave this mark.
- *   S3  In ph_signals_leave the stack pointer is the parked frame: a signal that comes there
- *       finds by it what it interrupts. rbx has the address of the word to be set.
- *   S4  A signal that is sent to the process goes to the main thread, as without epochs, unless
- *       that blocks it: see also P4 in park.c.
- *   S5  A handler of the program sees in its context what it would without epochs.
+ *   S2  Mark ENDED: a signal of the program came as the call ended, with EINTR or a part of
+ *       what was to be written. The parking signal must not set it back. Only handlers set
+ * through libc leave this mark. S3  In ph_signals_leave the stack pointer is the parked frame:
+ * a signal that comes there finds by it what it interrupts. rbx has the address of the word to
+ * be set. S4  A signal that is sent to the process goes to the main thread, as without epochs,
+ * unless that blocks it: see also P4 in park.c. S5  A handler of the program sees in its
+ * context what it would without epochs.
  *
  * A call with a relative timeout cannot be set back, since what has passed of it is known to
  * the kernel alone: it ends with EINTR, as after a signal.
@@ -41,6 +41,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #define EXPORT __attribute__((visibility("default")))
@@ -93,6 +94,43 @@ __asm__(".text\n"
         "  syscall\n"
         "ph_signals_left:\n"
         "  hlt\n");
+
+/*
+ * The rest of a write to a pipe of which a part had been written when it was interrupted. rsp
+ * is at a struct rest, rsi and rdx are what is left. Kept in order, see end_call.
+ */
+struct rest {
+    int64_t stop, done, rip, rsi, rdx, rsp;
+};
+extern const char ph_signals_rest[], ph_signals_rest_returned[], ph_signals_rest_added[],
+    ph_signals_rest_finish[], ph_signals_rest_end[];
+__asm__(".text\n"
+        ".hidden ph_signals_rest, ph_signals_rest_returned, ph_signals_rest_added\n"
+        ".hidden ph_signals_rest_finish, ph_signals_rest_end\n"
+        ".globl ph_signals_rest, ph_signals_rest_returned, ph_signals_rest_added\n"
+        ".globl ph_signals_rest_finish, ph_signals_rest_end\n"
+        "ph_signals_rest:\n"
+        "  mov $1, %eax\n" /* write */
+        "  syscall\n"
+        "ph_signals_rest_returned:\n"
+        "  test %rax, %rax\n"
+        "  jle ph_signals_rest_finish\n"
+        "  add %rax, 8(%rsp)\n"
+        "ph_signals_rest_added:\n"
+        "  add %rax, %rsi\n"
+        "  sub %rax, %rdx\n"
+        "  jz ph_signals_rest_finish\n"
+        "  cmpl $0, (%rsp)\n"
+        "  je ph_signals_rest\n"
+        "ph_signals_rest_finish:\n"
+        "  movabs $0x7079686561700003, %r11\n" /* ENDED */
+        "  mov 8(%rsp), %rax\n"
+        "  mov 16(%rsp), %rcx\n"
+        "  mov 24(%rsp), %rsi\n"
+        "  mov 32(%rsp), %rdx\n"
+        "  mov 40(%rsp), %rsp\n"
+        "  jmp *%rcx\n"
+        "ph_signals_rest_end:\n");
 
 static bool is_syscall(uint64_t at)
 {
@@ -213,11 +251,35 @@ static bool can_end(long number, const greg_t *r)
     }
 }
 
-void ph_signals_set_back(ucontext_t *frame)
+/** Of a blocking write to a pipe, which ends short only if it is interrupted. */
+static bool wrote_a_part(const greg_t *r)
+{
+    struct stat st;
+    return r[REG_RAX] > 0 && r[REG_RAX] < r[REG_RDX] && after_call(r) &&
+           r[REG_RIP] != (greg_t)ph_signals_rest_returned && number_of_call(r) == SYS_write &&
+           ph_syscall(SYS_fstat, r[REG_RDI], &st) == 0 && S_ISFIFO(st.st_mode) &&
+           !(ph_syscall(SYS_fcntl, r[REG_RDI], F_GETFL) & O_NONBLOCK);
+}
+
+void ph_signals_set_back(ucontext_t *frame, siginfo_t *info)
 {
     greg_t *r = frame->uc_mcontext.gregs;
     if (!marks || r[REG_R11] != r[REG_EFL])
         return; /* not in a call, or marked already */
+    if (wrote_a_part(r)) {
+        /* The kernel's place for info is above the frame: with rsp there it stays. */
+        struct rest *rest = (struct rest *)info;
+        *rest = (struct rest){.done = r[REG_RAX],
+                              .rip = r[REG_RIP],
+                              .rsi = r[REG_RSI],
+                              .rdx = r[REG_RDX],
+                              .rsp = r[REG_RSP]};
+        r[REG_RSI] += r[REG_RAX];
+        r[REG_RDX] -= r[REG_RAX];
+        r[REG_RSP] = (greg_t)rest;
+        r[REG_RIP] = (greg_t)ph_signals_rest;
+        return;
+    }
     if (r[REG_RAX] == -EINTR && after_call(r)) {
         long number = number_of_call(r);
         if (!can_be_set_back(number, r))
@@ -239,11 +301,19 @@ static bool is_marked(const ucontext_t *frame)
 static void end_call(ucontext_t *frame, bool restart)
 {
     greg_t *r = frame->uc_mcontext.gregs;
-    if (is_marked(frame) && (r[REG_R11] == NEVER || !restart)) {
+    uint64_t rip = (uint64_t)r[REG_RIP];
+    if (rip >= (uint64_t)ph_signals_rest && rip < (uint64_t)ph_signals_rest_end) {
+        /* A part has been written: the call ends with that, whatever the action says. */
+        if (rip < (uint64_t)ph_signals_rest_returned ||
+            (rip >= (uint64_t)ph_signals_rest_added && rip < (uint64_t)ph_signals_rest_finish))
+            r[REG_RIP] = (greg_t)ph_signals_rest_finish;
+        else if (rip < (uint64_t)ph_signals_rest_added)
+            ((struct rest *)r[REG_RSP])->stop = 1;
+    } else if (is_marked(frame) && (r[REG_R11] == NEVER || !restart)) {
         r[REG_RIP] += 2;
         r[REG_RAX] = -EINTR;
         r[REG_R11] = ENDED;
-    } else if (r[REG_RAX] == -EINTR && r[REG_R11] == r[REG_EFL] && after_call(r))
+    } else if (r[REG_R11] == r[REG_EFL] && after_call(r))
         r[REG_R11] = ENDED;
 }
 

@@ -5,14 +5,16 @@
 #ifndef PH_SIGNALS_H
 #define PH_SIGNALS_H
 
+#include <signal.h>
 #include <stdint.h>
 #include <ucontext.h>
 
 /** Find out whether this processor lets marks be kept in a frame. When the program starts. */
 void ph_signals_init(void);
 
-/** In the parking signal's handler, first of all: set an interrupted call back. */
-void ph_signals_set_back(ucontext_t *frame);
+/** In the parking signal's handler, first of all: set an interrupted call back. What @p info
+ *  points to is used for that; it must be where the kernel has put it. */
+void ph_signals_set_back(ucontext_t *frame, siginfo_t *info);
 
 /**
  * Leave the handler of the parking signal. Does not return.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Signals that come while the main thread waits in a call: each ends it, and nothing else does.
 
-Epochs are taken all the time meanwhile, not only here. A thread sends a signal when it has seen the main
-thread in the call, so that in plain Python none can come too early.
+Epochs are taken all the time meanwhile, not only here. A thread sends a signal when it has seen
+the main thread in the call, so that in plain Python none can come too early.
 
 live: rounds=140 options=--every,5ms
 """
@@ -155,6 +155,35 @@ class Test:
         assert os.write(self.writer, bytes(4096)) == 4096
         assert os.read(self.reader, 1 << 20) == bytes(4096)
 
+    def write_all(self):
+        """Much to a pipe that is read slowly: no signal comes, so all of it is written."""
+        size = 1 << 18
+
+        def drain():
+            left = size
+            while left:
+                time.sleep(0.001)
+                left -= len(os.read(self.reader, 20000))
+
+        drainer = threading.Thread(target=drain)
+        drainer.start()
+        data = ctypes.create_string_buffer(size)
+        written = libc.write(self.writer, data, size)
+        if written != size:
+            fail(f"{written} of {size} bytes were written")
+        drainer.join()
+        self.pause()
+
+    def write_part(self):
+        """A signal ends a write of which the pipe has taken a part."""
+        self.ask("write")
+        size = 1 << 18
+        written = libc.write(self.writer, ctypes.create_string_buffer(size), size)
+        if not 0 < written < size:
+            fail(f"{written} of {size} bytes were written until the signal came")
+        while written:
+            written -= len(os.read(self.reader, 1 << 20))
+
     def acquire(self):
         lock = threading.Lock()
         lock.acquire()
@@ -258,7 +287,8 @@ class Test:
 
 def main(rounds):
     test = Test(random.Random(7))
-    names = ["read", "write", "acquire", "sleep", "select", "poll", "epoll_poll",
+    names = ["read", "write", "write_all", "write_part", "acquire", "sleep", "select",
+             "poll", "epoll_poll",
              "epoll_timeout", "sigwait", "pause", "c_read", "c_pause", "c_poll", "c_ppoll",
              "c_epoll", "c_sigsuspend", "c_sem_wait", "c_syscall", "c_restarts"]
     for r in range(rounds):
