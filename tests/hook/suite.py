@@ -49,7 +49,8 @@ def outcomes(file):
     for case in ElementTree.parse(file).iter("testcase"):
         bad = case.find("failure") is not None or case.find("error") is not None
         skipped = case.find("skipped") is not None or case.get("result") == "skipped"
-        found[case.get("name")] = "failed" if bad else "skipped" if skipped else "passed"
+        name = ".".join(filter(None, (case.get("classname"), case.get("name"))))
+        found[name] = "failed" if bad else "skipped" if skipped else "passed"
     return found
 
 

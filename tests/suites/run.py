@@ -1,0 +1,292 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""run.py - whole test suites, CPython's and NumPy's, with epochs all the time and without pyheap
+
+    tests/suites/run.py [--bin DIR] [--suite cpython|numpy]... [--on VERSION]... [--only FILE]...
+                        [--every TIME] [--jobs N] [--minutes M] [--again] [--work DIR]
+
+Each file of a suite runs in the plain interpreter and under `pyheap-run --every TIME`, and the
+outcome of every single test is compared. A file that differs is run up to three times in both,
+because suites of this size have tests that fail now and then; what has failed under pyheap-run
+and never in plain Python is a difference. What has been run is kept in DIR, so that a run can be
+ended at any time and gone on with; the table in docs/suites.md is written from it. Exit status 1
+if anything differs.
+"""
+import argparse
+import concurrent.futures
+import datetime
+import json
+import os
+import pathlib
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path[:0] = [str(ROOT / "tests" / "live"), str(ROOT / "tests" / "hook")]
+
+import interpreters  # noqa: E402
+from suite import DIFFERENT, outcomes  # noqa: E402
+
+ROUNDS = 3
+PATIENCE = 600  # seconds that a file may take
+
+# {suite: {file: why it is left out}}
+EXCLUDED = {"cpython": {}, "numpy": {}}
+
+# Runs a module as `python -m` does and notes in the end how many epochs there were.
+PROGRAM = """
+import atexit, os, runpy, sys
+file, module = sys.argv.pop(1), sys.argv.pop(1)
+if file != "-":
+    import pyheap
+    def note(parent=os.getpid()):
+        if os.getpid() == parent:
+            with open(file, "w") as out:
+                out.write(str(pyheap.status()["epoch"]))
+    atexit.register(note)
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+
+HEAD = """# Whole test suites with epochs all the time
+
+Written by `scripts/test-suites`: each file of the suite runs in the plain interpreter and under `pyheap-run --every TIME`; the outcome of every test is compared. A file that differs is run three times in both. A *difference* is a test that failed under `pyheap-run` and never in plain Python on the same machine.
+
+"""
+
+
+class Cpython:
+    """The interpreter's own tests, those that need no network and no other resources."""
+    name = "cpython"
+
+    def __init__(self, python):
+        self.python = python
+
+    def files(self):
+        done = subprocess.run([self.python, "-m", "test", "--list-tests"], capture_output=True,
+                              text=True)
+        return done.stdout.split() if done.returncode == 0 else []
+
+    @staticmethod
+    def words(file, xml):
+        return ["test", f"--junit-xml={xml}", file]
+
+
+class Numpy:
+    """NumPy's tests, run by pytest, in a virtual environment with both."""
+    name = "numpy"
+
+    def __init__(self, python):
+        self.python = python
+
+    def files(self):
+        code = ("import numpy, pathlib, pytest, hypothesis\nroot = pathlib.Path(numpy.__file__).parent\n"
+                "print(*sorted(str(p.relative_to(root)) for p in root.rglob('tests/test_*.py')))")
+        done = subprocess.run([self.python, "-c", code], capture_output=True, text=True)
+        return done.stdout.split() if done.returncode == 0 else []
+
+    @staticmethod
+    def words(file, xml):
+        module = "numpy." + file.removesuffix(".py").replace("/", ".")
+        return ["pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={xml}", "--pyargs", module]
+
+
+SUITES = {suite.name: suite for suite in (Cpython, Numpy)}
+
+
+def run_once(suite, file, keeper):
+    """@return ({test: outcome}, epochs), or (why there is none, epochs)"""
+    with tempfile.TemporaryDirectory(prefix="pyheap-suites-") as directory:
+        xml, count = os.path.join(directory, "out.xml"), os.path.join(directory, "epochs")
+        program = os.path.join(directory, "suites_program.py")
+        pathlib.Path(program).write_text(PROGRAM)
+        command = [*keeper, "--pool", os.path.join(directory, "suite.pm"), "--python",
+                   suite.python] if keeper else [suite.python]
+        command += [program, count if keeper else "-", *suite.words(file, xml)]
+        with open(os.path.join(directory, "output"), "w+b") as output:
+            child = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL,
+                                     stdout=output, stderr=output, start_new_session=True)
+            late = False
+            try:
+                child.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                late = True
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+            output.seek(0)
+            text = output.read().decode(errors="replace")
+        epochs = int(pathlib.Path(count).read_text()) if os.path.exists(count) else 0
+        if late:
+            return f"not done after {PATIENCE} s", epochs
+        try:
+            return outcomes(xml), epochs
+        except (OSError, SyntaxError):
+            last = text.strip().splitlines()[-1:] or ["no output"]
+            return f"no results, status {child.returncode}: {last[0][:160]}", epochs
+
+
+def merge(runs):
+    """Of several runs: {test: how often it failed}, the tests seen; reasons count as a test."""
+    failed, seen = {}, set()
+    for run in runs:
+        tests = {"(the file)": "failed"} if isinstance(run, str) else run
+        for name, outcome in tests.items():
+            seen.add(name)
+            failed[name] = failed.get(name, 0) + (outcome == "failed")
+    return failed, seen
+
+
+def test_file(suite, file, keeper):
+    """@return what is kept about a file"""
+    plain, ours, epochs, different = [], [], 0, {}
+    for _ in range(ROUNDS):
+        plain.append(run_once(suite, file, None)[0])
+        tests, taken = run_once(suite, file, keeper)
+        ours.append(tests)
+        epochs += taken
+        bad_plain, _ = merge(plain)
+        bad_ours, seen = merge(ours)
+        different = {name: f"{bad} of {len(ours)}" for name, bad in bad_ours.items()
+                     if bad and not bad_plain.get(name) and name.rpartition(".")[2] not in DIFFERENT}
+        if not different or isinstance(plain[-1], str):
+            break
+    why = plain[-1] if isinstance(plain[-1], str) else None
+    if why:
+        different = {}
+    reasons = [run for run in ours if isinstance(run, str)]
+    return {"tests": len(seen) if not why else 0, "epochs": epochs, "different": different,
+            "not_compared": why, "reason": reasons[0] if reasons and not why else None}
+
+
+class Results:
+    """What has been run of one suite on one interpreter."""
+
+    def __init__(self, path, about):
+        self.path = path
+        self.about = about
+        self.files = {}
+        if path.exists():
+            kept = json.loads(path.read_text())
+            if kept["about"]["every"] == about["every"]:
+                self.files = kept["files"]
+
+    def add(self, file, result):
+        self.files[file] = result
+        self.path.write_text(json.dumps({"about": self.about, "files": self.files}, indent=1))
+
+
+def write_table(work, table):
+    rows, notes = [], []
+    for path in sorted(work.glob("*.json")):
+        kept = json.loads(path.read_text())
+        about, files = kept["about"], kept["files"]
+        compared = [f for f in files.values() if not f["not_compared"]]
+        different = {f"{test}": how for f in compared for test, how in f["different"].items()}
+        rows.append([about["suite"], about["python"], about["every"],
+                     f"{len(compared)} of {about['files']}", sum(f["tests"] for f in compared),
+                     sum(f["epochs"] for f in compared), len(different), about["day"],
+                     about["kernel"]])
+        title = f"\n## {about['suite']} on {about['python']}\n\n"
+        lines = [f"- different: `{name}`"
+                 + (f" {test}" if test != name else "") + f", {how} runs"
+                 + (f" ({f['reason']})" if f["reason"] else "")
+                 for name, f in sorted(files.items()) for test, how in f["different"].items()]
+        lines += [f"- gives no result in plain Python: `{name}` ({f['not_compared']})"
+                  for name, f in sorted(files.items()) if f["not_compared"]]
+        lines += [f"- left out: `{name}` ({why})" for name, why in EXCLUDED[about["suite"]].items()]
+        if lines:
+            notes.append(title + "\n".join(lines) + "\n")
+    columns = ["suite", "Python", "an epoch every", "files compared", "tests", "epochs",
+               "differences", "day", "kernel"]
+    lines = [columns, ["---"] * len(columns), *rows]
+    table.write_text(HEAD + "".join("| " + " | ".join(map(str, cells)) + " |\n" for cells in lines)
+                     + "".join(notes))
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bin", default=str(ROOT / "build" / "bin"))
+    parser.add_argument("--suite", action="append", choices=sorted(SUITES))
+    parser.add_argument("--on", action="append", default=[], metavar="VERSION",
+                        help="only interpreters whose version starts so, such as 3.12")
+    parser.add_argument("--only", action="append", default=[], metavar="FILE")
+    parser.add_argument("--every", default="1s", metavar="TIME")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--minutes", type=float, help="begin no further file after so long")
+    parser.add_argument("--again", action="store_true", help="also what has been run before")
+    parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build" / "suites")
+    parser.add_argument("--table", type=pathlib.Path, default=ROOT / "docs" / "suites.md")
+    return parser.parse_args()
+
+
+def venv_with_numpy(base, version, work):
+    """An interpreter with NumPy, pytest and hypothesis; None if PyPI has none for it."""
+    path = work / f"venv-{version}"
+    python = str(path / "bin" / "python")
+    if not (path / "complete").exists():
+        subprocess.run([base, "-m", "venv", "--clear", path], check=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+               "--only-binary", ":all:", "numpy", "pytest", "hypothesis", "setuptools"]
+        if subprocess.run(pip).returncode != 0:
+            return None
+        (path / "complete").touch()
+    return python
+
+
+def run_suite(args, name, base, deadline):
+    """@return how many tests differ"""
+    version = subprocess.run([base, "-c", "import platform; print(platform.python_version())"],
+                             capture_output=True, text=True, check=True).stdout.strip()
+    if args.on and not version.startswith(tuple(args.on)):
+        return 0
+    python = base if name == "cpython" else venv_with_numpy(base, version, args.work)
+    suite = SUITES[name](python) if python else None
+    files = [f for f in suite.files() if f not in EXCLUDED[name]] if suite else []
+    if not files:
+        print(f"{name} on {base}: the test suite is not installed")
+        return 0
+    about = {"suite": name, "python": version, "every": args.every, "files": len(files),
+             "day": str(datetime.date.today()), "kernel": platform.release().split("-")[0]}
+    results = Results(args.work / f"{name}-{version}.json", about)
+    keeper = [os.path.join(os.path.abspath(args.bin), "pyheap-run"), "--every", args.every]
+    todo = [f for f in files if (not args.only or f in args.only)
+            and (args.again or args.only or f not in results.files)]
+    print(f"{name} on {version}: {len(todo)} of {len(files)} files", flush=True)
+
+    def one(file):
+        if deadline and time.monotonic() > deadline:
+            return None
+        return test_file(suite, file, keeper)
+
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        futures = {pool.submit(one, file): file for file in todo}
+        for future in concurrent.futures.as_completed(futures):
+            file, result = futures[future], future.result()
+            if not result:
+                continue
+            results.add(file, result)
+            for test, how in result["different"].items():
+                print(f"  {file}: {test} fails under pyheap-run, {how}", result["reason"] or "",
+                      flush=True)
+    return sum(len(f["different"]) for f in results.files.values())
+
+
+def main():
+    args = parse_arguments()
+    args.work.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + args.minutes * 60 if args.minutes else None
+    different = 0
+    for base in [interpreters.DEBIAN, *interpreters.all_pyenv()]:
+        for name in args.suite or sorted(SUITES):
+            different += run_suite(args, name, base, deadline)
+    write_table(args.work, args.table)
+    print(f"{different} different")
+    sys.exit(1 if different else 0)
+
+
+if __name__ == "__main__":
+    main()
