@@ -12,6 +12,7 @@
 
 #include "allocator/pool.h"
 #include "allocator/syscall.h"
+#include "children.h"
 #include "identity.h"
 #include "signals.h"
 
@@ -295,6 +296,7 @@ static void recovered(void)
     ph_agent.full = true;
     ph_files_inherit_again();
     ph_terminal_again();
+    ph_children_tell();
     struct ph_agent_status *s = &ph_agent.status;
     s->recoveries = c->generation;
     s->total_pages_staged = s->total_bytes_staged = 0;

@@ -7,6 +7,7 @@
  * epoch that fails half-way is never committed: the keeper drops what it has at the next BEGIN.
  */
 #include "agent_internal.h"
+#include "children.h"
 
 #include "allocator/syscall.h"
 #include "record_cpu.h"
@@ -219,6 +220,7 @@ static int check_threads(void)
 static int capture(struct ph_record_pm *record)
 {
     int rc = check_threads();
+    ph_children_note(); /* before the pages are copied */
     if (rc == 0)
         rc = begin();
     if (rc == 0)

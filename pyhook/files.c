@@ -13,6 +13,8 @@
  */
 #include "files.h"
 
+#include "children.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
@@ -123,14 +125,20 @@ const char *ph_files_info(int fd)
 }
 
 /** In strict mode the epoch fails, and its detail names them all. */
-static void note_dead(const struct ph_file_pm *f, const char *what)
+static void note_dead(const char *what)
 {
-    char line[sizeof ph_agent.detail], number[24];
-    ph_join(line, sizeof line, ndead ? ph_agent.detail : "cannot come back:",
-            ndead ? ", descriptor " : " descriptor ", ph_format_u64(number, (uint64_t)f->fd),
-            " (", what, ")", NULL);
+    char line[sizeof ph_agent.detail];
+    ph_join(line, sizeof line,
+            ndead ? ph_agent.detail : "cannot come back:", ndead ? ", " : " ", what, NULL);
     ph_agent_detail(line, NULL, 0);
     ndead++;
+}
+
+static void note_dead_descriptor(const struct ph_file_pm *f, const char *what)
+{
+    char line[sizeof ph_agent.detail], number[24];
+    note_dead(ph_join(line, sizeof line, "descriptor ", ph_format_u64(number, (uint64_t)f->fd),
+                      " (", what, ")", NULL));
 }
 
 /** Whether to complain about what has this description. The last complaint is about that. */
@@ -151,11 +159,19 @@ static bool warn_first_time(const char *what)
     return nwarned < most;
 }
 
+void ph_files_cannot(const char *what, const char *advice)
+{
+    if (PH_CONTROL->strict)
+        note_dead(what);
+    else if (warn_first_time(what))
+        ph_agent_say(what, " cannot come back", advice, NULL);
+}
+
 void ph_files_dead(struct ph_file_pm *f, const char *what)
 {
     f->kind = PH_FILE_DEAD;
     if (PH_CONTROL->strict) {
-        note_dead(f, what);
+        note_dead_descriptor(f, what);
         return;
     }
     if (!warn_first_time(what))
@@ -276,7 +292,7 @@ static void lose_lease(const struct ph_file_pm *f)
     const char *path = (const char *)ph_agent.areas.strings.base + f->path;
     ph_join(what, sizeof what, "the lease on ", path, NULL);
     if (PH_CONTROL->strict)
-        note_dead(f, what);
+        note_dead_descriptor(f, what);
     else if (warn_first_time(what))
         ph_agent_say("descriptor ", ph_format_u64(number, (uint64_t)f->fd), ": ", what,
                      " cannot come back; take it again in a pyheap.on_restore callback", NULL);
@@ -590,6 +606,7 @@ int ph_files_capture(uint64_t epoch)
     for (size_t i = 0; i < count; i++)
         capture_one(list[i]);
     ph_files_match_ends();
+    ph_children_name();
     if (ndead)
         return PH_EUNSUPPORTED;
     ph_agent.fd_messages = 0;

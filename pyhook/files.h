@@ -24,6 +24,9 @@ const char *ph_files_info(int fd);
 /** @p f cannot come back: say so once, or in strict mode fail the epoch. */
 void ph_files_dead(struct ph_file_pm *f, const char *what);
 
+/** The same for what is no descriptor. @param advice goes on after "cannot come back". */
+void ph_files_cannot(const char *what, const char *advice);
+
 /* ---- files_inherit.c ---------------------------------------------------------------- */
 
 /**

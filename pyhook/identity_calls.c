@@ -3,12 +3,13 @@
  * identity_calls.c - libc's calls that take or give a pid, a thread, a group or a session
  *
  * Each translates what it is given and what it gives back, see identity.h. Children that are
- * waited for have real numbers only.
+ * waited for have real numbers only; those that did not come back are in children.h.
  */
 #include "identity.h"
 
 #include "agent.h"
 #include "allocator/syscall.h"
+#include "children.h"
 #include "libc_next.h"
 
 #include <errno.h>
@@ -98,6 +99,9 @@ EXPORT pid_t tcgetsid(int fd)
 
 EXPORT int kill(pid_t pid, int sig)
 {
+    int status;
+    if (pid > 0 && ph_children_lost(pid, &status, true))
+        return 0; /* it has ended, and by now the number may be a stranger's */
     return ph_libc_next()->kill(ph_identity_real_target(pid), sig);
 }
 
@@ -139,21 +143,79 @@ EXPORT int sigtimedwait(const sigset_t *set, siginfo_t *info, const struct times
     return sig;
 }
 
+/** Of a group only libc knows; any child (-1) or one. */
+static bool may_be_lost(pid_t pid)
+{
+    return pid > 0 || pid == -1;
+}
+
+/**
+ * What to do about waiting for @p pid: lost children first, if any will do, since they have
+ * ended; but a child that there is before a lost one that had the same number.
+ */
+static pid_t wait_lost(pid_t pid, int *status, bool waited)
+{
+    int lost_status;
+    if (!may_be_lost(pid) || waited != (pid != -1))
+        return 0;
+    pid_t lost = ph_children_lost(pid, &lost_status, false);
+    if (lost && status)
+        *status = lost_status;
+    return lost;
+}
+
 EXPORT pid_t waitpid(pid_t pid, int *status, int options)
 {
-    return ph_libc_next()->waitpid(ph_identity_real_child(pid), status, options);
+    pid_t lost = wait_lost(pid, status, false);
+    pid_t got =
+        lost ? lost : ph_libc_next()->waitpid(ph_identity_real_child(pid), status, options);
+    if (got < 0 && errno == ECHILD && (lost = wait_lost(pid, status, true)))
+        return lost;
+    return got;
+}
+
+EXPORT pid_t wait(int *status)
+{
+    return waitpid(-1, status, 0);
 }
 
 EXPORT pid_t wait4(pid_t pid, int *status, int options, struct rusage *usage)
 {
-    return ph_libc_next()->wait4(ph_identity_real_child(pid), status, options, usage);
+    pid_t lost = wait_lost(pid, status, false), got = lost;
+    if (!lost)
+        got = ph_libc_next()->wait4(ph_identity_real_child(pid), status, options, usage);
+    if (got < 0 && errno == ECHILD && (lost = wait_lost(pid, status, true)))
+        got = lost;
+    if (lost && usage)
+        *usage = (struct rusage){0};
+    return got;
+}
+
+static bool lost_info(idtype_t type, id_t id, siginfo_t *info, int options)
+{
+    int status;
+    pid_t lost = options & WEXITED ? ph_children_lost(type == P_ALL ? -1 : (pid_t)id, &status,
+                                                      options & WNOWAIT)
+                                   : 0;
+    if (lost && info) {
+        *info = (siginfo_t){.si_signo = SIGCHLD};
+        info->si_pid = lost;
+        info->si_code = WIFEXITED(status) ? CLD_EXITED : CLD_KILLED;
+        info->si_status = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
+    }
+    return lost;
 }
 
 EXPORT int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
 {
     if (type == P_PGID)
         id = (id_t)ph_identity_real_group((pid_t)id);
-    return ph_libc_next()->waitid(type, id, info, options);
+    if (type == P_ALL && lost_info(type, id, info, options))
+        return 0;
+    int rc = ph_libc_next()->waitid(type, id, info, options);
+    if (rc < 0 && errno == ECHILD && type == P_PID && lost_info(type, id, info, options))
+        return 0;
+    return rc;
 }
 
 /* ---- scheduling and limits ----------------------------------------------------------------

@@ -130,6 +130,28 @@ class Descriptors(Case):
         self.assertEqual(done.returncode, 1, done.stderr)
         self.assertIn("UnsupportedError", done.stderr)
 
+    def test_children_are_named(self):
+        text = """
+            import subprocess, pyheap
+            child = subprocess.Popen(["sleep", "1000"])
+            try:
+                for n in range(2):
+                    pyheap.epoch()
+            except pyheap.UnsupportedError as error:
+                print(error)
+            finally:
+                child.kill()
+                child.wait()
+            pyheap.epoch(wait=True)
+        """
+        done = self.run_program(text)
+        self.assert_ended(done)
+        self.assertEqual(done.stderr.count("a child process, sleep cannot come back"), 1)
+        done = self.run_program(text, options=["--strict", "--fresh"])
+        self.assert_ended(done)
+        self.assertEqual(done.stderr, "")
+        self.assertIn("cannot come back: a child process, sleep", done.stdout)
+
     # ---- callbacks -------------------------------------------------------------------
 
     def test_callbacks_run_before_an_epoch(self):
