@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -38,6 +39,26 @@ static bool same_file(const struct ph_record_pm *record, const struct ph_vma_pm 
            strcmp(ph_record_text(record, a->path), ph_record_text(record, b->path)) == 0;
 }
 
+/** Whether the program itself was writing to the file of @p v: then it is the very file,
+ * however it has changed, and a private mapping of it sees the changes as it always has
+ * (mmap(2)). */
+static bool its_own(const struct ph_record_pm *record, const struct ph_vma_pm *v,
+                    const struct stat *st)
+{
+    const struct ph_vma_pm *all = vmas(record);
+    const struct ph_file_pm *f = (const void *)((const char *)record + record->files.offset);
+    bool writes = false;
+    if (st->st_ino != v->ino || (uint64_t)st->st_size < v->size)
+        return false;
+    for (uint64_t i = 0; i < record->vmas.count && !writes; i++)
+        writes = all[i].kind == PH_VMA_SHARED_FILE && (all[i].prot & PROT_WRITE) &&
+                 all[i].ino == v->ino && all[i].dev == v->dev;
+    for (uint64_t i = 0; i < record->files.count && !writes; i++)
+        writes = (f[i].flags & PH_FILE_WRITABLE) && !(f[i].flags & PH_FILE_DELETED) &&
+                 f[i].ino == v->ino && f[i].dev == v->dev;
+    return writes;
+}
+
 /** What keeps the file on disk from being mapped, "": nothing. */
 static const char *objection(struct ph_recovery *r, const struct ph_vma_pm *v,
                              const struct ph_stored *copy)
@@ -56,7 +77,10 @@ static const char *objection(struct ph_recovery *r, const struct ph_vma_pm *v,
         uint64_t mtime =
             (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
         bool size = (uint64_t)st.st_size == v->size, time = mtime == v->mtime_ns;
-        if (!size || (!time && !copy) || (copy && !ph_stored_equals(r->pool, copy, fd, !time)))
+        if (its_own(r->record, v, &st))
+            why = "";
+        else if (!size || (!time && !copy) ||
+                 (copy && !ph_stored_equals(r->pool, copy, fd, !time)))
             why = "has been replaced since the epoch (an upgrade?); bring the old one back";
     }
     close(fd);

@@ -238,6 +238,15 @@ class Secrets(Case):
         print("urandom", os.urandom(16).hex())
         print("secrets", secrets.token_hex(16))
         print("uuid", uuid.uuid4())
+        print("system", random.SystemRandom().random())
+        print("getrandom", os.getrandom(16).hex())
+        print("salt", hashlib.scrypt(b"", salt=os.urandom(16), n=2, r=8, p=1).hex()[:40])
+        print("unseeded", random.Random().random())
+        try:
+            import numpy
+            print("numpy", numpy.random.default_rng().random())
+        except ImportError:
+            pass
         print("random", random.random())
     """
 
@@ -250,7 +259,8 @@ class Secrets(Case):
         self.assert_ended(second)
         one, two = (dict(line.split() for line in done.stdout.splitlines())
                     for done in (first, second))
-        self.assertEqual(set(one), {"ssl", "urandom", "secrets", "uuid", "random"})
+        self.assertLessEqual({"ssl", "urandom", "secrets", "uuid", "system", "getrandom", "salt",
+                              "unseeded", "random"}, set(one))
         for name in one:
             compare = self.assertEqual if name == "random" else self.assertNotEqual
             compare(one[name], two[name], name)
