@@ -34,6 +34,7 @@ from suite import DIFFERENT, outcomes  # noqa: E402
 
 ROUNDS = 3
 PATIENCE = 600  # seconds that a file may take
+NOTHING = "no test of it runs on this machine"
 
 # {suite: {file: why it is left out}}
 EXCLUDED = {"cpython": {}, "numpy": {}}
@@ -84,7 +85,8 @@ class Numpy:
         self.python = python
 
     def files(self):
-        code = ("import numpy, pathlib, pytest, hypothesis\nroot = pathlib.Path(numpy.__file__).parent\n"
+        code = ("import numpy, pathlib, pytest, hypothesis\n"
+                "root = pathlib.Path(numpy.__file__).parent\n"
                 "print(*sorted(str(p.relative_to(root)) for p in root.rglob('tests/test_*.py')))")
         done = subprocess.run([self.python, "-c", code], capture_output=True, text=True)
         return done.stdout.split() if done.returncode == 0 else []
@@ -126,6 +128,8 @@ def run_once(suite, file, keeper):
             return outcomes(xml), epochs
         except (OSError, SyntaxError):
             last = text.strip().splitlines()[-1:] or ["no output"]
+            if last[0] in ("Result: SUCCESS", "Result: NO TESTS RAN"):
+                return NOTHING, epochs
             return f"no results, status {child.returncode}: {last[0][:160]}", epochs
 
 
@@ -151,7 +155,8 @@ def test_file(suite, file, keeper):
         bad_plain, _ = merge(plain)
         bad_ours, seen = merge(ours)
         different = {name: f"{bad} of {len(ours)}" for name, bad in bad_ours.items()
-                     if bad and not bad_plain.get(name) and name.rpartition(".")[2] not in DIFFERENT}
+                     if bad and not bad_plain.get(name)
+                     and name.rpartition(".")[2] not in DIFFERENT}
         if not different or isinstance(plain[-1], str):
             break
     why = plain[-1] if isinstance(plain[-1], str) else None
@@ -196,7 +201,10 @@ def write_table(work, table):
                  + (f" ({f['reason']})" if f["reason"] else "")
                  for name, f in sorted(files.items()) for test, how in f["different"].items()]
         lines += [f"- gives no result in plain Python: `{name}` ({f['not_compared']})"
-                  for name, f in sorted(files.items()) if f["not_compared"]]
+                  for name, f in sorted(files.items()) if f["not_compared"] not in (None, NOTHING)]
+        idle = [f"`{name}`" for name, f in sorted(files.items()) if f["not_compared"] == NOTHING]
+        if idle:
+            lines.append(f"- {NOTHING}, in plain Python either: {', '.join(idle)}")
         lines += [f"- left out: `{name}` ({why})" for name, why in EXCLUDED[about["suite"]].items()]
         if lines:
             notes.append(title + "\n".join(lines) + "\n")
