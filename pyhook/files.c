@@ -379,10 +379,53 @@ static void capture_regular(struct ph_file_pm *f, const char *name, const struct
         capture_locks(f);
 }
 
+/** Whether a file of /proc/PID shows the address space that was there when it was opened. */
+static bool shows_memory(const char *rest)
+{
+    static const char *const names[] = {"maps",    "smaps", "smaps_rollup", "numa_maps", "mem",
+                                        "environ", "auxv",  "pagemap",      "map_files"};
+    const char *last = strrchr(rest, '/');
+    for (size_t i = 0; last && i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(last + 1, names[i]) == 0)
+            return true;
+    return false;
+}
+
+/**
+ * A file of /proc/PID goes with its process, and has that number in its name. The program's own
+ * are found again as those of the process that recovers it. @return whether it is one of these.
+ */
+static bool of_process(struct ph_file_pm *f, const char *name, const struct stat *st)
+{
+    static const char proc[] = "/proc/", task[] = "/task/";
+    if (strncmp(name, proc, sizeof proc - 1) != 0 || name[6] < '0' || name[6] > '9')
+        return false;
+    long pid = syscall(SYS_getpid);
+    char *rest, *after, buf[4096];
+    bool own = strtol(name + 6, &rest, 10) == pid && !shows_memory(rest);
+    const char *as = "/proc/self";
+    if (own && strncmp(rest, task, sizeof task - 1) == 0) {
+        own = strtol(rest + 6, &after, 10) == pid; /* other threads have other numbers then */
+        as = "/proc/thread-self";
+        rest = after;
+    }
+    if (!own) {
+        ph_files_dead(f, name);
+        return true;
+    }
+    ph_join(buf, sizeof buf, as, rest, NULL);
+    f->path = ph_record_string(buf, strlen(buf));
+    f->kind = S_ISDIR(st->st_mode) ? PH_FILE_DIRECTORY : PH_FILE_REGULAR;
+    return true;
+}
+
 static void classify(struct ph_file_pm *f, const char *name, const struct stat *st)
 {
     if (ph_files_inherited(f, false))
         f->kind = PH_FILE_INHERIT;
+    else if ((S_ISREG(st->st_mode) || S_ISDIR(st->st_mode)) && !(f->open_flags & O_PATH) &&
+             of_process(f, name, st))
+        return;
     else if (f->open_flags & O_PATH) {
         f->kind = PH_FILE_PATH;
         if (!has_name(f, name))
