@@ -13,7 +13,7 @@ try:
 except ImportError:
     import plain as pyheap
 
-SLOT, SLOTS = 16, 50
+SLOT, SLOTS, LOOK = 16, 1 << 17, 25
 
 
 def slot(r):
@@ -21,24 +21,24 @@ def slot(r):
 
 
 class Overwritten:
-    """A table of slots, each round one of them; buffered, and not. What was written after the
-    epoch stays there, so only the slots of the last rounds are looked at."""
+    """A table of slots, each round another one; buffered, and not. What was written after the
+    epoch stays there, so a slot must not be used twice."""
 
     def __init__(self, name, buffering):
         with open(name, "wb") as file:
-            file.write(bytes(SLOT * SLOTS))
+            file.truncate(SLOT * SLOTS)
         self.file = open(name, "r+b", buffering=buffering)
         self.look = open(name, "rb", buffering=0)
 
     def write(self, r):
-        self.file.seek(r % SLOTS * SLOT)
+        self.file.seek(r * SLOT)
         self.file.write(slot(r))
 
     def check(self, r):
-        assert self.file.tell() == r % SLOTS * SLOT + SLOT
+        assert self.file.tell() == r * SLOT + SLOT
         self.file.flush()
-        for earlier in range(max(0, r - SLOTS // 2), r + 1):
-            self.look.seek(earlier % SLOTS * SLOT)
+        for earlier in range(max(0, r - LOOK), r + 1):
+            self.look.seek(earlier * SLOT)
             assert self.look.read(SLOT) == slot(earlier), earlier
 
 
