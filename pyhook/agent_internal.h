@@ -137,6 +137,9 @@ int ph_memory_map(struct ph_record_pm *record);
 /** Add to areas.vmas what madvise and mlock have been told; with @p full, for certain. */
 void ph_memory_flags(bool full);
 
+/** Room for what a scan reports, *max regions; another for one within that scan (@p inner). */
+struct ph_track_region *ph_memory_regions(bool inner, size_t *max);
+
 /** Stage the changed pages, or all with @p full; fill areas.present. Counts into status. */
 int ph_memory_stage(uint64_t epoch, bool full);
 
@@ -170,6 +173,9 @@ int ph_files_hide(int fd);
 
 /* ---- hot.c -------------------------------------------------------------------------- */
 
+#define PH_HOT_BLOCK (UINT64_C(2) << 20) /* what is hot or not as a whole: a huge page */
+#define PH_HOT_HALF  (PH_HOT_BLOCK / PH_PAGE / 2)
+
 /** The page at @p addr, to be looked at; NULL if it cannot be read. Asked for ascending ones.
  */
 typedef const void *ph_hot_page(uint64_t addr);
@@ -182,8 +188,8 @@ void ph_hot_sample(uint64_t start, uint64_t end, ph_hot_page *page_at);
 void ph_hot_decide(uint64_t start, uint64_t end, ph_hot_page *page_at);
 /** Whether @p at is hot; *run_end: how far, at most to @p end, that stays so. */
 bool ph_hot_run(uint64_t at, uint64_t end, uint64_t *run_end);
-/** Pages [start, end) have been found changed, by a scan that protected them again; @p ahead: by
- * the first one of the pages that are copied ahead. */
+/** Pages [start, end) have been found changed, by a scan that protected them again; @p ahead:
+ * by the first one of the pages that are copied ahead. */
 void ph_hot_changed(uint64_t start, uint64_t end, bool ahead);
 /** @p n pages from @p start have been staged; @p copy is what was. */
 void ph_hot_staged(uint64_t start, uint64_t n, const void *copy);

@@ -42,8 +42,6 @@
 #define ROUNDS    4
 #define IDLE_NAPS 1000                 /* half a second */
 #define CHUNK     (UINT64_C(32) << 20) /* protected at once */
-#define BLOCK     (UINT64_C(2) << 20)
-#define HALF      (BLOCK / PH_PAGE / 2)
 
 static struct {
     struct ph_batch *batch; /* being filled; its pages are read when it is full */
@@ -164,18 +162,11 @@ static bool copy(uint64_t start, uint64_t end)
 
 /* ---- scans ------------------------------------------------------------------------------- */
 
-/** The area's halves: one for changes, one for what of them is present. */
-static struct ph_track_region *regions(bool inner, size_t *max)
-{
-    *max = ph_agent.areas.regions.size / sizeof(struct ph_track_region) / 2;
-    return (struct ph_track_region *)ph_agent.areas.regions.base + (inner ? *max : 0);
-}
-
 /** Copy what is present in [start, end), which is protected. @return false: stop. */
 static bool copy_present(uint64_t start, uint64_t end)
 {
     size_t max;
-    struct ph_track_region *r = regions(true, &max);
+    struct ph_track_region *r = ph_memory_regions(true, &max);
     bool on = true;
     for (uint64_t at = start, from = start; at < end; from = at) {
         long n = on ? ph_track_scan(&ph_agent.track, PH_TRACK_PRESENT, &at, end, r, max) : -1;
@@ -197,7 +188,7 @@ static bool copy_present(uint64_t start, uint64_t end)
 static bool copy_changed(uint64_t start, uint64_t end, bool again)
 {
     size_t max;
-    struct ph_track_region *r = regions(false, &max);
+    struct ph_track_region *r = ph_memory_regions(false, &max);
     bool on = !stopped();
     for (uint64_t at = start; at < end && on;) {
         long n = ph_track_scan(&ph_agent.track, PH_TRACK_CHANGED, &at, end, r, max);
@@ -221,7 +212,7 @@ static bool copy_changed(uint64_t start, uint64_t end, bool again)
 static uint64_t written(uint64_t start, uint64_t end, void (*each)(uint64_t, uint64_t))
 {
     size_t max;
-    struct ph_track_region *r = regions(false, &max);
+    struct ph_track_region *r = ph_memory_regions(false, &max);
     uint64_t pages = 0;
     for (uint64_t at = start; at < end && !stopped();) {
         long n = ph_track_scan(&ph_agent.track, PH_TRACK_WRITTEN, &at, end, r, max);
@@ -268,10 +259,10 @@ static uint64_t look(uint64_t start, uint64_t end)
 static bool copy_again(uint64_t start, uint64_t end)
 {
     for (uint64_t at = start, stop; at < end; at = stop) {
-        stop = (at / BLOCK + 1) * BLOCK;
+        stop = (at / PH_HOT_BLOCK + 1) * PH_HOT_BLOCK;
         stop = stop < end ? stop : end;
         uint64_t n = written(at, stop, NULL);
-        if (n && n < HALF && !copy_changed(at, stop, true))
+        if (n && n < PH_HOT_HALF && !copy_changed(at, stop, true))
             return false;
     }
     return !stopped();

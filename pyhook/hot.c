@@ -33,9 +33,8 @@
 
 #include <string.h>
 
-#define BLOCK         (UINT64_C(2) << 20)
+#define BLOCK         PH_HOT_BLOCK
 #define PAGES         (BLOCK / PH_PAGE)
-#define HALF          (PAGES / 2)
 #define SAMPLES       4 /* pages, one in each part of a block */
 #define PART          (PAGES / SAMPLES)
 #define SOON          8 /* epochs: hot again within as many after being protected is a mistake */
@@ -226,7 +225,7 @@ static struct block hot_again(const struct block *b)
     struct block new = *b;
     new.state = HOT;
     if (b->state == COPIED) {
-        bool vain = b->changed >= HALF;
+        bool vain = b->changed >= PH_HOT_HALF;
         new.vain = !vain ? 0 : b->vain < VAIN_MOST ? (uint8_t)(b->vain + 1) : VAIN_MOST;
         new.skip = vain ? (uint8_t)(1u << new.vain) : 0;
     } else {
@@ -252,7 +251,7 @@ static void heat(uint64_t start, uint64_t end)
 /** @return whether @p b is to be hot from now on. */
 static bool settle(struct block *b)
 {
-    bool half = b->changed >= HALF;
+    bool half = b->changed >= PH_HOT_HALF;
     switch (b->state) {
     case RESTING:
         b->state = COLD;

@@ -280,8 +280,7 @@ static int stage_region(uint64_t start, uint64_t end)
     return rc;
 }
 
-/** The area is shared by two scans, one within the other. */
-static struct ph_track_region *regions(bool inner, size_t *max)
+struct ph_track_region *ph_memory_regions(bool inner, size_t *max)
 {
     *max = ph_agent.areas.regions.size / sizeof(struct ph_track_region) / 2;
     return (struct ph_track_region *)ph_agent.areas.regions.base + (inner ? *max : 0);
@@ -304,7 +303,7 @@ static void add_present(uint64_t start, uint64_t end)
 static int stage_present(uint64_t start, uint64_t end)
 {
     size_t max;
-    struct ph_track_region *r = regions(true, &max);
+    struct ph_track_region *r = ph_memory_regions(true, &max);
     int rc = 0;
     for (uint64_t at = start; at < end && rc == 0;) {
         long n = ph_track_scan(&ph_agent.track, PH_TRACK_PRESENT, &at, end, r, max);
@@ -320,7 +319,7 @@ static int stage_present(uint64_t start, uint64_t end)
 static int stage_changed(enum ph_track_what what, uint64_t start, uint64_t end)
 {
     size_t max;
-    struct ph_track_region *r = regions(false, &max);
+    struct ph_track_region *r = ph_memory_regions(false, &max);
     int rc = 0;
     for (uint64_t at = start; at < end && rc == 0;) {
         long n = ph_track_scan(&ph_agent.track, what, &at, end, r, max);
@@ -346,7 +345,7 @@ static int protect(uint64_t start, uint64_t end)
     if (!ph_track_tells_changes(&ph_agent.track))
         return 0;
     size_t max;
-    struct ph_track_region *r = regions(false, &max);
+    struct ph_track_region *r = ph_memory_regions(false, &max);
     for (uint64_t at = start; at < end;)
         if (ph_track_scan(&ph_agent.track, PH_TRACK_PROTECT, &at, end, r, max) < 0)
             return PH_EKERNEL;
@@ -368,7 +367,7 @@ static int register_stretch(uint64_t start, uint64_t end)
 static int stage_unregistered(uint64_t start, uint64_t end)
 {
     size_t max;
-    struct ph_track_region *r = regions(false, &max);
+    struct ph_track_region *r = ph_memory_regions(false, &max);
     uint64_t at = start;
     long n = ph_track_scan(&ph_agent.track, PH_TRACK_UNREGISTERED, &at, end, r, max);
     if (n <= 0)
@@ -402,7 +401,7 @@ static int stage_stretch(uint64_t start, uint64_t end, bool full)
 static int note_present(uint64_t start, uint64_t end)
 {
     size_t max;
-    struct ph_track_region *r = regions(false, &max);
+    struct ph_track_region *r = ph_memory_regions(false, &max);
     for (uint64_t at = start; at < end;) {
         long n = ph_track_scan(&ph_agent.track, PH_TRACK_PRESENT, &at, end, r, max);
         if (n < 0)
