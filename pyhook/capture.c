@@ -8,6 +8,7 @@
  */
 #include "agent_internal.h"
 #include "children.h"
+#include "clock.h"
 
 #include "allocator/syscall.h"
 #include "record_cpu.h"
@@ -102,7 +103,8 @@ static void fill_header(struct ph_record_pm *r)
     r->epoch = ph_capture.epoch;
     r->generation = ph_agent.generation;
     r->realtime_ns = clock_ns(CLOCK_REALTIME);
-    r->monotonic_ns = clock_ns(CLOCK_MONOTONIC);
+    ph_clock_note(r, (struct ph_thread_pm *)ph_agent.areas.threads.base,
+                  ph_agent.areas.threads.used / sizeof(struct ph_thread_pm));
     r->socket_fd = (uint64_t)ph_agent.socket_fd;
     r->pid = ph_agent.pid;
     r->pid_actual = (int32_t)syscall(SYS_getpid);

@@ -2,14 +2,15 @@
 /*
  * identity_syscall.c - syscall(2), through which CPython asks for thread ids
  *
- * Calls that take or give a number of identity.h are translated as by identity_calls.c; all
- * others go to the kernel from here exactly as from libc: in assembler, because a call that
+ * Calls that take or give a number of identity.h are translated as by identity_calls.c, those
+ * with a time as by clock.c; all others go to the kernel from here exactly as from libc: in assembler, because a call that
  * returns twice on one stack (vfork) must find nothing of ours on it, and because no types are
  * known here.
  */
 #include "identity.h"
 
 #include "allocator/syscall.h"
+#include "clock.h"
 
 #include <errno.h>
 #include <linux/ioprio.h>
@@ -61,6 +62,10 @@ __attribute__((used, visibility("hidden"))) const unsigned char ph_identity_tran
     [SYS_move_pages] = 1,
     [SYS_migrate_pages] = 1,
     [SYS_get_robust_list] = 1,
+    [SYS_futex] = 1,
+    [SYS_clock_gettime] = 1,
+    [SYS_clock_nanosleep] = 1,
+    [SYS_timerfd_settime] = 1,
 };
 
 __asm__(".text\n"
@@ -118,6 +123,11 @@ ph_identity_syscall(long nr, long a, long b, long c, long d, long e, long f);
 long ph_identity_syscall(long nr, long a, long b, long c, long d, long e, long f)
 {
     switch (nr) {
+    case SYS_futex:
+    case SYS_clock_gettime:
+    case SYS_clock_nanosleep:
+    case SYS_timerfd_settime:
+        return ph_clock_syscall(nr, a, b, c, d, e, f);
     case SYS_getpid:
         return getpid();
     case SYS_gettid:

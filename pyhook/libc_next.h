@@ -11,14 +11,18 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <locale.h>
+#include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PH_LIBC_FUNCTIONS(X)                                                                   \
@@ -68,7 +72,17 @@
     X(fstatat)                                                                                 \
     X(fstatat64)                                                                               \
     X(readlink)                                                                                \
-    X(readlinkat)
+    X(readlinkat)                                                                              \
+    X(clock_gettime)                                                                           \
+    X(clock_nanosleep)                                                                         \
+    X(timerfd_settime)                                                                         \
+    X(sem_clockwait)                                                                           \
+    X(pthread_cond_timedwait)                                                                  \
+    X(pthread_cond_clockwait)                                                                  \
+    X(pthread_mutex_clocklock)                                                                 \
+    X(pthread_rwlock_clockrdlock)                                                              \
+    X(pthread_rwlock_clockwrlock)                                                              \
+    X(pthread_clockjoin_np)
 
 struct ph_libc {
 #define X(name) __typeof__(&name) name;

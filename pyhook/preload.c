@@ -23,6 +23,7 @@
 #include "hook.h"
 
 #include "agent.h"
+#include "clock.h"
 #include "allocator/heap.h"
 #include "python_abi.h"
 
@@ -99,6 +100,7 @@ static void fork_child(void)
     ph_heap_fork_child();
     ph_agent_fork_child();
     ph_identity_fork_child();
+    ph_clock_fork_child();
 }
 
 static void activate(const char *version, bool debug)

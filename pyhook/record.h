@@ -20,11 +20,12 @@
 #define PH_RECORD_H
 
 #include "allocator/layout.h"
+#include "record_clock.h"
 
 #include <stddef.h>
 
 #define PH_RECORD_MAGIC   UINT64_C(0x3144524350594850) /* "PHYPCRD1" */
-#define PH_RECORD_VERSION 3
+#define PH_RECORD_VERSION 4
 
 struct ph_table_pm {
     uint64_t offset; /* from the start of the record */
@@ -72,13 +73,14 @@ struct ph_thread_pm {
     uint64_t robust_list, robust_length;
     uint64_t rseq;        /* 0: not registered */
     uint64_t timer_slack; /* ns */
+    uint64_t cpu_ns;      /* CLOCK_THREAD_CPUTIME_ID as it knows it */
     uint64_t pending;     /* signals that came while it was parked; bit n - 1 for signal n */
     uint32_t rseq_length, rseq_signature;
     uint32_t tid;   /* when the epoch was taken */
     uint32_t flags; /* PH_THREAD_* */
     char name[16];
 };
-_Static_assert(sizeof(struct ph_thread_pm) == 104, "ph_thread_pm is part of the format");
+_Static_assert(sizeof(struct ph_thread_pm) == 112, "ph_thread_pm is part of the format");
 
 enum ph_file_kind {
     PH_FILE_INHERIT = 1, /* given by whoever started the program, as number `detail` */
@@ -203,7 +205,10 @@ struct ph_record_pm {
     uint32_t version, header_size;
     uint64_t size; /* of the record, bytes */
     uint64_t epoch, generation;
-    uint64_t realtime_ns, monotonic_ns;
+    uint64_t realtime_ns;
+    uint64_t clock_ns[PH_CLOCKS]; /* what the program's clocks show */
+    uint64_t clock_offsets; /* address of struct ph_clock_offsets, or 0 */
+    uint64_t clock_thread;  /* of struct ph_clock_thread, from a thread's fs */
 
     struct ph_table_pm vmas, threads, files, locks, auxv, vdso, data, strings;
 

@@ -97,6 +97,8 @@ static int make_plan(const struct ph_recovery *r, const struct ph_view *view,
     p.size = (end + PH_PAGE - 1) & ~(PH_PAGE - 1);
     if (getenv("PYHEAP_FORCE_TRAMPOLINES"))
         p.flags |= PH_PLAN_TRAMPOLINES;
+    if (r->count_downtime)
+        p.flags |= PH_PLAN_DOWNTIME;
     int fd = memfd_create("pyheap-plan", 0);
     if (fd < 0 || ftruncate(fd, (off_t)p.size) != 0)
         die(PH_ENOMEM, errno == EMFILE ? "no descriptor is left; raise ulimit -n" : "plan");
@@ -328,7 +330,7 @@ int ph_attempt(struct ph_recovery *r, struct ph_view *view, struct ph_keeper *ke
     int plan_fd = make_plan(r, view, keeper, place, n, &plan);
     free(place);
     fflush(NULL);
-    *child = ph_recovery_fork(r);
+    *child = fork();
     if (*child < 0)
         die(PH_ENOMEM, "fork");
     if (*child == 0)

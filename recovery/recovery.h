@@ -23,6 +23,7 @@ struct ph_recovery {
     const struct ph_stored **copy; /* of each vma: what takes the place of its file, or NULL */
     struct ph_cut *cut; /* in the child: files to be cut back, when all memory is right */
     uint64_t ncut;      /* at most as many as the record has files */
+    bool count_downtime; /* in monotonic clocks */
     bool keep_files;    /* do not cut files back to their length at the epoch */
     char detail[4352];  /* about the last failure */
     char note[4352];    /* what a person should know although recovery goes on; "": nothing */
@@ -93,13 +94,6 @@ void ph_recovery_detach(const struct ph_recovery *r, struct ph_record_pm *record
  */
 size_t ph_recovery_needed(struct ph_pool *pool, const struct ph_record_pm *record,
                           uint64_t *bytes, size_t *missing, const char **first);
-
-/**
- * fork, so that the child has a monotonic clock that has not gone back since the epoch. Where
- * that cannot be had, r->detail says why, and the child is an ordinary one; else it is empty.
- * @return as fork.
- */
-pid_t ph_recovery_fork(struct ph_recovery *r);
 
 /**
  * Give this process the program's descriptors, at their numbers, with files positioned; those

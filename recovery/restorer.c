@@ -574,6 +574,7 @@ _Noreturn void ph_r_main(const uint64_t *sp)
     const struct ph_thread_pm *leader = start_threads();
     ph_r_fix_owners(plan, record);
     send_pending();
+    ph_r_clocks(plan, record);
     open_gate(&owners_done);
     for (int i = 0; i < 3; i++)
         if (record->itimer[i].value_s | record->itimer[i].value_us)

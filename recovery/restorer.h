@@ -43,4 +43,7 @@ void ph_r_vdso_jumps(uint64_t at, uint64_t size, uint64_t now, uint64_t now_size
 /** Write the threads' new ids into locks that name their owner by its old id. */
 void ph_r_fix_owners(const struct ph_plan *plan, const struct ph_record_pm *record);
 
+/** Let the program's clocks go on from the epoch, in the calls that wait for a moment too. */
+void ph_r_clocks(const struct ph_plan *plan, const struct ph_record_pm *record);
+
 #endif

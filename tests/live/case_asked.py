@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """case_asked - epochs without the program's doing; other machines, other kernels, other times"""
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -267,32 +266,66 @@ class Secrets(Case):
 
 
 class Clock(Case):
-    """The monotonic clock of another machine, or after a reboot, is behind."""
+    """Monotonic clocks, CPU time and pending timeouts go on from the epoch, on whatever machine."""
 
     WAITING = """
-        import os, threading, time, pyheap
-        condition = threading.Condition()
-        def wait():
+        import ctypes, os, select, sys, threading, time, pyheap
+        libc = ctypes.CDLL(None, use_errno=True)
+        condition, never, lock = threading.Condition(), threading.Event(), threading.Lock()
+        ended = []
+        def short():
             with condition:
-                condition.wait(timeout=0.5)
-            print("waited", flush=True)
-        before = time.monotonic()
-        waiter = threading.Thread(target=wait)
-        waiter.start()
-        time.sleep(0.05)
-        pyheap.epoch(wait=True)
-        if not os.path.exists("killed"):
-            open("killed", "w").close()
-            os.kill(os.getpid(), 9)
-        assert 0 <= time.monotonic() - before < 60, time.monotonic() - before
-        waiter.join()
-        for step in range(5):
-            time.sleep(0.01)
+                ended.append(condition.wait(timeout=0.5))
+        def far():
+            ended.append(never.wait(timeout=500000))
+        def asleep():
+            time.sleep(0.7)
+            ended.append("slept")
+        clocks = [time.CLOCK_MONOTONIC, time.CLOCK_MONOTONIC_RAW, time.CLOCK_BOOTTIME,
+                  time.CLOCK_PROCESS_CPUTIME_ID, time.CLOCK_THREAD_CPUTIME_ID, 6]
+        threads = [threading.Thread(target=target) for target in (short, far, asleep)]
+        for thread in threads:
+            thread.start()
+        timer = libc.timerfd_create(time.CLOCK_MONOTONIC, 0)
+        def arm(seconds, flags):
+            whole = int(seconds)
+            spec = (ctypes.c_long * 4)(0, 0, whole, int((seconds - whole) * 1e9))
+            assert libc.timerfd_settime(timer, flags, spec, None) == 0
+        arm(time.monotonic() + 500000, 1)
+        while time.process_time() < 0.2:
+            pass
+        def now():
+            return [time.clock_gettime(clock) for clock in clocks]
+        before, wall = now(), time.time()
+        for step in range(3):
+            last, counter = now(), time.perf_counter()
             pyheap.epoch(wait=True)
-        print("done")
+            if not os.path.exists(f"killed {step}"):
+                open(f"killed {step}", "w").close()
+                os.kill(os.getpid(), 9)
+            assert all(a <= b < a + 500 for a, b in zip(last, now())), (last, now())
+            assert 0 <= time.perf_counter() - counter < 500
+        passed = time.perf_counter() - counter
+        left = (ctypes.c_long * 4)()
+        libc.timerfd_gettime(timer, left)
+        assert 400000 < left[2] <= 500000, left[2]
+        arm(time.monotonic() + 0.01, 1)
+        assert select.select([timer], [], [], 60)[0], "a timer of another time"
+        spec = (ctypes.c_long * 2)(int(time.monotonic()) + 1, 0)
+        assert libc.syscall(230, 1, 1, spec, None) == 0   # clock_nanosleep
+        assert time.monotonic() >= spec[0]
+        lock.acquire()
+        assert not lock.acquire(timeout=0.01)
+        assert False not in ended or ended.count(False) == 1, ended
+        never.set()
+        for thread in threads:
+            thread.join()
+        assert sorted(map(str, ended)) == ["False", "True", "slept"], ended
+        print("down", int(time.time() - wall - (time.monotonic() - before[0])))
     """
 
-    def test_a_pending_timeout_ends(self):
+    def machines(self):
+        """Two commands before which a machine's clocks are far ahead, and another's as they are."""
         ahead = ["unshare", "--time", "--monotonic", "1000000", "--boottime", "1000000"]
         if os.geteuid() != 0:
             ahead[1:1] = ["--user", "--map-current-user"]
@@ -300,9 +333,31 @@ class Clock(Case):
                                                          stderr=subprocess.DEVNULL).returncode:
             print("skipped: no time namespaces here, so no clock can be set ahead", file=sys.stderr)
             self.skipTest("no time namespaces here")
-        done = self.finish([*ahead, *self.argv(self.WAITING)])
-        self.assert_killed(done.returncode, signal.SIGKILL)
-        self.assertTrue(re.search("SIGKILL", done.stderr), done.stderr)
-        done = self.recover()
+        return ahead, []
+
+    def go_through(self, *machines, options=()):
+        """Killed on each machine but the last. @return what the program says at its end."""
+        for i, machine in enumerate(machines):
+            argv = ([self.commands.recover, *options, self.pool] if i else self.argv(self.WAITING))
+            done = self.finish([*machine, *argv])
+            if i + 1 < len(machines):
+                self.assert_killed(done.returncode, signal.SIGKILL)
         self.assert_ended(done)
-        self.assertEqual(done.stdout.split(), ["waited", "done"])
+        return int(done.stdout.split()[1])
+
+    def test_from_a_machine_whose_clock_is_ahead(self):
+        ahead, behind = self.machines()
+        self.go_through(ahead, behind, ahead, behind)
+
+    def test_to_a_machine_whose_clock_is_ahead(self):
+        ahead, behind = self.machines()
+        self.go_through(behind, ahead, behind, ahead)
+
+    def test_time_between_does_not_count(self):
+        wait = ["sh", "-c", 'sleep 2; exec "$@"', "sh"]
+        self.assertGreaterEqual(self.go_through([], [], wait, wait), 3)
+
+    def test_time_between_counts_if_asked_for(self):
+        wait = ["sh", "-c", 'sleep 2; exec "$@"', "sh"]
+        down = self.go_through([], [], wait, wait, options=["--count-downtime"])
+        self.assertLessEqual(abs(down), 1)
