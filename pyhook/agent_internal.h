@@ -41,7 +41,7 @@ void *ph_area_push(struct ph_area *area, size_t n);
     X(present, 256)                                                                            \
     X(vmas, 64)                                                                                \
     X(threads, 8)                                                                              \
-    X(files, 16) X(locks, 8) X(auxv, 1) X(vdso, 1) X(data, 256) X(strings, 64) X(hot, 160)
+    X(files, 16) X(locks, 8) X(timers, 1) X(auxv, 1) X(vdso, 1) X(data, 256) X(strings, 64) X(hot, 160)
 
 struct ph_areas {
 #define X(name, mib) struct ph_area name;
@@ -216,6 +216,13 @@ int ph_settle(void);
 /** The second of these alone, before a fork. */
 void ph_settle_before_fork(void);
 void ph_settle_pause(void); /* a moment, while another thread parks all */
+
+/* ---- timers.c ----------------------------------------------------------------------- */
+
+/** Add to areas.timers those of timer_create. */
+void ph_timers_note(void);
+/** After ph_park_note_pending: those whose signal waits shall expire at once. */
+void ph_timers_expired(void);
 
 /* ---- capture.c -------------------------------------------------------------------- */
 

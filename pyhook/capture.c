@@ -170,6 +170,7 @@ static int stage_record(struct ph_record_pm *r)
         {&r->threads, &ph_agent.areas.threads, sizeof(struct ph_thread_pm)},
         {&r->files, &ph_agent.areas.files, sizeof(struct ph_file_pm)},
         {&r->locks, &ph_agent.areas.locks, sizeof(struct ph_lock_pm)},
+        {&r->timers, &ph_agent.areas.timers, sizeof(struct ph_timer_pm)},
         {&r->auxv, &ph_agent.areas.auxv, 1},
         {&r->vdso, &ph_agent.areas.vdso, 1},
         {&r->data, &ph_agent.areas.data, 1},
@@ -234,7 +235,9 @@ static int capture(struct ph_record_pm *record)
     if (rc)
         return rc;
     fill_header(record);
+    ph_timers_note();
     ph_park_note_pending();
+    ph_timers_expired();
     rc = fill_images();
     if (rc)
         return rc;

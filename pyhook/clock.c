@@ -229,18 +229,78 @@ static clockid_t clock_of_timerfd(int fd)
     return clock;
 }
 
+/** @p new, for a moment, by the kernel's clock; 0 disarms. */
+static struct itimerspec real_setting(const struct itimerspec *new, clockid_t clock)
+{
+    struct itimerspec real = *new;
+    int index = index_of(clock);
+    if (index >= 0 && (new->it_value.tv_sec | new->it_value.tv_nsec))
+        real.it_value = ph_clock_real_moment(new->it_value, offset_of(index));
+    return real;
+}
+
 EXPORT int timerfd_settime(int fd, int flags, const struct itimerspec *new,
                            struct itimerspec *old)
 {
     struct itimerspec real;
-    if ((flags & TFD_TIMER_ABSTIME) && new && (new->it_value.tv_sec | new->it_value.tv_nsec)) {
-        int index = index_of(clock_of_timerfd(fd));
-        real = *new;
-        if (index >= 0)
-            real.it_value = ph_clock_real_moment(real.it_value, offset_of(index));
+    if (new && (flags & TFD_TIMER_ABSTIME)) {
+        real = real_setting(new, clock_of_timerfd(fd));
         new = &real;
     }
     return ph_libc_next()->timerfd_settime(fd, flags, new, old);
+}
+
+/** Timers with another clock than CLOCK_REALTIME; what does not fit is left as it is. */
+static struct {
+    _Atomic(timer_t) timer;
+    clockid_t clock;
+} created[256];
+static const size_t most = sizeof created / sizeof created[0];
+
+/* A timer may be NULL: the kernel begins with 0. */
+static timer_t key(timer_t timer)
+{
+    return (timer_t)((uintptr_t)timer + 1);
+}
+
+static void note_timer(timer_t timer, clockid_t clock)
+{
+    for (size_t i = 0; i < most && index_of(clock) >= 0; i++) {
+        timer_t none = NULL;
+        if (created[i].timer || !atomic_compare_exchange_strong(&created[i].timer, &none, key(timer)))
+            continue;
+        created[i].clock = clock;
+        return;
+    }
+}
+
+EXPORT int timer_create(clockid_t clock, struct sigevent *event, timer_t *timer)
+{
+    int rc = ph_libc_next()->timer_create(clock, event, timer);
+    if (rc == 0)
+        note_timer(*timer, clock);
+    return rc;
+}
+
+EXPORT int timer_delete(timer_t timer)
+{
+    for (size_t i = 0; i < most; i++)
+        if (created[i].timer == key(timer))
+            created[i].timer = NULL;
+    return ph_libc_next()->timer_delete(timer);
+}
+
+EXPORT int timer_settime(timer_t timer, int flags, const struct itimerspec *new,
+                         struct itimerspec *old)
+{
+    struct itimerspec real;
+    for (size_t i = 0; i < most && new && (flags & TIMER_ABSTIME); i++)
+        if (created[i].timer == key(timer)) {
+            real = real_setting(new, created[i].clock);
+            new = &real;
+            break;
+        }
+    return ph_libc_next()->timer_settime(timer, flags, new, old);
 }
 
 /* ---- the same by syscall(2) ---------------------------------------------------------------

@@ -75,6 +75,9 @@
     X(readlinkat)                                                                              \
     X(clock_gettime)                                                                           \
     X(clock_nanosleep)                                                                         \
+    X(timer_create)                                                                            \
+    X(timer_delete)                                                                            \
+    X(timer_settime)                                                                           \
     X(timerfd_settime)                                                                         \
     X(sem_clockwait)                                                                           \
     X(pthread_cond_timedwait)                                                                  \

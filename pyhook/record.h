@@ -14,6 +14,7 @@
  *  R4  Exactly one thread has PH_THREAD_LEADER and exactly one PH_THREAD_CALLER.
  *  R5  A descriptor's data is what its kind says, whole entries, inside the data table.
  *  R6  Every lock names a descriptor of the files table.
+ *  R7  Every timer has a number of its own, a signal, and no thread or one of the table.
  * ph_record_check holds a record against all of them.
  */
 #ifndef PH_RECORD_H
@@ -25,7 +26,7 @@
 #include <stddef.h>
 
 #define PH_RECORD_MAGIC   UINT64_C(0x3144524350594850) /* "PHYPCRD1" */
-#define PH_RECORD_VERSION 4
+#define PH_RECORD_VERSION 5
 
 struct ph_table_pm {
     uint64_t offset; /* from the start of the record */
@@ -182,6 +183,17 @@ struct ph_itimer_pm {
     int64_t interval_s, interval_us, value_s, value_us;
 };
 
+/* timer_create */
+struct ph_timer_pm {
+    int32_t id, clock, signal;
+    int32_t notify;  /* SIGEV_NONE, SIGEV_SIGNAL or SIGEV_THREAD */
+    uint32_t tid;    /* of the thread that gets the signal; 0: any */
+    uint32_t reserved;
+    uint64_t value;  /* sigev_value */
+    uint64_t value_ns, interval_ns; /* until it expires; 0: not armed */
+};
+_Static_assert(sizeof(struct ph_timer_pm) == 48, "ph_timer_pm is part of the format");
+
 /* Of which of its process group and session the program is the leader. */
 #define PH_LEADS_GROUP   1u
 #define PH_LEADS_SESSION 2u
@@ -210,7 +222,7 @@ struct ph_record_pm {
     uint64_t clock_offsets; /* address of struct ph_clock_offsets, or 0 */
     uint64_t clock_thread;  /* of struct ph_clock_thread, from a thread's fs */
 
-    struct ph_table_pm vmas, threads, files, locks, auxv, vdso, data, strings;
+    struct ph_table_pm vmas, threads, files, locks, timers, auxv, vdso, data, strings;
 
     struct ph_mm_pm mm;
     uint64_t vdso_start; /* where the program knows the vdso to be; its image is a table */

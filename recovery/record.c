@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* record.c - whether a process record is well formed; R1 to R6 are record.h's */
+/* record.c - whether a process record is well formed; R1 to R7 are record.h's */
 #include "recovery.h"
 
 #include <string.h>
@@ -134,6 +134,23 @@ static const char *check_locks(const struct ph_record_pm *r)
     return NULL;
 }
 
+static const char *check_timers(const struct ph_record_pm *r)
+{
+    const struct ph_thread_pm *thread = (const void *)((const char *)r + r->threads.offset);
+    const struct ph_timer_pm *t = (const void *)((const char *)r + r->timers.offset);
+    for (uint64_t i = 0; i < r->timers.count; i++) {
+        uint64_t j = 0;
+        while (j < r->threads.count && t[i].tid && thread[j].tid != t[i].tid)
+            j++;
+        if (j == r->threads.count || t[i].id < 0 || t[i].signal < 0 || t[i].signal > 64)
+            return "R7: a timer";
+        for (j = 0; j < i; j++)
+            if (t[j].id == t[i].id)
+                return "R7: a timer's number";
+    }
+    return NULL;
+}
+
 int ph_record_check(const void *record, size_t size, const char **why)
 {
     const struct ph_record_pm *r = record;
@@ -149,6 +166,7 @@ int ph_record_check(const void *record, size_t size, const char **why)
         !table_fits(&r->threads, sizeof(struct ph_thread_pm), size) ||
         !table_fits(&r->files, sizeof(struct ph_file_pm), size) ||
         !table_fits(&r->locks, sizeof(struct ph_lock_pm), size) ||
+        !table_fits(&r->timers, sizeof(struct ph_timer_pm), size) ||
         !table_fits(&r->auxv, 1, size) || !table_fits(&r->vdso, 1, size) ||
         !table_fits(&r->data, 1, size) || !table_fits(&r->strings, 1, size))
         return PH_ECORRUPT;
@@ -158,7 +176,7 @@ int ph_record_check(const void *record, size_t size, const char **why)
         !string_fits(r, r->cwd) || !string_fits(r, r->exe) || !string_fits(r, r->hostname))
         return PH_ECORRUPT;
     if ((*why = check_vmas(r)) || (*why = check_threads(r)) || (*why = check_files(r)) ||
-        (*why = check_locks(r)))
+        (*why = check_locks(r)) || (*why = check_timers(r)))
         return PH_ECORRUPT;
     return 0;
 }

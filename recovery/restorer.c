@@ -528,7 +528,9 @@ static void send_pending(void)
             int timer = sig == 14 ? 0 : sig == 26 ? 1 : sig == 27 ? 2 : -1;
             /* The signal of a timer that runs comes by itself. */
             bool comes =
-                timer >= 0 && (record->itimer[timer].value_s | record->itimer[timer].value_us);
+                (timer >= 0 &&
+                 (record->itimer[timer].value_s | record->itimer[timer].value_us)) ||
+                ph_r_timers_signal(record, sig);
             if ((t[i].pending >> (sig - 1) & 1) && !comes && sig != 33)
                 ph_syscall(SYS_tgkill, pid, *(volatile uint32_t *)t[i].tid_address, sig);
         }
@@ -573,12 +575,14 @@ _Noreturn void ph_r_main(const uint64_t *sp)
     restore_signals();
     const struct ph_thread_pm *leader = start_threads();
     ph_r_fix_owners(plan, record);
+    ph_r_timers(record);
     send_pending();
     ph_r_clocks(plan, record);
     open_gate(&owners_done);
     for (int i = 0; i < 3; i++)
         if (record->itimer[i].value_s | record->itimer[i].value_us)
             ph_syscall(SYS_setitimer, i, &record->itimer[i], 0);
+    ph_r_timers_start(record);
     resume(leader);
 }
 

@@ -46,4 +46,11 @@ void ph_r_fix_owners(const struct ph_plan *plan, const struct ph_record_pm *reco
 /** Let the program's clocks go on from the epoch, in the calls that wait for a moment too. */
 void ph_r_clocks(const struct ph_plan *plan, const struct ph_record_pm *record);
 
+/** Timers of timer_create: make them, when all threads are there; start them. */
+void ph_r_timers(const struct ph_record_pm *record);
+void ph_r_timers_start(const struct ph_record_pm *record);
+
+/** Whether @p sig, which was pending, comes by itself when they start. */
+bool ph_r_timers_signal(const struct ph_record_pm *record, int sig);
+
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A process record is believed only when it is well formed: R1 to R6 of record.h. */
+/* A process record is believed only when it is well formed: R1 to R7 of record.h. */
 #include "recovery/recovery.h"
 
 #include <criterion/criterion.h>
@@ -12,6 +12,7 @@ static struct ph_vma_pm *vma;
 static struct ph_thread_pm *thread;
 static struct ph_file_pm *file;
 static struct ph_lock_pm *lock_;
+static struct ph_timer_pm *timer;
 static unsigned char *data;
 
 static void *add(struct ph_table_pm *t, uint64_t count, size_t entry)
@@ -55,6 +56,10 @@ static void make(void)
         .fd = 8, .kind = PH_FILE_TIMERFD, .same_as = -1, .data_offset = 64, .data_size = 32};
     file[3] = (struct ph_file_pm){
         .fd = 9, .kind = PH_FILE_INOTIFY, .same_as = -1, .data_offset = 96, .data_size = 16};
+    thread[1].tid = 4001;
+    timer = add(&r->timers, 2, sizeof *timer);
+    timer[0] = (struct ph_timer_pm){.id = 1, .signal = 34};
+    timer[1] = (struct ph_timer_pm){.id = 0, .signal = 32, .tid = 4001};
     lock_ = add(&r->locks, 1, sizeof *lock_);
     *lock_ = (struct ph_lock_pm){.fd = 7, .kind = PH_LOCK_POSIX, .start = 5, .length = 10};
     add(&r->auxv, 16, 1);
@@ -171,6 +176,14 @@ Test(record, R5_the_data_of_a_descriptor_is_what_its_kind_says)
     DAMAGED(((struct ph_watch_pm *)(data + 96))->wd = 0);
     DAMAGED(((struct ph_watch_pm *)(data + 96))->wd = PH_WATCH_MAX + 1);
     DAMAGED(((struct ph_watch_pm *)(data + 96))->path = 8);
+}
+
+Test(record, R7_timers_are_distinct_and_their_threads_known)
+{
+    DAMAGED(timer[1].id = 1);
+    DAMAGED(timer[0].signal = 65);
+    DAMAGED(timer[0].id = -1);
+    DAMAGED(timer[1].tid = 12345);
 }
 
 Test(record, R6_locks_belong_to_descriptors)

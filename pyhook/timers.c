@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * timers.c - timers of timer_create(2), as the epoch finds them
+ *
+ * The kernel lists them in /proc/self/timers (proc_pid_timers(5)); where it does not, there is
+ * no telling whether there are any. The timer of a thread's CPU time, of which the list does
+ * not say which thread's, cannot come back.
+ */
+#include "agent_internal.h"
+#include "files.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define OWN_CPU (-6) /* the process's own: MAKE_PROCESS_CPUCLOCK(0, CPUCLOCK_SCHED) */
+
+/** What follows @p key, in the text of one timer. */
+static const char *value_of(const char *text, const char *key)
+{
+    const char *p = strstr(text, key);
+    return p ? p + strlen(key) : "";
+}
+
+/** "signal: 34/0000000000001234", "notify: signal/tid.30206", "ClockID: 1". */
+static void read_one(const char *text, struct ph_timer_pm *t)
+{
+    char *end;
+    const char *notify = value_of(text, "notify: "), *tid = strstr(notify, "/tid.");
+    t->id = (int32_t)strtol(text, NULL, 10);
+    t->signal = (int32_t)strtol(value_of(text, "signal: "), &end, 10);
+    t->value = *end == '/' ? strtoull(end + 1, NULL, 16) : 0;
+    t->clock = (int32_t)strtol(value_of(text, "ClockID: "), NULL, 10);
+    t->notify = strncmp(notify, "none", 4) == 0     ? SIGEV_NONE
+                : strncmp(notify, "thread", 6) == 0 ? SIGEV_THREAD
+                                                    : SIGEV_SIGNAL;
+    if (tid && tid < strchr(notify, '\n'))
+        t->tid = (uint32_t)strtoul(tid + 5, NULL, 10);
+}
+
+static uint64_t ns_of(struct timespec ts)
+{
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/** Whether the signal of @p t, which no other timer has, waits for the threads to go on. */
+static bool waits(const struct ph_timer_pm *t, const struct ph_timer_pm *all, size_t n)
+{
+    const struct ph_area *area = &ph_agent.areas.threads;
+    const struct ph_thread_pm *thread = (const void *)area->base;
+    bool pending = false;
+    for (size_t i = 0; i < area->used / sizeof *thread; i++)
+        pending |= thread[i].pending >> (t->signal - 1) & 1;
+    for (size_t i = 0; i < n; i++)
+        if (&all[i] != t && all[i].signal == t->signal)
+            return false;
+    return pending;
+}
+
+void ph_timers_note(void)
+{
+    struct ph_area *text = &ph_agent.areas.text, *area = &ph_agent.areas.timers;
+    text->used = 0;
+    if (ph_read_file("/proc/self/timers", text) <= 0)
+        return;
+    for (const char *p = (const char *)text->base; (p = strstr(p, "ID: "));) {
+        struct ph_timer_pm t = {0};
+        p += strlen("ID: ");
+        read_one(p, &t);
+        p = value_of(p, "ClockID: ");
+        if (t.clock == CLOCK_THREAD_CPUTIME_ID || (t.clock < 0 && t.clock != OWN_CPU)) {
+            ph_files_cannot("a timer of a thread's CPU time", ": it will not expire");
+            continue;
+        }
+        struct itimerspec left = {0};
+        syscall(SYS_timer_gettime, t.id, &left);
+        t.value_ns = ns_of(left.it_value);
+        t.interval_ns = ns_of(left.it_interval);
+        *(struct ph_timer_pm *)ph_area_push(area, sizeof t) = t;
+    }
+}
+
+void ph_timers_expired(void)
+{
+    struct ph_area *area = &ph_agent.areas.timers;
+    struct ph_timer_pm *t = (struct ph_timer_pm *)area->base;
+    for (size_t i = 0, n = area->used / sizeof *t; i < n; i++)
+        if (t[i].signal && waits(&t[i], t, n))
+            t[i].value_ns = 1;
+}
