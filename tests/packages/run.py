@@ -3,7 +3,8 @@
 """run.py - real packages from PyPI, and every state a program is in: killed and recovered
 
     tests/packages/run.py [--bin DIR] [--venvs DIR] [--only NAME]... [--on NAME]... [--kills N]
-                          [--seconds T] [--seed S] [--table FILE] [--offline] [--keep]
+                          [--seconds T] [--seed S] [--every TIME] [--table FILE]
+                          [--standard] [--offline] [--keep]
 
 For each interpreter found a virtual environment with what PyPI has for it, then each program of
 programs/ in a chain of kills and recoveries, exactly as tests/live does it. Every run adds its
@@ -12,11 +13,13 @@ lines to the table of what was tried and what happened. Exit status 1 if anythin
 import argparse
 import collections
 import datetime
-import json
+import fcntl
 import os
 import pathlib
 import platform
 import random
+import shlex
+import signal
 import subprocess
 import sys
 
@@ -27,23 +30,15 @@ sys.path.insert(0, str(ROOT / "tests" / "live"))
 import interpreters  # noqa: E402
 import run as live  # noqa: E402
 
-PACKAGES = ["numpy", "scipy", "pandas", "matplotlib", "pillow", "lxml", "h5py", "numba", "cython",
-            "setuptools", "cffi", "regex", "uvloop", "coverage"]
-TORCH = "torch==2.13.0"  # an exact version, which may be a local build for the CPU
-TORCH_PYTHON = (3, 11)
-DISTRIBUTION = {"PIL": "pillow"}
+# What a module is called on PyPI, where that is not its own name, and versions that matter.
+REQUIREMENT = {"PIL": "pillow", "torch": "torch==2.13.0+cpu"}  # the other builds are of gigabytes
 
-# In the virtual environment: the versions of the modules named, or why one cannot be imported.
+# In the virtual environment: imports one module and says its version.
 LOOK = """
-import importlib, importlib.metadata, json, sys
-found = {}
-for module, name in json.loads(sys.argv[1]):
-    try:
-        importlib.import_module(module)
-        found[module] = importlib.metadata.version(name)
-    except Exception as error:
-        found[module] = None
-json.dump(found, sys.stdout)
+import importlib, importlib.metadata, sys
+module, distribution = sys.argv[1:]
+importlib.import_module(module)
+print(importlib.metadata.version(distribution))
 """
 
 HEAD = """# What was tried
@@ -53,39 +48,72 @@ Written by `scripts/test-packages`: each program of [tests/packages](../tests/pa
 """
 
 
+def why(done):
+    """Why a command failed, in a line."""
+    if done.returncode < 0:
+        return f"killed by {signal.Signals(-done.returncode).name}"
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR:")]
+    return (errors or lines or [f"exit status {done.returncode}"])[-1]
+
+
 class Environment:
     """A virtual environment on one interpreter, with the packages that there are for it."""
 
-    def __init__(self, base, directory, offline):
+    def __init__(self, base, directory):
         version = subprocess.run([base, "-c", "import platform; print(platform.python_version())"],
                                  capture_output=True, text=True, check=True).stdout.strip()
+        self.base = base
         self.name = version + (" of Debian" if base == interpreters.DEBIAN else "")
         self.short = tuple(map(int, version.split(".")[:2]))
         self.path = directory / ("venv-" + self.name.replace(" ", "-"))
         self.python = str(self.path / "bin" / "python")
+        self.failed = {}    # {requirement: why it could not be installed}
+        self.versions = {}  # {module: (version or None, why it cannot be imported)}
+
+    def make(self, modules, offline):
+        """Made, with what can be had of the modules."""
         if not os.path.exists(self.python):
-            subprocess.run([base, "-m", "venv", self.path], check=True)
+            subprocess.run([self.base, "-m", "venv", *(["--without-pip"] if offline else []),
+                            self.path], check=True)
         if not offline:
-            self.install(base)
+            self.install(sorted({REQUIREMENT.get(m, m) for m in modules}))
         # In plain Python `import pyheap` is the stand-in; under pyheap-run the built-in is first.
         site, = self.path.glob("lib/python3*/site-packages")
         (site / "pyheap-stand-in.pth").write_text(str(ROOT / "pyhook" / "python") + "\n")
 
-    def install(self, base):
-        """What has no wheel for this interpreter is left out, one by one."""
-        pip = [self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-               "--only-binary", ":all:"]
-        wanted = PACKAGES + ([TORCH] if self.short == TORCH_PYTHON and base != interpreters.DEBIAN
-                             else [])
-        if subprocess.run([*pip, *wanted], stderr=subprocess.DEVNULL).returncode != 0:
-            for package in wanted:
-                subprocess.run([*pip, package], stderr=subprocess.DEVNULL)
+    def install(self, wanted):
+        """All together, so that they agree; else one by one, and those that fail by name."""
+        if not wanted or self.pip(wanted).returncode == 0:
+            return
+        for requirement in wanted:
+            done = self.pip([requirement])
+            if done.returncode != 0:
+                self.failed[requirement] = why(done)
+                print(f"{requirement} is not installed: {why(done)}", flush=True)
 
-    def versions(self, modules):
-        pairs = [(m, DISTRIBUTION.get(m, m)) for m in modules]
-        done = subprocess.run([self.python, "-c", LOOK, json.dumps(pairs)], capture_output=True,
-                              text=True, check=True)
-        return json.loads(done.stdout)
+    def pip(self, wanted):
+        return subprocess.run([self.python, "-m", "pip", "install", "--quiet", "--only-binary",
+                               ":all:", "--disable-pip-version-check", *wanted],
+                              stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    def version(self, module):
+        """
+        In a process of its own, since an import may end it.
+        @return (version, None), or (None, why there is none).
+        """
+        if module not in self.versions:
+            requirement = REQUIREMENT.get(module, module)
+            done = subprocess.run([self.python, "-c", LOOK, module, requirement.split("==")[0]],
+                                  capture_output=True, text=True)
+            if done.returncode == 0:
+                found = done.stdout.split()[-1], None
+            elif requirement in self.failed:
+                found = None, f"{module} cannot be installed: {self.failed[requirement]}"
+            else:
+                found = None, f"{module} cannot be imported: {why(done)}"
+            self.versions[module] = found
+        return self.versions[module]
 
 
 class Subject(live.Program):
@@ -102,27 +130,50 @@ class Subject(live.Program):
         self.modules = needs.split(",") if needs else []
 
 
+class Session(live.Session):
+    """Of these programs."""
+
+    def again(self, program, interpreter):
+        every = ["--every", self.args.every] if self.args.every else []
+        return shlex.join(["tests/packages/run.py", "--bin", self.args.bin, "--venvs",
+                           self.args.venvs, "--offline", "--only", program.name, "--on",
+                           interpreter.name, "--seed", self.args.seed, "--kills",
+                           str(self.args.kills), *every])
+
+
 class Table:
-    """docs/compatibility.md: one line for each program and interpreter, the newest of each."""
+    """
+    docs/compatibility.md: one line for each program and interpreter, the newest of each. It is
+    read again for each line, so that several runs can write it at once.
+    """
 
     COLUMNS = ["program", "what it uses", "Python", "what happened", "day", "kernel"]
 
-    def __init__(self, path):
+    def __init__(self, path, programs):
         self.path = path
-        self.rows = {}
-        for line in path.read_text().splitlines() if path.exists() else []:
-            cells = [cell.strip() for cell in line.strip("|").split("|")]
+        self.programs = programs
+
+    def rows(self, file):
+        found = {}
+        for line in file:
+            cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
             if line.startswith("| ") and len(cells) == len(self.COLUMNS) \
-                    and cells != self.COLUMNS and cells[0] != "---":
-                self.rows[cells[0], cells[2]] = cells
+                    and cells[0] in self.programs:
+                found[cells[0], cells[2]] = cells
+        return found
 
     def add(self, program, uses, python, happened):
-        self.rows[program, python] = [program, uses, python, happened.replace("|", "/"),
-                                      str(datetime.date.today()), platform.release().split("-")[0]]
-        lines = [self.COLUMNS, ["---"] * len(self.COLUMNS),
-                 *(self.rows[key] for key in sorted(self.rows))]
-        text = HEAD + "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
-        self.path.write_text(text)
+        with open(self.path, "a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            rows = self.rows(file)
+            rows[program, python] = [program, uses, python, happened.replace("|", "/"),
+                                     str(datetime.date.today()),
+                                     platform.release().split("-")[0]]
+            file.truncate(0)
+            file.write(HEAD + "".join("| " + " | ".join(cells) + " |\n" for cells in
+                                      [self.COLUMNS, ["---"] * len(self.COLUMNS),
+                                       *(rows[key] for key in sorted(rows))]))
 
 
 def parse_arguments():
@@ -131,15 +182,19 @@ def parse_arguments():
     parser.add_argument("--venvs", default=str(ROOT / "build" / "packages"))
     parser.add_argument("--only", action="append", default=[], metavar="NAME")
     parser.add_argument("--on", action="append", default=[], metavar="VERSION",
-                        help="only interpreters whose name starts so, such as 3.12")
+                        help="only interpreters whose name starts or ends so: 3.12, Debian")
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--seed", default=str(random.SystemRandom().randrange(10**6)))
     parser.add_argument("--table", default=str(ROOT / "docs" / "compatibility.md"))
+    parser.add_argument("--every", metavar="TIME", help="take epochs by the clock as well")
+    parser.add_argument("--standard", action="store_true",
+                        help="only programs of the standard library; nothing is installed")
     parser.add_argument("--offline", action="store_true", help="install nothing")
     parser.add_argument("--keep", action="store_true")
     args = parser.parse_args()
     args.long = False
+    args.offline |= args.standard
     return args
 
 
@@ -148,37 +203,51 @@ def first_lines(text):
     return " ".join(lines[:2])[:200]
 
 
-def main():
-    args = parse_arguments()
-    directory = pathlib.Path(args.venvs)
-    directory.mkdir(parents=True, exist_ok=True)
-    table = Table(pathlib.Path(args.table))
-    subjects = [Subject(path) for path in sorted((HERE / "programs").glob("*.py"))]
-    unknown = set(args.only) - {subject.name for subject in subjects}
+def chosen(args):
+    """(the programs to run, the names of all, the environments to run them in)"""
+    subjects = {path.stem: Subject(path) for path in sorted((HERE / "programs").glob("*.py"))}
+    unknown = set(args.only) - set(subjects)
     if unknown:
         raise SystemExit(f"no such program: {', '.join(sorted(unknown))}")
-    session = live.Session(args)
+    environments = [Environment(base, pathlib.Path(args.venvs))
+                    for base in [interpreters.DEBIAN, *interpreters.all_pyenv()]]
+    environments = [e for e in environments if not args.on or
+                    any(e.name.startswith(on) or e.name.endswith(on) for on in args.on)]
+    if not environments:
+        raise SystemExit(f"no such interpreter: {', '.join(args.on)}")
+    found = [subjects[name] for name in args.only or subjects]
+    return ([s for s in found if not (args.standard and s.modules)], set(subjects),
+            environments)
+
+
+def main():
+    args = parse_arguments()
+    pathlib.Path(args.venvs).mkdir(parents=True, exist_ok=True)
+    subjects, names, environments = chosen(args)
+    table = Table(pathlib.Path(args.table), names)
+    session = Session(args)
     found = collections.Counter()
-    for base in [interpreters.DEBIAN, *interpreters.all_pyenv()]:
-        environment = Environment(base, directory, args.offline)
-        if args.on and not environment.name.startswith(tuple(args.on)):
-            continue
+    for environment in environments:
         print(f"{environment.name}, seed {args.seed}", flush=True)
-        versions = environment.versions(sorted({m for s in subjects for m in s.modules}))
+        todo = [s for s in subjects if environment.short >= s.oldest]
+        environment.make({m for s in todo for m in s.modules}, args.offline)
         interpreter = interpreters.Interpreter(environment.python)
-        for subject in subjects:
-            if args.only and subject.name not in args.only:
-                continue
-            missing = [m for m in subject.modules if not versions[m]]
-            if missing or environment.short < subject.oldest:
+        interpreter.name = environment.name
+        for subject in todo:
+            versions = {m: environment.version(m) for m in subject.modules}
+            reasons = [reason for _, reason in versions.values() if reason]
+            if reasons:
                 found["left out"] += 1
+                print(f"out   {subject.name:<14} {reasons[0]}", flush=True)
+                table.add(subject.name, ", ".join(versions), environment.name,
+                          "left out: " + first_lines(reasons[0]))
                 continue
             os.environ.update(subject.environment)
             held, text = session.test(subject, interpreter)
             for name in subject.environment:
                 del os.environ[name]
             found["held" if held else "failed"] += 1
-            uses = ", ".join(f"{m} {versions[m]}" for m in subject.modules)
+            uses = ", ".join(f"{m} {version}" for m, (version, _) in versions.items())
             table.add(subject.name, uses or "the standard library", environment.name,
                       text if held else "FAILED: " + first_lines(text))
     print(", ".join(f"{n} {what}" for what, n in found.items()))
