@@ -243,13 +243,15 @@ static void claim_mappings(const struct ph_file_pm *f)
             v[i].flags |= PH_VMA_EMBEDDED;
 }
 
-/** A file without a name: its content goes into the epoch, but for its holes. */
+/** A file without a name, or whose name is as volatile as it: its content goes into the epoch, but for its holes. */
 static bool embed(struct ph_file_pm *f, const char *name)
 {
     char path[40] = "/proc/self/fd/", number[24];
     f->flags |= PH_FILE_DELETED;
     if (strncmp(name, "/memfd:", 7) == 0)
         f->flags |= PH_FILE_MEMFD;
+    if (ph_segments_made(name))
+        f->flags |= PH_FILE_SEGMENT;
     size_t n;
     for (const struct ph_file_pm *g = ph_files_all(&n); g < f; g++)
         if (g->kind == PH_FILE_REGULAR && g->ino == f->ino && g->dev == f->dev) {
@@ -373,7 +375,7 @@ static bool has_name(const struct ph_file_pm *f, const char *name)
 static void capture_regular(struct ph_file_pm *f, const char *name, const struct stat *st)
 {
     f->kind = PH_FILE_REGULAR;
-    if (st->st_nlink == 0 ? !embed(f, name) : !has_name(f, name))
+    if (st->st_nlink == 0 || ph_segments_made(name) ? !embed(f, name) : !has_name(f, name))
         ph_files_dead(f, name);
     else
         capture_locks(f);

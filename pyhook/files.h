@@ -64,4 +64,9 @@ void ph_terminal_note(void);
  *  another file by now. */
 const char *ph_watches_path(uint64_t dev, uint64_t ino);
 
+/* ---- segments.c --------------------------------------------------------------------- */
+
+/** Whether the program has made the shared memory of this path, and not removed it since. */
+bool ph_segments_made(const char *path);
+
 #endif

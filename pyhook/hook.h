@@ -53,6 +53,11 @@ void ph_asked_start(void);
 /** In a recovered program: generators of secrets in memory start anew. */
 void ph_reseed(void);
 
+/* segments.c: shared memory with a name */
+
+/** In a recovered program that had Python's resource tracker: start it. The GIL is held. */
+void ph_segments_track_again(void);
+
 /* screen.c: programs with a whole screen */
 
 /** In a recovered program: what curses has on the screen is drawn again. The GIL is held. */

@@ -17,6 +17,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
@@ -75,6 +76,9 @@
     X(readlinkat)                                                                              \
     X(clock_gettime)                                                                           \
     X(clock_nanosleep)                                                                         \
+    X(shm_open)                                                                                \
+    X(sem_open)                                                                                \
+    X(shm_unlink)                                                                              \
     X(timer_create)                                                                            \
     X(timer_delete)                                                                            \
     X(timer_settime)                                                                           \

@@ -13,6 +13,7 @@
  *      is zero or the file's, whatever the pool still knows of it.
  */
 #include "agent_internal.h"
+#include "files.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -78,12 +79,13 @@ static void classify_file(struct ph_vma_pm *v, bool shared, const char *path, si
         name[length] = 0;
         named = stat(name, &st) == 0 && st.st_ino == v->ino && st.st_dev == v->dev;
     }
-    if (named && S_ISREG(st.st_mode)) {
+    if (named && S_ISREG(st.st_mode) && !(shared && ph_segments_made(name))) {
         v->kind = shared ? PH_VMA_SHARED_FILE : PH_VMA_FILE;
         v->size = (uint64_t)st.st_size;
         v->mtime_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
     } else {
-        /* Deleted, or replaced by an upgrade: nobody but us has its pages any more. */
+        /* Deleted, or replaced by an upgrade: nobody but us has its pages any more. Or they
+         * are gone when we are (segments.c). */
         v->kind = shared ? PH_VMA_SHARED_ANON : PH_VMA_ANON;
         v->flags |= PH_VMA_WHOLE;
     }

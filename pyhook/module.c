@@ -200,6 +200,7 @@ static int take_epoch(const char *label, uint64_t *number, bool *recovered)
         err = ph_agent_epoch(label, number, recovered);
     if (err == 0 && *recovered) {
         ph_reseed();
+        ph_segments_track_again();
         ph_screen_redraw();
         ph_terminal_tell_size();
         ph_asked_start();

@@ -24,6 +24,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define GIVEN_MAX 64
@@ -166,13 +167,28 @@ static void memfd_name(const char *text, char *buf, size_t size)
     snprintf(buf, size, "%.*s", (int)n, n ? name : "");
 }
 
+/**
+ * Shared memory that the program had made. Whoever is to remove it at the end of the program
+ * (Python's resource tracker, a child) may be about to, and must not find the new one.
+ */
+static int make_segment(const char *path)
+{
+    struct timespec nap = {0, 5000000};
+    for (int i = 0; i < 100 && access(path, F_OK) == 0; i++)
+        nanosleep(&nap, NULL);
+    unlink(path);
+    return open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+}
+
 /** A file without a name becomes a memfd; where it is mapped, the restorer fills it. */
 static int make_memfd(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     char name[256] = "pyheap-deleted-file";
     if (f->flags & PH_FILE_MEMFD)
         memfd_name(ph_record_text(r->record, f->path), name, sizeof name);
-    int fd = memfd_create(name, f->detail & F_SEAL_SEAL ? 0 : MFD_ALLOW_SEALING);
+    int fd = f->flags & PH_FILE_SEGMENT
+                 ? make_segment(ph_record_text(r->record, f->path))
+                 : memfd_create(name, f->detail & F_SEAL_SEAL ? 0 : MFD_ALLOW_SEALING);
     bool ok = fd >= 0 && ftruncate(fd, (off_t)f->size) == 0;
     for (const struct ph_chunk_pm *c = NULL; ok && (c = ph_reopen_chunk(r, f, c));) {
         const char *from = (const char *)(c + 1);
