@@ -31,7 +31,8 @@ import interpreters  # noqa: E402
 import run as live  # noqa: E402
 
 # What a module is called on PyPI, where that is not its own name, and versions that matter.
-REQUIREMENT = {"PIL": "pillow", "torch": "torch==2.13.0+cpu"}  # the other builds are of gigabytes
+REQUIREMENT = {"PIL": "pillow", "sklearn": "scikit-learn", "zmq": "pyzmq",
+               "torch": "torch==2.13.0+cpu"}  # its other builds are of gigabytes
 
 # In the virtual environment: imports one module and says its version.
 LOOK = """
