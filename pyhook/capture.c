@@ -31,12 +31,14 @@ struct ph_capture ph_capture;
 static void reset_areas(void)
 {
     size_t threads = ph_agent.areas.threads.used; /* filled by park.c already */
+    size_t present = ph_agent.areas.present.used; /* of the epoch before */
 #define X(name, mib)                                                                           \
     ph_agent.areas.name.used = 0;                                                              \
     ph_agent.areas.name.overflow = false;
     PH_AREAS(X)
 #undef X
     ph_agent.areas.threads.used = threads;
+    ph_agent.areas.present.used = present;
 }
 
 static bool areas_overflow(void)
