@@ -1,14 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * heap.c - the public functions: slab or extent, fast paths, start, fork
- *
- * One small allocation, from end to end: the size gives the class (a table), the class the
- * thread's current slab, the slab's cursor a word of its bitmap, the word's lowest set bit the
- * slot. Clearing that bit makes the block live. A free finds the slab by address, the slot by
- * multiplication, and sets the bit again, which makes the block dead. Neither touches the
- * block's own page. What is not that simple goes to heap_local.c.
+ * heap.c - the public functions: slab or extent, start, fork
  */
-#include "heap_internal.h"
+#include "heap_fast.h"
+
 #include "error.h"
 
 #include <errno.h>
@@ -90,82 +85,27 @@ _Noreturn void ph_heap_fatal(const char *what, const void *p)
 
 /* ---- slots --------------------------------------------------------------------------- */
 
-static inline void *slot_alloc(unsigned c)
-{
-    struct ph_slab *s = ph_self.current[c];
-    unsigned w = s->cursor;
-    uint64_t bits = s->free[w];
-    if (PH_UNLIKELY(!bits))
-        return ph_local_alloc_slow(c);
-    __atomic_store_n(&s->free[w], bits & (bits - 1), __ATOMIC_RELAXED);
-    PH_BARRIER();
-    return (void *)(s->base + (w * 64 + (unsigned)__builtin_ctzll(bits)) * (uint64_t)s->size);
-}
-
-static inline bool in_slabs(const void *p)
-{
-    return (uintptr_t)p - PH_SLABS < PH_HEAP_EXTENTS - PH_SLABS;
-}
-
-static inline struct ph_slab *slab_of(const void *p)
-{
-    return &ph_slabs[((uintptr_t)p - PH_SLABS) >> PH_SLAB_SHIFT];
-}
-
-/* The slot that @p p lies in. */
-static inline uint32_t slot_of(const struct ph_slab *s, const void *p)
-{
-    return (uint32_t)(((uintptr_t)p & (PH_SLAB_SIZE - 1)) * s->inverse >> 32);
-}
-
-static inline bool is_slot(const struct ph_slab *s, uint32_t slot, const void *p)
-{
-    return slot < s->nslots && slot * s->size == ((uintptr_t)p & (PH_SLAB_SIZE - 1));
-}
-
-static __attribute__((noinline, cold)) void bad_free(void *p)
+void ph_heap_bad_free(void *p)
 {
     ph_heap_fatal("free of what is no live block:", p);
 }
 
-static __attribute__((noinline)) void slot_free_remote(struct ph_slab *s, uint32_t slot,
-                                                       void *p)
+__attribute__((noinline)) void ph_heap_free_remote(struct ph_slab *s, uint32_t slot, void *p)
 {
-    if (!is_slot(s, slot, p) || __atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == PH_SLAB_FREE ||
+    if (slot == UINT32_MAX ||
+        __atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == PH_SLAB_FREE ||
         !ph_local_free_remote(s, slot))
-        bad_free(p);
-}
-
-static inline void slot_free(void *p)
-{
-    struct ph_slab *s = slab_of(p);
-    uint32_t slot = slot_of(s, p);
-    PH_BARRIER();
-    if (PH_UNLIKELY(__atomic_load_n(&s->owner, __ATOMIC_RELAXED) != ph_self.number)) {
-        slot_free_remote(s, slot, p);
-        return;
-    }
-    unsigned w = slot / 64;
-    uint64_t bit = UINT64_C(1) << slot % 64, bits = s->free[w];
-    if (PH_UNLIKELY(!is_slot(s, slot, p)) || PH_UNLIKELY(bits & bit)) {
-        bad_free(p);
-        return;
-    }
-    __atomic_store_n(&s->free[w], bits | bit, __ATOMIC_RELAXED);
-    s->cursor = (uint16_t)w;
-    if (PH_UNLIKELY(++s->nfree == s->wake) ||
-        PH_UNLIKELY(s->stamp != __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED)))
-        ph_local_freed(s);
+        ph_heap_bad_free(p);
 }
 
 /* Bytes of the live block at @p p, of either kind; 0 if there is none. */
 static size_t block_size(const void *p)
 {
-    if (!in_slabs(p))
+    if (!ph_in_slabs(p))
         return ph_heap_owns(p) && (uintptr_t)p >= PH_HEAP_EXTENTS ? ph_extent_size(p) : 0;
-    const struct ph_slab *s = slab_of(p);
-    uint32_t slot = slot_of(s, p);
-    if (!is_slot(s, slot, p) || __atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == PH_SLAB_FREE)
+    const struct ph_slab *s = ph_slab_of(p);
+    uint32_t slot = ph_slot_at(s, p);
+    if (slot == UINT32_MAX || __atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == PH_SLAB_FREE)
         return 0;
     uint64_t dead = __atomic_load_n(&s->free[slot / 64], __ATOMIC_RELAXED) |
                     __atomic_load_n(&s->remote[slot / 64], __ATOMIC_RELAXED);
@@ -189,7 +129,7 @@ static __attribute__((noinline)) void *extent_alloc(size_t size, size_t alignmen
 void *ph_heap_malloc(size_t size)
 {
     if (PH_LIKELY(size <= PH_SMALL_MAX))
-        return slot_alloc(ph_class_of(size));
+        return ph_slot_alloc(ph_class_of(size));
     size_t stale;
     return extent_alloc(size, PH_PAGE, &stale);
 }
@@ -202,7 +142,7 @@ void *ph_heap_calloc(size_t n, size_t size)
         return NULL;
     }
     if (PH_LIKELY(total <= PH_SMALL_MAX)) {
-        void *p = slot_alloc(ph_class_of(total));
+        void *p = ph_slot_alloc(ph_class_of(total));
         return p ? memset(p, 0, total) : NULL;
     }
     size_t stale;
@@ -214,13 +154,13 @@ static __attribute__((noinline)) void extent_free(void *p)
 {
     PH_BARRIER();
     if (p && (!ph_heap_owns(p) || (uintptr_t)p < PH_HEAP_EXTENTS || !ph_extent_free(p)))
-        bad_free(p);
+        ph_heap_bad_free(p);
 }
 
 void ph_heap_free(void *p)
 {
-    if (PH_LIKELY(in_slabs(p)))
-        slot_free(p);
+    if (PH_LIKELY(ph_in_slabs(p)))
+        ph_slot_free(p);
     else
         extent_free(p);
 }
@@ -239,7 +179,7 @@ void *ph_heap_realloc(void *p, size_t size)
     size_t have = block_size(p);
     if (!have)
         ph_heap_fatal("realloc of what is no live block:", p);
-    if (in_slabs(p)) {
+    if (ph_in_slabs(p)) {
         if (fits(have, size))
             return p;
     } else if (size > PH_SMALL_MAX && ph_extent_resize(p, size)) {
@@ -267,7 +207,7 @@ void *ph_heap_memalign(size_t alignment, size_t size)
         unsigned c = ph_class_of(size > alignment ? size : alignment);
         while (ph_class_size[c] % alignment) /* ends: the last class is a power of two */
             c++;
-        return slot_alloc(c);
+        return ph_slot_alloc(c);
     }
     size_t stale;
     return extent_alloc(size, alignment, &stale);

@@ -2,6 +2,7 @@
 /*
  * heap_internal.h - the parts of the heap and the tables they share
  *
+ *   heap_fast.h      the short ways of a small block, inlined into the interpreter's allocators
  *   heap.c           public functions: chooses slab or extent; init; fork
  *   heap_class.c     size classes
  *   heap_slab.c      the pool of slabs: taking one for a class, giving it back
@@ -35,13 +36,15 @@
  *     and form the pool list; the others have exactly one owner and are on exactly the list
  *     of that owner that their state names.
  * S2  A set bit in free[] is a slot that its owner may hand out; a set bit in remote[] is one
- *     that another thread has freed. No slot is in both, and none lies beyond nslots. All other
- *     slots are live. nfree counts free[], but not while the slab is current.
- * S3  full: nfree = 0. partial: 0 < nfree < nslots. free: no slot is live.
+ *     that another thread has freed. No slot is in both. All other slots are live. Beyond
+ *     nslots all bits of free[] are set and none of remote[].
+ * S3  full: no bit of a slot is set in free[], and stamp is not the epoch under way. partial: not
+ *     all are, and none only until somebody looks for a slab with free slots. free: no slot is
+ *     live.
  * S4  If a bit in remote[] is set then pending is set; pending is set exactly if the slab is on
  *     the pending list of one local.
- * S5  wake is the value of nfree at which a free must change the slab's list: 1 when full,
- *     nslots when partial, 0 (never) when current.
+ * S5  A hint that is not empty names a slot of a slab that the hint's local owns, of the hint's
+ *     class. It says nothing about the slot: free[] does.
  * X1  Extents tile [0, top) of extent space; the page map names the extent at its first and at
  *     its last page.
  * X2  No two free extents are adjacent.
@@ -90,6 +93,7 @@
 #define PH_CLASSES      69
 #define PH_SMALL_MAX    32768 /* bytes; larger blocks are extents */
 #define PH_SLOT_MIN     16
+#define PH_STEP_MAX     512 /* bytes; up to here the classes are steps of PH_SLOT_MIN */
 #define PH_WORDS        ((unsigned)(PH_SLAB_SIZE / PH_SLOT_MIN / 64))
 
 extern const uint16_t ph_class_size[PH_CLASSES];
@@ -102,7 +106,9 @@ void ph_class_init(void);
 /** The class for @p size <= PH_SMALL_MAX. */
 static inline unsigned ph_class_of(size_t size)
 {
-    if (PH_LIKELY(size <= 1024))
+    if (PH_LIKELY(size <= PH_STEP_MAX))
+        return (unsigned)((size - (size != 0)) / PH_SLOT_MIN);
+    if (size <= 1024)
         return ph_class_by_16[(size + 15) / 16];
     return ph_class_by_128[(size + 127) / 128];
 }
@@ -119,13 +125,13 @@ struct ph_slab {
     uint32_t size;    /* of a slot, bytes */
     uint32_t inverse; /* ceil(2^32 / size): slot = offset * inverse >> 32, exact below 2^16 */
     uint32_t owner;   /* number of a local; changes under slab_lock only */
-    uint16_t nslots, nfree;
-    uint16_t cursor; /* word of free[] to allocate from next */
-    uint16_t wake;
-    uint16_t words; /* of the bitmaps that are in use */
+    uint16_t nslots;
+    uint16_t words;  /* of the bitmaps that are in use */
+    uint16_t cursor; /* word of free[] to take hints from next */
+    uint16_t busy;   /* a word of free[] that had a live slot when somebody last looked */
     uint8_t state;
     uint8_t class;
-    uint32_t stamp;      /* epoch in which it was last allocated from or freed to */
+    uint32_t stamp;      /* epoch in which it was last current or freed to (but S3) */
     uint32_t next, prev; /* in its list; 0: none */
 
     /* written by other threads: a cache line of its own */
@@ -146,8 +152,13 @@ static inline uint32_t ph_slab_index(const struct ph_slab *s)
     return (uint32_t)(s - ph_slabs);
 }
 
-/* Where a local has no current slab it has this one, which is never anything but empty. */
-extern struct ph_slab ph_no_slab;
+/* The bits of word @p w that stand for slots. */
+static inline uint64_t ph_slab_valid(const struct ph_slab *s, unsigned w)
+{
+    if ((w + 1) * 64 <= s->nslots)
+        return ~UINT64_C(0);
+    return w * 64 < s->nslots ? (UINT64_C(1) << (s->nslots - w * 64)) - 1 : 0;
+}
 
 struct ph_local;
 
@@ -165,16 +176,25 @@ struct ph_slab_list {
     uint32_t head, tail, count;
 };
 
+/* A slot that was free when the hint was made. */
+struct ph_hint {
+    void *block;
+    uint64_t bit; /* address of its word in free[], and in the upper 6 bits which bit of it */
+};
+#define PH_HINTS 16 /* of a class, the one at the bottom always empty */
+
 struct ph_local {
     uint32_t number;
     uint32_t idle_next;                  /* next unused local; 0: none */
     uint32_t pending;                    /* first slab to which others have freed; 0: none */
     uint32_t in_use;                     /* a thread has it (never of PH_ORPHANS) */
-    struct ph_slab *current[PH_CLASSES]; /* allocated from; &ph_no_slab: none */
+    struct ph_slab *current[PH_CLASSES]; /* new hints are taken from it; NULL: none */
     struct ph_slab_list partial[PH_CLASSES]; /* hottest first */
     struct ph_slab_list full[PH_CLASSES];
+    struct ph_hint hint[PH_CLASSES][PH_HINTS] __attribute__((aligned(256)));
 } __attribute__((aligned(4096)));
-_Static_assert(sizeof(struct ph_local) == 4096, "table of locals");
+_Static_assert(sizeof(struct ph_local) == 5 * 4096, "table of locals");
+_Static_assert(sizeof(struct ph_hint[PH_HINTS]) == 256, "the address tells which is the last");
 _Static_assert(PH_LOCAL_TABLE + PH_LOCAL_MAX * sizeof(struct ph_local) <= PH_SLAB_TABLE,
                "table");
 
@@ -182,18 +202,20 @@ _Static_assert(PH_LOCAL_TABLE + PH_LOCAL_MAX * sizeof(struct ph_local) <= PH_SLA
 
 /* What the fast paths need of the thread, found without a call. */
 struct ph_self {
-    struct ph_local *local;
+    struct ph_local *local; /* NULL: none yet, or none any more */
     uint32_t number;
-    struct ph_slab *current[PH_CLASSES]; /* allocated from; &ph_no_slab: none */
+    struct ph_hint *top[PH_CLASSES]; /* the newest hint of each class */
 };
 extern __thread struct ph_self ph_self __attribute__((tls_model("initial-exec")));
 
 /** Prepare detection of thread exit. @return 0 or PH_ENOMEM. */
 int ph_local_init(void);
-/** A block of class @p c when the current slab's word is exhausted. NULL with errno. */
+/** A block of class @p c when the newest hint is of no use. NULL with errno. */
 void *ph_local_alloc_slow(unsigned c);
-/** The rest of a free when nfree has reached wake, or the slab was cold. */
+/** The rest of a free when the slab was cold or full. */
 void ph_local_freed(struct ph_slab *s);
+/** The rest of a free when a word has no live slot any more. */
+void ph_local_freed_word(struct ph_slab *s);
 /** Free slot @p slot of a slab of another owner. @return false if it is not live. */
 bool ph_local_free_remote(struct ph_slab *s, uint32_t slot);
 /** In a forked child: every slab that is not the caller's becomes an orphan.

@@ -3,9 +3,17 @@
  * heap_local.c - a thread's slabs
  *
  * Every slab in use belongs to one *local*, and only the thread that has that local touches
- * the slab's free[], nfree, cursor and list links. So a thread allocates and frees its own
- * blocks without a lock or an atomic read-modify-write. (ph_heap_malloc and ph_heap_free hold
- * the fast paths; here is the rest.)
+ * the slab's free[], cursor, stamp and list links. So a thread allocates and frees its own
+ * blocks without a lock or an atomic read-modify-write. (heap_fast.h holds the fast paths; here
+ * is the rest.)
+ *
+ * *Hints* make them fast: of each class the thread remembers, as a stack, some slots that were
+ * free. A free adds its slot; when the newest hint is of no use, new ones are taken from the
+ * current slab. So what was freed last, which is in the cache and dirty in this epoch, is
+ * handed out first, whichever slab it lies in, and its address is known without a search. The
+ * bit in free[] alone says whether a slot is free: a hint that is old or double does no harm,
+ * none is needed, and walking, forking and recovery need not know of them. Only when a slab
+ * leaves its owner are the hints at it removed (S5).
  *
  * A free by another thread sets the slot's bit in remote[] and, if it is the first since the
  * owner last looked, puts the slab on the pending list of the slab's owner. The owner takes
@@ -27,7 +35,8 @@
  * slab, as long as not more than an eighth of the class's slabs are partial; else, of the
  * coldest few, the one with the most free slots, since it costs the fewest pages per block.
  */
-#include "heap_internal.h"
+#include "heap_fast.h"
+
 #include "error.h"
 
 #include <errno.h>
@@ -36,12 +45,19 @@
 
 #define CANDIDATES 4 /* slabs looked at to find one that lasts a while */
 
-/* What a thread has that has not allocated yet. */
-static struct ph_local nobody = {.number = PH_NO_OWNER - 1};
+#define NOBODY (PH_NO_OWNER - 1) /* the number of a thread that has no local */
+
+/* What lies below all hints of a class: a hint that is never of use. */
+static uint64_t no_bits;
+#define EMPTY ((struct ph_hint){NULL, (uintptr_t)&no_bits})
+
+/* What a thread without a local has for its hints; the last of its like, so none is added. */
+static struct ph_hint none[PH_HINTS] __attribute__((aligned(sizeof(struct ph_hint[PH_HINTS])))) =
+    {[PH_HINTS - 1] = {NULL, (uintptr_t)&no_bits}};
+
 __thread struct ph_self ph_self = {
-    .local = &nobody,
-    .number = PH_NO_OWNER - 1,
-    .current = {[0 ... PH_CLASSES - 1] = &ph_no_slab},
+    .number = NOBODY,
+    .top = {[0 ... PH_CLASSES - 1] = &none[PH_HINTS - 1]},
 };
 
 static pthread_key_t exit_key;
@@ -56,7 +72,8 @@ static struct ph_slab_list *list_of(struct ph_local *local, const struct ph_slab
 static void list_insert(struct ph_local *local, struct ph_slab *s, uint8_t state)
 {
     s->state = state;
-    s->wake = state == PH_SLAB_FULL ? 1 : s->nslots;
+    if (state == PH_SLAB_FULL) /* so that the next free comes to ph_local_freed (S3) */
+        s->stamp = __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED) - 1;
     struct ph_slab_list *list = list_of(local, s);
     s->prev = 0;
     s->next = list->head;
@@ -86,9 +103,76 @@ static void list_remove(struct ph_local *local, struct ph_slab *s)
 static void make_current(struct ph_local *local, struct ph_slab *s)
 {
     s->state = PH_SLAB_CURRENT;
-    s->wake = 0;
     s->stamp = __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED);
-    local->current[s->class] = ph_self.current[s->class] = s;
+    local->current[s->class] = s;
+}
+
+/* ---- what is free -------------------------------------------------------------------- */
+
+static unsigned count_free(const struct ph_slab *s)
+{
+    unsigned n = 0;
+    for (unsigned w = 0; w < s->words; w++)
+        n += (unsigned)__builtin_popcountll(s->free[w]);
+    return n - (s->words * 64u - s->nslots); /* S2: beyond nslots */
+}
+
+static bool any_free(const struct ph_slab *s)
+{
+    for (unsigned w = 0; w < s->words; w++)
+        if (s->free[w] & ph_slab_valid(s, w))
+            return true;
+    return false;
+}
+
+/* Leaves in busy where that failed. */
+static bool all_free(struct ph_slab *s)
+{
+    if (~s->free[s->busy])
+        return false;
+    for (unsigned w = 0; w < s->words; w++) {
+        if (~s->free[w]) {
+            s->busy = (uint16_t)w;
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- hints --------------------------------------------------------------------------- */
+
+/* Take hints at the next free slots of the slab, so that the first of them is the newest.
+ * @return false when there is none. */
+static bool take_hints(struct ph_local *local, struct ph_slab *s)
+{
+    uint32_t found[PH_HINTS - 1];
+    unsigned n = 0, w = s->cursor;
+    for (unsigned i = 0; i < s->words; i++, w = w + 1 < s->words ? w + 1 : 0) {
+        uint64_t bits = s->free[w] & ph_slab_valid(s, w);
+        for (; bits && n < PH_HINTS - 1; bits &= bits - 1)
+            found[n++] = w * 64 + (unsigned)__builtin_ctzll(bits);
+        if (n == PH_HINTS - 1)
+            break;
+    }
+    if (!n)
+        return false;
+    s->cursor = (uint16_t)w;
+    struct ph_hint *hint = local->hint[s->class];
+    ph_self.top[s->class] = &hint[n];
+    *hint++ = EMPTY;
+    while (n--)
+        *hint++ = (struct ph_hint){(void *)(s->base + found[n] * (uint64_t)s->size),
+                                   ph_hint_bit(s, found[n])};
+    return true;
+}
+
+/* The slab is to leave its owner. */
+static void drop_hints(struct ph_local *local, const struct ph_slab *s)
+{
+    struct ph_hint *hint = local->hint[s->class];
+    for (unsigned i = 1; i < PH_HINTS; i++)
+        if (hint[i].block && ph_slab_of(hint[i].block) == s)
+            hint[i] = EMPTY;
 }
 
 /* ---- frees by other threads ---------------------------------------------------------- */
@@ -130,21 +214,24 @@ static void collect(struct ph_slab *s)
             continue;
         uint64_t bits = __atomic_exchange_n(&s->remote[w], 0, __ATOMIC_SEQ_CST);
         __atomic_store_n(&s->free[w], s->free[w] | bits, __ATOMIC_RELAXED);
-        s->nfree = (uint16_t)(s->nfree + __builtin_popcountll(bits));
     }
 }
 
-/* Put a slab of @p local, whose nfree has grown, where it belongs.
+/* Put a slab of @p local, in which slots may have been freed, where it belongs.
  * @param locked whether slab_lock is held. */
 static void settle(struct ph_local *local, struct ph_slab *s, bool locked)
 {
-    if (s->state == PH_SLAB_CURRENT || s->nfree == 0)
+    if (s->state == PH_SLAB_FULL && !any_free(s))
+        return;
+    s->stamp = __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED);
+    if (s->state == PH_SLAB_CURRENT)
         return;
     list_remove(local, s);
-    if (s->nfree < s->nslots) {
+    if (!all_free(s)) {
         list_insert(local, s, PH_SLAB_PARTIAL);
         return;
     }
+    drop_hints(local, s);
     if (!locked)
         ph_lock_acquire(&ph_heap.slab_lock);
     ph_slab_give(s);
@@ -162,7 +249,6 @@ static void drain_pending(struct ph_local *local)
         uint32_t owner = __atomic_load_n(&s->owner, __ATOMIC_ACQUIRE);
         if (owner == local->number) {
             collect(s);
-            s->stamp = __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED);
             settle(local, s, local->number == PH_ORPHANS);
         } else if (owner == PH_NO_OWNER && local->number == PH_ORPHANS) {
             /* Under slab_lock, and free: all its bits were collected with others. */
@@ -177,8 +263,13 @@ static void drain_pending(struct ph_local *local)
 
 void ph_local_freed(struct ph_slab *s)
 {
-    s->stamp = __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED);
     settle(ph_self.local, s, false);
+}
+
+void ph_local_freed_word(struct ph_slab *s)
+{
+    if (s->state != PH_SLAB_CURRENT && all_free(s))
+        settle(ph_self.local, s, false);
 }
 
 /* ---- threads come and go ------------------------------------------------------------- */
@@ -217,24 +308,15 @@ static struct ph_local *attach(void)
     return local;
 }
 
-/* Set nfree, which is not kept while a slab is current. */
-static void count_free(struct ph_slab *s)
-{
-    unsigned n = 0;
-    for (unsigned w = 0; w < s->words; w++)
-        n += (unsigned)__builtin_popcountll(s->free[w]);
-    s->nfree = (uint16_t)n;
-}
-
 /* Make a slab that is on no list an orphan. @pre slab_lock is held. */
 static void orphan(struct ph_slab *s)
 {
     struct ph_local *orphans = &ph_locals[PH_ORPHANS];
     __atomic_store_n(&s->owner, PH_ORPHANS, __ATOMIC_RELEASE);
-    if (s->nfree == s->nslots)
+    if (all_free(s))
         ph_slab_give(s);
     else
-        list_insert(orphans, s, s->nfree ? PH_SLAB_PARTIAL : PH_SLAB_FULL);
+        list_insert(orphans, s, any_free(s) ? PH_SLAB_PARTIAL : PH_SLAB_FULL);
 }
 
 static void orphan_list(struct ph_local *from, struct ph_slab_list *list)
@@ -250,19 +332,20 @@ static void orphan_list(struct ph_local *from, struct ph_slab_list *list)
 static void detach(void *arg)
 {
     struct ph_local *local = arg;
-    ph_self.local = &nobody;
-    ph_self.number = nobody.number;
+    ph_self.local = NULL;
+    ph_self.number = NOBODY;
+    for (unsigned c = 0; c < PH_CLASSES; c++)
+        ph_self.top[c] = &none[PH_HINTS - 1];
 
     ph_lock_acquire(&ph_heap.slab_lock);
     for (unsigned c = 0; c < PH_CLASSES; c++) {
         orphan_list(local, &local->full[c]);
         orphan_list(local, &local->partial[c]);
-        if (local->current[c]) {
-            count_free(local->current[c]);
-            orphan(local->current[c]);
-        }
+        if (!local->current[c])
+            continue; /* no slab was ever needed, so there are no hints either */
+        orphan(local->current[c]);
         local->current[c] = NULL;
-        ph_self.current[c] = &ph_no_slab;
+        memset(local->hint[c], 0, sizeof local->hint[c]);
     }
     drain_pending(local); /* passes all of it on to the orphans */
     local->in_use = 0;
@@ -287,15 +370,14 @@ static bool any_remote(const struct ph_slab *s)
     return false;
 }
 
-/* Recount what a thread that does not exist in this process may have left half done. */
-static void recount(struct ph_slab *s)
+/* Collect what a thread that does not exist in this process may have left half done. */
+static void collect_all(struct ph_slab *s)
 {
     s->pending = 0;
     for (unsigned w = 0; w < s->words; w++) {
         s->free[w] |= s->remote[w];
         s->remote[w] = 0;
     }
-    count_free(s);
 }
 
 void ph_local_after_fork(void)
@@ -307,6 +389,8 @@ void ph_local_after_fork(void)
         local->pending = 0;
         if (local == own)
             continue;
+        if (local->in_use)
+            memset(local->hint, 0, sizeof local->hint);
         reset(local, i);
         if (i == PH_ORPHANS)
             continue;
@@ -320,11 +404,11 @@ void ph_local_after_fork(void)
             if (s->pending)
                 s->pending = 0;
         } else if (s->owner != ph_self.number) {
-            recount(s);
+            collect_all(s);
             s->next = s->prev = 0;
             orphan(s);
         } else if (s->pending || any_remote(s)) {
-            recount(s);
+            collect_all(s);
             settle(own, s, true);
         }
     }
@@ -351,14 +435,20 @@ static struct ph_slab *acquire(struct ph_local *local, unsigned c)
     return s;
 }
 
-/* Of the slab at @p index and the next few the one with the most free slots. */
+/* Of the slab at @p index and the next few the one with the most free slots, or the first that
+ * lasts a while. */
 static struct ph_slab *emptiest(uint32_t index, bool towards_head)
 {
     struct ph_slab *best = &ph_slabs[index];
-    for (int i = 0; i < CANDIDATES && index; i++) {
+    uint32_t stamp = best->stamp;
+    unsigned most = 0;
+    for (int i = 0; i < CANDIDATES && index && most < 2 * PH_HINTS; i++) {
         struct ph_slab *s = &ph_slabs[index];
-        if (s->nfree > best->nfree && (towards_head || s->stamp == best->stamp))
+        unsigned n = towards_head || s->stamp == stamp ? count_free(s) : 0;
+        if (n > most) {
             best = s;
+            most = n;
+        }
         index = towards_head ? s->prev : s->next;
     }
     return best;
@@ -368,64 +458,59 @@ static struct ph_slab *emptiest(uint32_t index, bool towards_head)
 static struct ph_slab *choose(struct ph_local *local, unsigned c)
 {
     struct ph_slab_list *partial = &local->partial[c];
-    if (!partial->head)
-        return acquire(local, c);
-    struct ph_slab *s;
-    if (ph_slabs[partial->head].stamp == __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED)) {
-        s = emptiest(partial->head, false);
-    } else {
-        if (partial->count <= 1 + (partial->count + local->full[c].count) / 8) {
-            s = acquire(local, c);
-            if (s)
-                return s;
+    while (partial->head) {
+        struct ph_slab *s;
+        if (ph_slabs[partial->head].stamp ==
+            __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED)) {
+            s = emptiest(partial->head, false);
+        } else {
+            if (partial->count <= 1 + (partial->count + local->full[c].count) / 8) {
+                s = acquire(local, c);
+                if (s)
+                    return s;
+            }
+            s = emptiest(partial->tail, true);
         }
-        s = emptiest(partial->tail, true);
+        list_remove(local, s);
+        if (any_free(s))
+            return s;
+        list_insert(local, s, PH_SLAB_FULL); /* by hints its last slots were taken */
     }
-    list_remove(local, s);
-    return s;
+    return acquire(local, c);
 }
 
-/* A free slot of the slab, the first from the cursor on. NULL when it has none. */
-static void *take_slot(struct ph_slab *s)
+/* Where hints are taken from next, with a free slot. NULL when the range is full. */
+static struct ph_slab *next_current(struct ph_local *local, unsigned c)
 {
-    for (unsigned i = 0, w = s->cursor; i < s->words; i++, w = w + 1 < s->words ? w + 1 : 0) {
-        uint64_t bits = s->free[w];
-        if (!bits)
-            continue;
-        s->cursor = (uint16_t)w;
-        __atomic_store_n(&s->free[w], bits & (bits - 1), __ATOMIC_RELAXED);
-        return (void *)(s->base +
-                        (w * 64 + (unsigned)__builtin_ctzll(bits)) * (uint64_t)s->size);
-    }
-    return NULL;
+    struct ph_slab *next = choose(local, c), *s = local->current[c];
+    if (!next)
+        return NULL;
+    if (s)
+        list_insert(local, s, PH_SLAB_FULL);
+    make_current(local, next);
+    return next;
 }
 
 void *ph_local_alloc_slow(unsigned c)
 {
     struct ph_local *local = ph_self.local;
-    if (local == &nobody && !(local = attach())) {
+    if (!local && !(local = attach())) {
         errno = ENOMEM;
         return NULL;
     }
-    struct ph_slab *s = ph_self.current[c], *next;
-    void *p = take_slot(s);
-    if (!p && __atomic_load_n(&local->pending, __ATOMIC_RELAXED)) {
+    struct ph_slab *s = local->current[c];
+    bool found = s && take_hints(local, s);
+    if (!found && __atomic_load_n(&local->pending, __ATOMIC_RELAXED)) {
         drain_pending(local);
-        p = take_slot(s);
+        found = s && take_hints(local, s);
     }
-    if (!p) {
-        next = choose(local, c);
-        if (!next) {
+    if (!found) {
+        s = next_current(local, c);
+        if (!s) {
             errno = ENOMEM;
             return NULL;
         }
-        if (s != &ph_no_slab) {
-            s->nfree = 0;
-            list_insert(local, s, PH_SLAB_FULL);
-        }
-        make_current(local, next);
-        p = take_slot(next);
+        take_hints(local, s);
     }
-    PH_BARRIER();
-    return p;
+    return ph_slot_alloc(c);
 }

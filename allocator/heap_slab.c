@@ -13,18 +13,6 @@
 
 #include <string.h>
 
-struct ph_slab ph_no_slab;
-
-/* Set the first n bits of a bitmap. */
-static void set_bits(uint64_t *words, unsigned n)
-{
-    memset(words, 0, PH_WORDS * sizeof *words);
-    for (unsigned w = 0; w < n / 64; w++)
-        words[w] = ~UINT64_C(0);
-    if (n % 64)
-        words[n / 64] = (UINT64_C(1) << n % 64) - 1;
-}
-
 struct ph_slab *ph_slab_take(unsigned c, uint32_t owner)
 {
     uint32_t index = ph_heap.slab_pool;
@@ -45,14 +33,13 @@ struct ph_slab *ph_slab_take(unsigned c, uint32_t owner)
     s->size = size;
     s->inverse = (uint32_t)(((UINT64_C(1) << 32) + size - 1) / size);
     s->nslots = (uint16_t)(PH_SLAB_SIZE / size);
-    s->nfree = s->nslots;
     s->words = (uint16_t)((s->nslots + 63) / 64);
     s->class = (uint8_t)c;
     s->cursor = 0;
-    s->wake = 0;
+    s->busy = 0;
     s->stamp = __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED);
     s->next = s->prev = 0;
-    set_bits(s->free, s->nslots);
+    memset(s->free, 0xff, sizeof s->free);
     /* remote[] is zero: every bit has been collected before the slab could become free. */
     __atomic_store_n(&s->owner, owner, __ATOMIC_RELAXED);
     __atomic_store_n(&s->state, PH_SLAB_CURRENT, __ATOMIC_RELEASE);

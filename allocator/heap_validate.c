@@ -5,7 +5,7 @@
  * For tests, with no other thread in the heap. The text of a violation starts with the number
  * of the invariant.
  */
-#include "heap_internal.h"
+#include "heap_fast.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -32,25 +32,23 @@ static bool check_bitmaps(const struct report *r, uint32_t i)
     const struct ph_slab *s = &ph_slabs[i];
     unsigned nfree = 0, nremote = 0;
     for (unsigned w = 0; w < PH_WORDS; w++) {
-        uint64_t valid = 0;
-        if ((w + 1) * 64 <= s->nslots)
-            valid = ~UINT64_C(0);
-        else if (w * 64 < s->nslots)
-            valid = (UINT64_C(1) << (s->nslots - w * 64)) - 1;
-        if (s->state != PH_SLAB_FREE && (s->free[w] | s->remote[w]) & ~valid)
-            return violated(r, "S2: slab %u, word %u has bits beyond its %u slots", i, w,
+        uint64_t valid = s->state == PH_SLAB_FREE ? 0 : ph_slab_valid(s, w);
+        if (s->state != PH_SLAB_FREE && (~s->free[w] | s->remote[w]) & ~valid)
+            return violated(r, "S2: slab %u, word %u has a slot beyond its %u", i, w,
                             s->nslots);
         if (s->state != PH_SLAB_FREE && s->free[w] & s->remote[w])
             return violated(r, "S2: slab %u, word %u has slots freed twice", i, w);
-        nfree += (unsigned)__builtin_popcountll(s->free[w]);
+        nfree += (unsigned)__builtin_popcountll(s->free[w] & valid);
         nremote += (unsigned)__builtin_popcountll(s->remote[w]);
     }
     if (nremote && s->state == PH_SLAB_FREE)
         return violated(r, "S2: slab %u is free and has remote bits", i);
     if (nremote && !s->pending)
         return violated(r, "S4: slab %u has remote frees and is not pending", i);
-    if (s->state != PH_SLAB_FREE && s->state != PH_SLAB_CURRENT && nfree != s->nfree)
-        return violated(r, "S2: slab %u counts %u free slots and has %u", i, s->nfree, nfree);
+    if (s->state == PH_SLAB_FULL && (nfree || s->stamp == ph_heap_epoch))
+        return violated(r, "S3: slab %u is full with %u free, stamp %u", i, nfree, s->stamp);
+    if (s->state == PH_SLAB_PARTIAL && nfree == s->nslots)
+        return violated(r, "S3: slab %u is partial with all %u slots free", i, nfree);
     return true;
 }
 
@@ -64,25 +62,15 @@ static bool check_record(const struct report *r, uint32_t i)
             return violated(r, "S1: slab %u is free and owned by %u", i, s->owner);
         return check_bitmaps(r, i);
     case PH_SLAB_FULL:
-        if (s->nfree || s->wake != 1)
-            return violated(r, "S3, S5: slab %u is full with %u free, wakes at %u", i, s->nfree,
-                            s->wake);
-        break;
     case PH_SLAB_PARTIAL:
-        if (!s->nfree || s->nfree >= s->nslots || s->wake != s->nslots)
-            return violated(r, "S3, S5: slab %u is partial with %u of %u free, wakes at %u", i,
-                            s->nfree, s->nslots, s->wake);
-        break;
     case PH_SLAB_CURRENT:
-        if (s->wake)
-            return violated(r, "S5: slab %u is current and wakes at %u", i, s->wake);
         break;
     default:
         return violated(r, "S1: slab %u has state %u", i, s->state);
     }
     if (s->owner >= ph_heap.nlocals || s->class >= PH_CLASSES ||
         s->size != ph_class_size[s->class] || s->nslots != PH_SLAB_SIZE / s->size ||
-        s->base != PH_SLABS + i * PH_SLAB_SIZE || s->cursor >= s->words ||
+        s->base != PH_SLABS + i * PH_SLAB_SIZE || s->cursor >= s->words || s->busy >= s->words ||
         (uint64_t)last * s->size * s->inverse >> 32 != last)
         return violated(r, "S1: slab %u of owner %u, class %u is malformed", i, s->owner,
                         s->class);
@@ -113,6 +101,23 @@ static bool check_list(const struct report *r, const struct ph_local *local, uns
     return true;
 }
 
+static bool check_hints(const struct report *r, const struct ph_local *local, unsigned c)
+{
+    for (unsigned i = 0; i < PH_HINTS; i++) {
+        const struct ph_hint *h = &local->hint[c][i];
+        if (!h->block)
+            continue;
+        const struct ph_slab *s = ph_slab_of(h->block);
+        uint32_t slot = ph_slot_at(s, h->block);
+        if (!i || !ph_in_slabs(h->block) || ph_slab_index(s) >= ph_heap.nslabs ||
+            s->state == PH_SLAB_FREE || s->owner != local->number || s->class != c ||
+            slot >= s->nslots || h->bit != ph_hint_bit(s, slot))
+            return violated(r, "S5: a hint of local %u, class %u is at %p", local->number, c,
+                            h->block);
+    }
+    return true;
+}
+
 static bool check_local(const struct report *r, uint32_t l, uint32_t *owned, uint32_t *pending)
 {
     const struct ph_local *local = &ph_locals[l];
@@ -127,7 +132,7 @@ static bool check_local(const struct report *r, uint32_t l, uint32_t *owned, uin
             ++*owned;
         }
         if (!check_list(r, local, c, PH_SLAB_PARTIAL, owned) ||
-            !check_list(r, local, c, PH_SLAB_FULL, owned))
+            !check_list(r, local, c, PH_SLAB_FULL, owned) || !check_hints(r, local, c))
             return false;
     }
     for (uint32_t i = local->pending; i; i = ph_slabs[i].pending_next) {

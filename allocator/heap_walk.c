@@ -177,7 +177,7 @@ static void count_slabs(struct ph_heap_stats *out)
         const struct ph_slab *s = &ph_slabs[i];
         if (__atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == PH_SLAB_FREE)
             continue;
-        unsigned dead = 0;
+        unsigned dead = s->nslots - s->words * 64u; /* S2: beyond nslots */
         for (unsigned w = 0; w < s->words; w++)
             dead += (unsigned)__builtin_popcountll(
                 __atomic_load_n(&s->free[w], __ATOMIC_RELAXED) |

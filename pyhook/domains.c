@@ -18,7 +18,7 @@
  */
 #include "hook.h"
 
-#include "allocator/heap.h"
+#include "allocator/heap_fast.h"
 #include "libc_next.h"
 #include "python_abi.h"
 
@@ -31,7 +31,7 @@ static atomic_uint_fast64_t foreign;
 static void *domain_malloc(void *ctx, size_t size)
 {
     (void)ctx;
-    return ph_heap_malloc(size);
+    return ph_fast_malloc(size);
 }
 
 static void *domain_calloc(void *ctx, size_t n, size_t size)
@@ -50,15 +50,20 @@ static void *domain_realloc(void *ctx, void *p, size_t size)
     return ph_heap_realloc(p, size);
 }
 
+static __attribute__((noinline)) void foreign_free(const struct ph_py_allocator *before, void *p)
+{
+    atomic_fetch_add_explicit(&foreign, 1, memory_order_relaxed);
+    before->free(before->ctx, p);
+}
+
 static void domain_free(void *ctx, void *p)
 {
-    if (__builtin_expect(p && !ph_heap_owns(p), 0)) {
-        const struct ph_py_allocator *before = ctx;
-        atomic_fetch_add_explicit(&foreign, 1, memory_order_relaxed);
-        before->free(before->ctx, p);
-        return;
-    }
-    ph_heap_free(p);
+    if (__builtin_expect(ph_in_slabs(p), 1))
+        ph_slot_free(p);
+    else if (!p || ph_heap_owns(p))
+        ph_heap_free(p);
+    else
+        foreign_free(ctx, p);
 }
 
 static void *arena_alloc(void *ctx, size_t size)

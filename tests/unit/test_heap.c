@@ -301,6 +301,63 @@ Test(heap, empty_slabs_serve_other_classes)
 
 /* ---- wrong frees --------------------------------------------------------------------- */
 
+#define CROWD 3000
+
+/* As many blocks as several slabs hold. */
+static void allocate_crowd(void *crowd[CROWD])
+{
+    for (int i = 0; i < CROWD; i++)
+        cr_assert_not_null(crowd[i] = ph_heap_malloc(100));
+}
+
+Test(heap, what_was_freed_last_is_handed_out_first_whichever_slab_it_is_in)
+{
+    static void *crowd[CROWD];
+    allocate_crowd(crowd);
+    for (int i = 0; i < 10; i++)
+        ph_heap_free(crowd[i * CROWD / 10]);
+    for (int i = 9; i >= 0; i--)
+        cr_assert_eq(ph_heap_malloc(100), crowd[i * CROWD / 10]);
+    model_validate();
+}
+
+Test(heap, a_slab_in_which_the_last_block_dies_leaves_no_hint_behind)
+{
+    static void *crowd[CROWD];
+    for (int round = 0; round < 3; round++) {
+        allocate_crowd(crowd);
+        for (int i = 0; i < CROWD; i++)
+            ph_heap_free(crowd[i]);
+        model_validate();
+        for (int i = 0; i < CROWD / 4; i++) /* from the slabs given back, if of another class */
+            crowd[i] = memset(ph_heap_malloc(400), i, 400);
+        for (int i = 0; i < 100; i++)
+            memset(ph_heap_malloc(100), 0xee, 100);
+        for (int i = 0; i < CROWD / 4; i++) {
+            cr_assert_eq(*(unsigned char *)crowd[i], (unsigned char)i);
+            ph_heap_free(crowd[i]);
+        }
+        model_validate();
+    }
+}
+
+Test(heap, slots_that_hints_took_from_a_partial_slab_are_found_again)
+{
+    static void *crowd[CROWD];
+    allocate_crowd(crowd);
+    for (int round = 0; round < 20; round++) {
+        for (int i = round % 7; i < CROWD; i += 211)
+            ph_heap_free(crowd[i]); /* a few of each slab: all of them are given out again */
+        for (int i = round % 7; i < CROWD; i += 211)
+            crowd[i] = ph_heap_malloc(100);
+        model_validate();
+    }
+    for (int i = 0; i < CROWD; i++)
+        ph_heap_free(crowd[i]);
+    model_validate();
+    cr_assert_eq(stats().live_blocks, 0);
+}
+
 Test(heap, double_free_of_a_small_block_is_fatal, .signal = SIGABRT)
 {
     void *p = ph_heap_malloc(40);
