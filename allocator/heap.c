@@ -92,8 +92,7 @@ void ph_heap_bad_free(void *p)
 
 __attribute__((noinline)) void ph_heap_free_remote(struct ph_slab *s, uint32_t slot, void *p)
 {
-    if (slot == UINT32_MAX ||
-        __atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == PH_SLAB_FREE ||
+    if (slot == UINT32_MAX || __atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == PH_SLAB_FREE ||
         !ph_local_free_remote(s, slot))
         ph_heap_bad_free(p);
 }

@@ -38,9 +38,9 @@
  * S2  A set bit in free[] is a slot that its owner may hand out; a set bit in remote[] is one
  *     that another thread has freed. No slot is in both. All other slots are live. Beyond
  *     nslots all bits of free[] are set and none of remote[].
- * S3  full: no bit of a slot is set in free[], and stamp is not the epoch under way. partial: not
- *     all are, and none only until somebody looks for a slab with free slots. free: no slot is
- *     live.
+ * S3  full: no bit of a slot is set in free[], and stamp is not the epoch under way. partial:
+ *     not all are, and none only until somebody looks for a slab with free slots. free: no
+ *     slot is live.
  * S4  If a bit in remote[] is set then pending is set; pending is set exactly if the slab is on
  *     the pending list of one local.
  * S5  A hint that is not empty names a slot of a slab that the hint's local owns, of the hint's
@@ -75,18 +75,18 @@
 /* ---- layout of the range ------------------------------------------------------------- */
 
 #define PH_LOCAL_TABLE  PH_HEAP_BASE
-#define PH_LOCAL_MAX    ((uint32_t)1 << 22) /* the kernel's limit of threads */
-#define PH_SLAB_TABLE   (PH_HEAP_BASE + (UINT64_C(1) << 37))
-#define PH_EXTENT_TABLE (PH_HEAP_BASE + (UINT64_C(1) << 38))
-#define PH_PAGE_MAP     (PH_HEAP_BASE + (UINT64_C(1) << 39))
-#define PH_SLABS        (PH_HEAP_BASE + (UINT64_C(1) << 40))
+#define PH_LOCAL_MAX    ((uint32_t)1 << (22 - PH_HEAP_SHRINK)) /* as many threads as can be */
+#define PH_SLAB_TABLE   (PH_HEAP_BASE + (UINT64_C(1) << (37 - PH_HEAP_SHRINK)))
+#define PH_EXTENT_TABLE (PH_HEAP_BASE + (UINT64_C(1) << (38 - PH_HEAP_SHRINK)))
+#define PH_PAGE_MAP     (PH_HEAP_BASE + (UINT64_C(1) << (39 - PH_HEAP_SHRINK)))
+#define PH_SLABS        (PH_HEAP_BASE + (UINT64_C(1) << (40 - PH_HEAP_SHRINK)))
 
 #define PH_SLAB_SHIFT   16
 #define PH_SLAB_SIZE    ((uint64_t)1 << PH_SLAB_SHIFT) /* bytes */
 #define PH_SLAB_PAGES   (PH_SLAB_SIZE / PH_PAGE)
 #define PH_SLAB_MAX     ((uint32_t)((PH_HEAP_EXTENTS - PH_SLABS) >> PH_SLAB_SHIFT))
 #define PH_EXTENT_PAGES ((PH_HEAP_END - PH_HEAP_EXTENTS) >> PH_PAGE_SHIFT)
-#define PH_EXTENT_MAX   ((uint32_t)1 << 31)
+#define PH_EXTENT_MAX   ((uint32_t)1 << (31 - PH_HEAP_SHRINK))
 
 /* ---- heap_class.c: size classes ------------------------------------------------------ */
 

@@ -45,15 +45,16 @@
 
 #define CANDIDATES 4 /* slabs looked at to find one that lasts a while */
 
-#define NOBODY (PH_NO_OWNER - 1) /* the number of a thread that has no local */
+#define NOBODY     (PH_NO_OWNER - 1) /* the number of a thread that has no local */
 
 /* What lies below all hints of a class: a hint that is never of use. */
 static uint64_t no_bits;
 #define EMPTY ((struct ph_hint){NULL, (uintptr_t)&no_bits})
 
 /* What a thread without a local has for its hints; the last of its like, so none is added. */
-static struct ph_hint none[PH_HINTS] __attribute__((aligned(sizeof(struct ph_hint[PH_HINTS])))) =
-    {[PH_HINTS - 1] = {NULL, (uintptr_t)&no_bits}};
+static struct ph_hint none[PH_HINTS]
+    __attribute__((aligned(sizeof(struct ph_hint[PH_HINTS])))) = {
+        [PH_HINTS - 1] = {NULL, (uintptr_t)&no_bits}};
 
 __thread struct ph_self ph_self = {
     .number = NOBODY,
@@ -69,9 +70,15 @@ static struct ph_slab_list *list_of(struct ph_local *local, const struct ph_slab
     return s->state == PH_SLAB_FULL ? &local->full[s->class] : &local->partial[s->class];
 }
 
+/* Other threads look whether the state is free (ph_heap_free_remote, block_size), no more. */
+static void set_state(struct ph_slab *s, uint8_t state)
+{
+    __atomic_store_n(&s->state, state, __ATOMIC_RELAXED);
+}
+
 static void list_insert(struct ph_local *local, struct ph_slab *s, uint8_t state)
 {
-    s->state = state;
+    set_state(s, state);
     if (state == PH_SLAB_FULL) /* so that the next free comes to ph_local_freed (S3) */
         s->stamp = __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED) - 1;
     struct ph_slab_list *list = list_of(local, s);
@@ -102,7 +109,7 @@ static void list_remove(struct ph_local *local, struct ph_slab *s)
 
 static void make_current(struct ph_local *local, struct ph_slab *s)
 {
-    s->state = PH_SLAB_CURRENT;
+    set_state(s, PH_SLAB_CURRENT);
     s->stamp = __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED);
     local->current[s->class] = s;
 }

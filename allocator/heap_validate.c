@@ -70,8 +70,8 @@ static bool check_record(const struct report *r, uint32_t i)
     }
     if (s->owner >= ph_heap.nlocals || s->class >= PH_CLASSES ||
         s->size != ph_class_size[s->class] || s->nslots != PH_SLAB_SIZE / s->size ||
-        s->base != PH_SLABS + i * PH_SLAB_SIZE || s->cursor >= s->words || s->busy >= s->words ||
-        (uint64_t)last * s->size * s->inverse >> 32 != last)
+        s->base != PH_SLABS + i * PH_SLAB_SIZE || s->cursor >= s->words ||
+        s->busy >= s->words || (uint64_t)last * s->size * s->inverse >> 32 != last)
         return violated(r, "S1: slab %u of owner %u, class %u is malformed", i, s->owner,
                         s->class);
     return check_bitmaps(r, i);

@@ -50,7 +50,8 @@ static void *domain_realloc(void *ctx, void *p, size_t size)
     return ph_heap_realloc(p, size);
 }
 
-static __attribute__((noinline)) void foreign_free(const struct ph_py_allocator *before, void *p)
+static __attribute__((noinline)) void foreign_free(const struct ph_py_allocator *before,
+                                                   void *p)
 {
     atomic_fetch_add_explicit(&foreign, 1, memory_order_relaxed);
     before->free(before->ctx, p);

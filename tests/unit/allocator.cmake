@@ -1,6 +1,27 @@
 ph_unit_test(test_heap $<TARGET_OBJECTS:ph_heap> Threads::Threads)
 ph_unit_test(test_heap_live $<TARGET_OBJECTS:ph_heap> Threads::Threads)
 ph_unit_test(test_heap_threads $<TARGET_OBJECTS:ph_heap> Threads::Threads)
+
+# The same under the thread sanitizer, which wants the range where the heap usually lies.
+include(CheckCSourceCompiles)
+set(CMAKE_REQUIRED_FLAGS -fsanitize=thread)
+check_c_source_compiles("int main(void) { return 0; }" HAVE_THREAD_SANITIZER)
+unset(CMAKE_REQUIRED_FLAGS)
+if(HAVE_THREAD_SANITIZER)
+  get_target_property(heap_sources ph_heap SOURCES)
+  list(TRANSFORM heap_sources PREPEND ${CMAKE_SOURCE_DIR}/allocator/)
+  add_executable(test_heap_threads_sanitized test_heap_threads.c ${heap_sources})
+  target_include_directories(test_heap_threads_sanitized BEFORE PRIVATE sanitized)
+  target_compile_definitions(test_heap_threads_sanitized PRIVATE
+                             PH_HEAP_BASE=UINT64_C\(0x550000000000\) PH_HEAP_SHRINK=6)
+  target_compile_options(test_heap_threads_sanitized PRIVATE -fsanitize=thread)
+  target_link_libraries(test_heap_threads_sanitized PRIVATE pyheap_flags Threads::Threads
+                        -fsanitize=thread)
+  add_test(NAME unit.test_heap_threads_sanitized COMMAND test_heap_threads_sanitized)
+else()
+  message(STATUS "no thread sanitizer: unit.test_heap_threads_sanitized is left out")
+endif()
+
 ph_unit_test(test_staging ph_keeper)
 ph_unit_test(test_track)
 target_sources(test_track PRIVATE ${CMAKE_SOURCE_DIR}/allocator/track.c)

@@ -102,7 +102,7 @@ static inline bool all_zero(const unsigned char *p, size_t size)
 
 /* Set while a call into the heap is under way, for tests that look at each instruction of it.
  */
-static volatile int model_in_heap;
+static __thread volatile int model_in_heap;
 
 #define IN_HEAP(call) (model_in_heap = 1, call, (void)(model_in_heap = 0))
 
