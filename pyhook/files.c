@@ -382,15 +382,35 @@ static void capture_regular(struct ph_file_pm *f, const char *name, const struct
 }
 
 /** Whether a file of /proc/PID shows the address space that was there when it was opened. */
-static bool shows_memory(const char *rest)
+static bool shows_memory(const char *rest, const char *const *names, size_t n)
 {
-    static const char *const names[] = {"maps",    "smaps", "smaps_rollup", "numa_maps", "mem",
-                                        "environ", "auxv",  "pagemap",      "map_files"};
     const char *last = strrchr(rest, '/');
-    for (size_t i = 0; last && i < sizeof names / sizeof names[0]; i++)
+    for (size_t i = 0; last && i < n; i++)
         if (strcmp(last + 1, names[i]) == 0)
             return true;
     return false;
+}
+
+/** As text, or as the memory itself. */
+static const char *const as_text[] = {"maps",      "smaps",   "smaps_rollup",
+                                      "numa_maps", "environ", "auxv"},
+                        *const as_memory[] = {"mem", "pagemap", "map_files"};
+#define AS_TEXT   as_text, sizeof as_text / sizeof as_text[0]
+#define AS_MEMORY as_memory, sizeof as_memory / sizeof as_memory[0]
+
+/** Half of it has been read: what is left of it, as it is now, goes into the epoch. */
+static bool embed_text(struct ph_file_pm *f, const char *path)
+{
+    struct ph_area *text = &ph_agent.areas.text;
+    text->used = 0;
+    long n = ph_read_file(path, text);
+    if (n < 0)
+        return false;
+    memcpy(ph_files_chunk(f, 0, (size_t)n), text->base, (size_t)n);
+    f->size = (uint64_t)n;
+    f->flags |= PH_FILE_DELETED;
+    f->detail = F_SEAL_SEAL;
+    return true;
 }
 
 /**
@@ -404,7 +424,7 @@ static bool of_process(struct ph_file_pm *f, const char *name, const struct stat
         return false;
     long pid = syscall(SYS_getpid);
     char *rest, *after, buf[4096];
-    bool own = strtol(name + 6, &rest, 10) == pid && !shows_memory(rest);
+    bool own = strtol(name + 6, &rest, 10) == pid && !shows_memory(rest, AS_MEMORY);
     const char *as = "/proc/self";
     if (own && strncmp(rest, task, sizeof task - 1) == 0) {
         own = strtol(rest + 6, &after, 10) == pid; /* other threads have other numbers then */
@@ -418,6 +438,8 @@ static bool of_process(struct ph_file_pm *f, const char *name, const struct stat
     ph_join(buf, sizeof buf, as, rest, NULL);
     f->path = ph_record_string(buf, strlen(buf));
     f->kind = S_ISDIR(st->st_mode) ? PH_FILE_DIRECTORY : PH_FILE_REGULAR;
+    if (f->position && shows_memory(rest, AS_TEXT) && !embed_text(f, buf))
+        ph_files_dead(f, name);
     return true;
 }
 

@@ -24,7 +24,8 @@ static const struct {
     char code[4];
     uint32_t flag;
 } codes[] = {{" dc", PH_VMA_DONTFORK}, {" wf", PH_VMA_WIPEONFORK}, {" dd", PH_VMA_DONTDUMP},
-             {" hg", PH_VMA_HUGEPAGE}, {" nh", PH_VMA_NOHUGEPAGE}, {" lo", PH_VMA_LOCKED}};
+             {" hg", PH_VMA_HUGEPAGE}, {" nh", PH_VMA_NOHUGEPAGE}, {" lo", PH_VMA_LOCKED},
+             {" dp", PH_VMA_DROPPABLE}};
 
 static uint32_t flags_of(const char *line, size_t length)
 {

@@ -326,7 +326,8 @@ static int stage_stretch(uint64_t start, uint64_t end, bool full)
 
 static bool private(const struct ph_vma_pm *v)
 {
-    return (v->kind == PH_VMA_ANON || v->kind == PH_VMA_FILE) && !(v->flags & PH_VMA_WHOLE);
+    return (v->kind == PH_VMA_ANON || v->kind == PH_VMA_FILE) &&
+           !(v->flags & (PH_VMA_WHOLE | PH_VMA_DROPPABLE));
 }
 
 /** Changed pages of [start, end) of the heap, or all of them; hot ones stay unprotected. */
@@ -403,7 +404,7 @@ static int stage_mappings(bool full)
             rc = heap_done ? 0 : stage_heap(full);
             heap_done = true;
             v++;
-        } else if (v->kind == PH_VMA_SHARED_FILE) {
+        } else if (v->kind == PH_VMA_SHARED_FILE || (v->flags & PH_VMA_DROPPABLE)) {
             rc = 0;
             v++;
         } else if (v->kind == PH_VMA_SHARED_ANON || (v->flags & PH_VMA_WHOLE)) {

@@ -50,6 +50,7 @@ enum ph_vma_kind {
 #define PH_VMA_DONTDUMP   64u
 #define PH_VMA_NOHUGEPAGE 128u
 #define PH_VMA_LOCKED     256u
+#define PH_VMA_DROPPABLE  512u /* the kernel may empty it: it comes back empty (getrandom's state) */
 
 struct ph_vma_pm {
     uint64_t start, end;

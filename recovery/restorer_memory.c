@@ -63,11 +63,25 @@ static long open_again(const struct ph_file_pm *f)
     return ph_syscall(SYS_open, path, (sealed ? O_RDONLY : O_RDWR) | O_CLOEXEC, 0);
 }
 
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08 /* linux/mman.h of Linux 6.11 */
+#endif
+
+/** What the kernel may empty at any time. @return false: this one knows no such thing. */
+static bool map_droppable(const struct ph_vma_pm *v)
+{
+    long r = ph_syscall(SYS_mmap, v->start, v->end - v->start, v->prot,
+                        MAP_DROPPABLE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    return r == (long)v->start;
+}
+
 static void map_one(const struct ph_vma_pm *v, int prot)
 {
     uint64_t size = v->end - v->start;
     int flags = MAP_NORESERVE;
     long fd = -1;
+    if ((v->flags & PH_VMA_DROPPABLE) && map_droppable(v))
+        return;
     bool shared = v->kind == PH_VMA_SHARED_FILE || v->kind == PH_VMA_SHARED_ANON;
     flags |= shared ? MAP_SHARED : MAP_PRIVATE;
     if (v->kind == PH_VMA_FILE || v->kind == PH_VMA_SHARED_FILE) {
