@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""multiprocessing's pools, executors, queues and locks, made before the epoch and after it, by fork
-and by spawning; the program's numbers as its children and its log see them.
+"""multiprocessing's pools, executors, queues and locks, made before the epoch and after it, by fork,
+by spawning and by a server; the program's numbers as its children and its log see them.
 
 live: rounds=6
 """
@@ -48,8 +48,9 @@ def main():
             pool.join()
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=fork) as executor:
             assert list(executor.map(work, range(9))) == [n * n for n in range(9)]
-        if r % 4 == 0:
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
+        if r % 2 == 0:
+            context = multiprocessing.get_context("forkserver" if r % 4 else "spawn")
+            with context.Pool(1) as pool:
                 assert pool.map(work, range(9)) == [n * n for n in range(9)]
                 pool.close()
                 pool.join()
