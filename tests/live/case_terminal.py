@@ -62,6 +62,22 @@ RAW = """
         termios.tcsetattr(0, termios.TCSADRAIN, before)
 """
 
+FOREGROUND = """
+    import os, signal, sys, pyheap
+    if {own}:
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        os.tcsetpgrp(0, os.getpgrp())
+    numbers = os.getpid(), os.getpgrp(), os.getsid(0), os.tcgetpgrp(0), os.getppid()
+    assert ({own} and numbers[0] or numbers[1]) == numbers[1] == numbers[3]
+    while True:
+        assert input() == "go on"
+        pyheap.epoch(wait=True)
+        now = os.getpid(), os.getpgrp(), os.getsid(0), os.tcgetpgrp(0), os.getppid()
+        assert now == numbers, (numbers, now)
+        print("in the foreground", flush=True)
+"""
+
 
 class Window:
     """A terminal with a command in it, as a terminal emulator has it."""
@@ -184,3 +200,18 @@ class Terminals(Case):
         window.type(b"q")
         self.assertEqual(window.wait(), 0)
         self.assertTrue(window.cooked())
+
+    def test_a_program_in_the_foreground_is_there_again(self):
+        for own in (True, False):
+            self.pool = str(self.directory / f"{own}.pm")
+            window = self.window(FOREGROUND.format(own=own))
+            window.type(b"go on\n")
+            window.show(b"in the foreground")
+            for _ in range(3):
+                window.kill_program()
+                window = self.again()
+                window.show(b"in the foreground")
+                window.type(b"go on\n")
+                window.show(b"in the foreground")
+            window.type(b"\x03")  # the terminal's SIGINT is the program's
+            window.show(b"KeyboardInterrupt")
