@@ -167,6 +167,10 @@ struct ph_local;
 struct ph_slab *ph_slab_take(unsigned c, uint32_t owner);
 /** Give back a slab that is on no list and has no live slot. @pre slab_lock is held. */
 void ph_slab_give(struct ph_slab *s);
+/** How many slots are free, whether any is, whether all are: in free[], for the owner. */
+unsigned ph_slab_count_free(const struct ph_slab *s);
+bool ph_slab_any_free(const struct ph_slab *s);
+bool ph_slab_all_free(struct ph_slab *s); /* leaves in busy where that failed */
 /** Whether page @p page of the slab may hold a part of a live block. Lock-free. */
 bool ph_slab_page_live(const struct ph_slab *s, unsigned page);
 

@@ -114,38 +114,6 @@ static void make_current(struct ph_local *local, struct ph_slab *s)
     local->current[s->class] = s;
 }
 
-/* ---- what is free -------------------------------------------------------------------- */
-
-static unsigned count_free(const struct ph_slab *s)
-{
-    unsigned n = 0;
-    for (unsigned w = 0; w < s->words; w++)
-        n += (unsigned)__builtin_popcountll(s->free[w]);
-    return n - (s->words * 64u - s->nslots); /* S2: beyond nslots */
-}
-
-static bool any_free(const struct ph_slab *s)
-{
-    for (unsigned w = 0; w < s->words; w++)
-        if (s->free[w] & ph_slab_valid(s, w))
-            return true;
-    return false;
-}
-
-/* Leaves in busy where that failed. */
-static bool all_free(struct ph_slab *s)
-{
-    if (~s->free[s->busy])
-        return false;
-    for (unsigned w = 0; w < s->words; w++) {
-        if (~s->free[w]) {
-            s->busy = (uint16_t)w;
-            return false;
-        }
-    }
-    return true;
-}
-
 /* ---- hints --------------------------------------------------------------------------- */
 
 /* Take hints at the next free slots of the slab, so that the first of them is the newest.
@@ -228,13 +196,13 @@ static void collect(struct ph_slab *s)
  * @param locked whether slab_lock is held. */
 static void settle(struct ph_local *local, struct ph_slab *s, bool locked)
 {
-    if (s->state == PH_SLAB_FULL && !any_free(s))
+    if (s->state == PH_SLAB_FULL && !ph_slab_any_free(s))
         return;
     s->stamp = __atomic_load_n(&ph_heap_epoch, __ATOMIC_RELAXED);
     if (s->state == PH_SLAB_CURRENT)
         return;
     list_remove(local, s);
-    if (!all_free(s)) {
+    if (!ph_slab_all_free(s)) {
         list_insert(local, s, PH_SLAB_PARTIAL);
         return;
     }
@@ -275,7 +243,7 @@ void ph_local_freed(struct ph_slab *s)
 
 void ph_local_freed_word(struct ph_slab *s)
 {
-    if (s->state != PH_SLAB_CURRENT && all_free(s))
+    if (s->state != PH_SLAB_CURRENT && ph_slab_all_free(s))
         settle(ph_self.local, s, false);
 }
 
@@ -320,10 +288,10 @@ static void orphan(struct ph_slab *s)
 {
     struct ph_local *orphans = &ph_locals[PH_ORPHANS];
     __atomic_store_n(&s->owner, PH_ORPHANS, __ATOMIC_RELEASE);
-    if (all_free(s))
+    if (ph_slab_all_free(s))
         ph_slab_give(s);
     else
-        list_insert(orphans, s, any_free(s) ? PH_SLAB_PARTIAL : PH_SLAB_FULL);
+        list_insert(orphans, s, ph_slab_any_free(s) ? PH_SLAB_PARTIAL : PH_SLAB_FULL);
 }
 
 static void orphan_list(struct ph_local *from, struct ph_slab_list *list)
@@ -451,7 +419,7 @@ static struct ph_slab *emptiest(uint32_t index, bool towards_head)
     unsigned most = 0;
     for (int i = 0; i < CANDIDATES && index && most < 2 * PH_HINTS; i++) {
         struct ph_slab *s = &ph_slabs[index];
-        unsigned n = towards_head || s->stamp == stamp ? count_free(s) : 0;
+        unsigned n = towards_head || s->stamp == stamp ? ph_slab_count_free(s) : 0;
         if (n > most) {
             best = s;
             most = n;
@@ -479,7 +447,7 @@ static struct ph_slab *choose(struct ph_local *local, unsigned c)
             s = emptiest(partial->tail, true);
         }
         list_remove(local, s);
-        if (any_free(s))
+        if (ph_slab_any_free(s))
             return s;
         list_insert(local, s, PH_SLAB_FULL); /* by hints its last slots were taken */
     }

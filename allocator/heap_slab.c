@@ -55,6 +55,35 @@ void ph_slab_give(struct ph_slab *s)
     ph_heap.slab_pool = ph_slab_index(s);
 }
 
+unsigned ph_slab_count_free(const struct ph_slab *s)
+{
+    unsigned n = 0;
+    for (unsigned w = 0; w < s->words; w++)
+        n += (unsigned)__builtin_popcountll(s->free[w]);
+    return n - (s->words * 64u - s->nslots); /* S2: beyond nslots */
+}
+
+bool ph_slab_any_free(const struct ph_slab *s)
+{
+    for (unsigned w = 0; w < s->words; w++)
+        if (s->free[w] & ph_slab_valid(s, w))
+            return true;
+    return false;
+}
+
+bool ph_slab_all_free(struct ph_slab *s)
+{
+    if (~s->free[s->busy])
+        return false;
+    for (unsigned w = 0; w < s->words; w++) {
+        if (~s->free[w]) {
+            s->busy = (uint16_t)w;
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Whether a slot in [first, last] is live. */
 static inline bool any_live(const struct ph_slab *s, unsigned first, unsigned last)
 {
