@@ -65,6 +65,7 @@ void ph_identity_enable(void)
     *page = INTACT;
     guard = page;
     ph_agent_get_outside(&first);
+    ph_identity_files_enable();
     enabled = true;
 }
 

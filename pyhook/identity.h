@@ -12,7 +12,8 @@
  *
  * `real` numbers are the kernel's, `shown` ones the program's. Files: identity.c knows both,
  * identity_threads.c those of threads; identity_calls.c, identity_paths.c and
- * identity_syscall.c are the calls of libc that take or give one; libc_next.c finds libc's.
+ * identity_syscall.c are the calls of libc that take or give one, identity_files.c the files that
+ * tell one; libc_next.c finds libc's.
  */
 #ifndef PH_IDENTITY_H
 #define PH_IDENTITY_H
@@ -43,6 +44,17 @@ pid_t ph_identity_shown_session(pid_t real);
 
 /** @p path, or in @p buf the same with real numbers behind /proc. */
 const char *ph_identity_path(const char *path, char *buf, size_t size);
+
+/* identity_files.c */
+
+/** At the program's first start. */
+void ph_identity_files_enable(void);
+
+/**
+ * If @p path is a file that tells a recovered program its own numbers: a descriptor of a copy that
+ * tells those it knows. -1 otherwise, and if there can be none; errno stays.
+ */
+int ph_identity_file(const char *path, int flags);
 
 /* identity_threads.c */
 

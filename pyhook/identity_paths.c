@@ -2,8 +2,9 @@
 /*
  * identity_paths.c - /proc/PID and /proc/PID/task/TID, by the numbers that the program knows
  *
- * The calls that Python opens, lists and examines files with. What stands *in* those files, and
- * the listings of /proc and of a task directory, are the kernel's, with real numbers.
+ * The calls that Python opens, lists and examines files with. What stands *in* those files
+ * (but the program's own stat and status, see identity_files.c), and the listings of /proc and
+ * of a task directory, are the kernel's, with real numbers.
  */
 #include "identity.h"
 
@@ -64,7 +65,9 @@ EXPORT int open(const char *path, int flags, ...)
     char buf[ROOM];
     mode_t mode = 0;
     MODE_IF_CREATING(flags, mode)
-    return ph_libc_next()->open(ph_identity_path(path, buf, sizeof buf), flags, mode);
+    int fd = ph_identity_file(path, flags);
+    return fd >= 0 ? fd
+                   : ph_libc_next()->open(ph_identity_path(path, buf, sizeof buf), flags, mode);
 }
 
 EXPORT int open64(const char *path, int flags, ...)
@@ -72,7 +75,10 @@ EXPORT int open64(const char *path, int flags, ...)
     char buf[ROOM];
     mode_t mode = 0;
     MODE_IF_CREATING(flags, mode)
-    return ph_libc_next()->open64(ph_identity_path(path, buf, sizeof buf), flags, mode);
+    int fd = ph_identity_file(path, flags);
+    return fd >= 0
+               ? fd
+               : ph_libc_next()->open64(ph_identity_path(path, buf, sizeof buf), flags, mode);
 }
 
 EXPORT int openat(int dir, const char *path, int flags, ...)
@@ -80,7 +86,10 @@ EXPORT int openat(int dir, const char *path, int flags, ...)
     char buf[ROOM];
     mode_t mode = 0;
     MODE_IF_CREATING(flags, mode)
-    return ph_libc_next()->openat(dir, ph_identity_path(path, buf, sizeof buf), flags, mode);
+    int fd = ph_identity_file(path, flags);
+    return fd >= 0 ? fd
+                   : ph_libc_next()->openat(dir, ph_identity_path(path, buf, sizeof buf), flags,
+                                            mode);
 }
 
 EXPORT int openat64(int dir, const char *path, int flags, ...)
@@ -88,19 +97,32 @@ EXPORT int openat64(int dir, const char *path, int flags, ...)
     char buf[ROOM];
     mode_t mode = 0;
     MODE_IF_CREATING(flags, mode)
-    return ph_libc_next()->openat64(dir, ph_identity_path(path, buf, sizeof buf), flags, mode);
+    int fd = ph_identity_file(path, flags);
+    return fd >= 0 ? fd
+                   : ph_libc_next()->openat64(dir, ph_identity_path(path, buf, sizeof buf),
+                                              flags, mode);
+}
+
+/** Those of a stream's mode that begins with `r`. */
+static int flags_of(const char *mode)
+{
+    return (strchr(mode, '+') ? O_RDWR : O_RDONLY) | (strchr(mode, 'e') ? O_CLOEXEC : 0);
 }
 
 EXPORT FILE *fopen(const char *path, const char *mode)
 {
     char buf[ROOM];
-    return ph_libc_next()->fopen(ph_identity_path(path, buf, sizeof buf), mode);
+    int fd = mode[0] == 'r' ? ph_identity_file(path, flags_of(mode)) : -1;
+    return fd >= 0 ? fdopen(fd, mode)
+                   : ph_libc_next()->fopen(ph_identity_path(path, buf, sizeof buf), mode);
 }
 
 EXPORT FILE *fopen64(const char *path, const char *mode)
 {
     char buf[ROOM];
-    return ph_libc_next()->fopen64(ph_identity_path(path, buf, sizeof buf), mode);
+    int fd = mode[0] == 'r' ? ph_identity_file(path, flags_of(mode)) : -1;
+    return fd >= 0 ? fdopen(fd, mode)
+                   : ph_libc_next()->fopen64(ph_identity_path(path, buf, sizeof buf), mode);
 }
 
 EXPORT DIR *opendir(const char *path)

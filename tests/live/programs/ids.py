@@ -96,6 +96,29 @@ def check_paths(pid, worker):
         assert file.read() == own.read()
 
 
+def own_files():
+    """(ids and start time of stat, ids of status, as C code reads them) of the program itself."""
+    with open(f"/proc/{os.getpid()}/stat") as file:
+        text = file.read()
+    rest = text[text.rindex(")") + 2:].split()
+    with open("/proc/self/status") as file:
+        lines = dict(line.split(":", 1) for line in file)
+    libc.fopen.restype = ctypes.c_void_p
+    stream = ctypes.c_void_p(libc.fopen(b"/proc/self/stat", b"re"))
+    first = ctypes.create_string_buffer(50)
+    assert libc.fread(first, 1, 49, stream) == 49 and libc.fclose(stream) == 0
+    return ([int(n) for n in [text.split()[0], *rest[1:4], rest[19]]],
+            [int(lines[key].split()[-1]) for key in ("Tgid", "Pid", "PPid")],
+            int(first.value.split()[0]), len(rest), int(lines["Threads"]) > 0)
+
+
+def check_files(pid, started):
+    stat, status, from_c, fields, threads = own_files()
+    assert stat == [pid, os.getppid(), os.getpgrp(), os.getsid(0), started], stat
+    assert status == [pid, pid, os.getppid()] and from_c == pid, (status, from_c)
+    assert fields == 50 and threads
+
+
 def check_signals(pid):
     os.kill(pid, signal.SIGUSR1)
     assert signal.sigwaitinfo({signal.SIGUSR1}).si_pid == pid
@@ -130,7 +153,7 @@ def check_children(pid):
 def main():
     rounds = int(sys.argv[1])
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    pid, around = os.getpid(), outside()
+    pid, around, started = os.getpid(), outside(), own_files()[0][4]
     workers = [Worker() for _ in range(3)]
     for worker in workers:
         worker.start()
@@ -146,6 +169,7 @@ def main():
             assert os.sched_getaffinity(worker.native_id) == os.sched_getaffinity(0)
             assert os.sched_getscheduler(worker.native_id) == os.sched_getscheduler(0)
         check_paths(pid, workers[0].native_id)
+        check_files(pid, started)
         check_signals(pid)
         new = Worker()
         new.start()

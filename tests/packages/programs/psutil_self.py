@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""psutil: the program's own process, known by the pid that it had at first: its threads, files,
-memory and CPU time. What psutil remembers of it is the time at which it was started, which is
-another one after a recovery: to an old Process it is not running then, so a new one is asked.
+"""psutil: the program's own process, known by the pid that it had at first: still running, the
+same one, with its threads, files, memory and CPU time.
 
 live: rounds=40 needs=psutil
 """
@@ -20,11 +19,12 @@ def main():
     thread = threading.Thread(target=stop.wait, daemon=True)
     thread.start()
     file = open("file", "w")
+    created = me.create_time()
     for r in range(rounds):
         pyheap.epoch()
         assert me.pid == os.getpid() and me.memory_info().rss > 0
-        me = psutil.Process()
-        assert me.is_running() and psutil.pid_exists(me.pid)
+        assert me.is_running() and me == psutil.Process() and psutil.pid_exists(me.pid)
+        assert me.create_time() == created and me.children() == []
         assert me.num_threads() >= 2
         assert os.path.realpath("file") in {f.path for f in me.open_files()}
         assert me.cpu_times().user >= 0 and me.status() == psutil.STATUS_RUNNING
