@@ -283,7 +283,8 @@ class Clock(Case):
             ended.append("slept")
         clocks = [time.CLOCK_MONOTONIC, time.CLOCK_MONOTONIC_RAW, time.CLOCK_BOOTTIME,
                   time.CLOCK_PROCESS_CPUTIME_ID, time.CLOCK_THREAD_CPUTIME_ID, 6]
-        threads = [threading.Thread(target=target) for target in (short, far, asleep)]
+        threads = [threading.Thread(target=target, daemon=True)
+                   for target in (short, far, asleep)]
         for thread in threads:
             thread.start()
         timer = libc.timerfd_create(time.CLOCK_MONOTONIC, 0)
