@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* track.c - changed pages by userfaultfd write-protection; see track.h */
+/* track.c - changed pages by userfaultfd write-protection or soft-dirty bits; see track.h */
 #include "track.h"
 
 #include "error.h"
@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
@@ -62,9 +63,37 @@ static int open_uffd(int lowest_fd)
     return move_high(fd, lowest_fd);
 }
 
+/* Bits of an entry of the page map: pagemap.rst. */
+#define ENTRY_PRESENT    (UINT64_C(3) << 62) /* or swapped */
+#define ENTRY_FILE       (UINT64_C(1) << 61)
+#define ENTRY_SOFT_DIRTY (UINT64_C(1) << 55)
+
+static bool soft_dirty(const struct ph_track *track, const void *page)
+{
+    uint64_t entry = 0;
+    return pread(track->pagemap, &entry, 8, (off_t)((uintptr_t)page / PH_PAGE * 8)) == 8 &&
+           (entry & ENTRY_SOFT_DIRTY);
+}
+
+/** Whether this kernel keeps soft-dirty bits, by trying: where it does not, nothing fails. */
+static bool keeps_soft_dirty(const struct ph_track *track)
+{
+    volatile unsigned char *page =
+        mmap(NULL, PH_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED)
+        return false;
+    *page = 1;
+    bool kept = soft_dirty(track, (const void *)page) && ph_track_clear(track) == 0 &&
+                !soft_dirty(track, (const void *)page);
+    *page = 2;
+    kept = kept && soft_dirty(track, (const void *)page);
+    munmap((void *)page, PH_PAGE);
+    return kept;
+}
+
 int ph_track_open(struct ph_track *track, int lowest_fd)
 {
-    track->uffd = -1;
+    *track = (struct ph_track){.uffd = -1};
     ph_track_begin(track);
     track->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     if (track->pagemap < 0)
@@ -77,6 +106,7 @@ int ph_track_open(struct ph_track *track, int lowest_fd)
     track->scan = ph_track_scan(track, PH_TRACK_PRESENT, &at, at + PH_PAGE, &region, 1) >= 0;
     if (track->scan)
         track->uffd = open_uffd(lowest_fd);
+    track->soft_dirty = track->uffd < 0 && keeps_soft_dirty(track);
     return 0;
 }
 
@@ -95,11 +125,11 @@ void ph_track_close(struct ph_track *track)
     track->uffd = track->pagemap = -1;
 }
 
-/** PH_TRACK_PRESENT by reading the page map: bits as in pagemap.rst. */
-static long read_entries(const struct ph_track *track, uint64_t *at, uint64_t end,
-                         struct ph_track_region *out, size_t max)
+/** Pages with content of their own, as PH_TRACK_PRESENT, by reading the page map; of them those
+ *  with all of @p bits. */
+static long read_entries(const struct ph_track *track, uint64_t bits, uint64_t *at,
+                         uint64_t end, struct ph_track_region *out, size_t max)
 {
-    const uint64_t present = UINT64_C(3) << 62, file = UINT64_C(1) << 61;
     uint64_t entry[512];
     long found = 0;
     while (*at < end) {
@@ -110,7 +140,8 @@ static long read_entries(const struct ph_track *track, uint64_t *at, uint64_t en
         if (n < 8)
             return PH_EKERNEL;
         for (ssize_t i = 0; i < n / 8; i++, *at += PH_PAGE) {
-            if (!(entry[i] & present) || (entry[i] & file))
+            if (!(entry[i] & ENTRY_PRESENT) || (entry[i] & ENTRY_FILE) ||
+                (entry[i] & bits) != bits)
                 continue;
             if (found && out[found - 1].end == *at) {
                 out[found - 1].end += PH_PAGE;
@@ -124,11 +155,75 @@ static long read_entries(const struct ph_track *track, uint64_t *at, uint64_t en
     return found;
 }
 
+void ph_track_note_begin(struct ph_track *track, struct ph_track_region *room, size_t max)
+{
+    track->noted = room;
+    track->nnoted = 0;
+    track->noted_max = max;
+}
+
+int ph_track_note(struct ph_track *track, uint64_t start, uint64_t end)
+{
+    while (start < end) {
+        if (track->nnoted == track->noted_max) { /* one region for all that is left */
+            track->noted[track->nnoted - 1].end = end;
+            return 0;
+        }
+        long n = read_entries(track, ENTRY_SOFT_DIRTY, &start, end,
+                              track->noted + track->nnoted, track->noted_max - track->nnoted);
+        if (n < 0)
+            return PH_EKERNEL;
+        track->nnoted += (size_t)n;
+    }
+    return 0;
+}
+
+int ph_track_clear(const struct ph_track *track)
+{
+    (void)track;
+    int fd = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return PH_EKERNEL;
+    bool cleared = write(fd, "4", 1) == 1;
+    int error = errno;
+    close(fd);
+    errno = error;
+    return cleared ? 0 : PH_EKERNEL;
+}
+
+/** What has been noted of [*at, end). */
+static long read_noted(const struct ph_track *track, uint64_t *at, uint64_t end,
+                       struct ph_track_region *out, size_t max)
+{
+    size_t low = 0, high = track->nnoted; /* the first that ends above *at */
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (track->noted[middle].end <= *at)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    size_t n = 0;
+    for (const struct ph_track_region *r = track->noted + low;
+         n < max && r < track->noted + track->nnoted && r->start < end; r++)
+        out[n++] = (struct ph_track_region){r->start > *at ? r->start : *at,
+                                            r->end < end ? r->end : end, 0};
+    *at = n == max ? out[n - 1].end : end;
+    return (long)n;
+}
+
 long ph_track_scan(const struct ph_track *track, enum ph_track_what what, uint64_t *at,
                    uint64_t end, struct ph_track_region *out, size_t max)
 {
+    if (track->soft_dirty && (what == PH_TRACK_CHANGED || what == PH_TRACK_WRITTEN))
+        return read_noted(track, at, end, out, max);
+    if (track->soft_dirty && what != PH_TRACK_PRESENT) {
+        *at = end;
+        return 0;
+    }
     if (!track->scan)
-        return what == PH_TRACK_PRESENT ? read_entries(track, at, end, out, max) : PH_EKERNEL;
+        return what == PH_TRACK_PRESENT ? read_entries(track, 0, at, end, out, max)
+                                        : PH_EKERNEL;
     struct pm_scan_arg arg = {
         .size = sizeof arg,
         .start = *at,

@@ -7,9 +7,14 @@
  * the write-protect bit counts as changed. Scanning reports such pages and sets the bit; the
  * kernel clears it on the first write, without a message, also for writes by system calls.
  *
- * Where the kernel has no such thing or denies it, every page that is present counts as
- * changed, always ("compare"): the keeper finds out by hash which ones really have. Costs a
- * copy of the whole program an epoch, and nothing else.
+ * Where the kernel has no such thing or denies it, its soft-dirty bits do the same (Linux 3.11,
+ * where it is built with them; soft-dirty.rst). They are cleared for the whole process at once,
+ * so an epoch notes what has changed before it clears them. Someone else who clears them, by
+ * /proc/PID/clear_refs, hides changes from us.
+ *
+ * Without either, every page that is present counts as changed, always ("compare"): the keeper
+ * finds out by hash which ones really have. Costs a copy of the whole program an epoch, and
+ * nothing else.
  *
  * Invariants
  *  T1  A private page whose content differs from the last epoch's lacks the bit, or its
@@ -26,22 +31,32 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-struct ph_track {
-    int uffd, pagemap; /* -1: not open; uffd: also where changes are not tracked */
-    bool scan;         /* PAGEMAP_SCAN is there; otherwise entries are read one by one */
-    bool swap;         /* the machine has swap space: absent pages may have content there */
-};
-
-/** Whether changes can be told; if not, only PH_TRACK_PRESENT is of use. */
-static inline bool ph_track_tells_changes(const struct ph_track *track)
-{
-    return track->uffd >= 0;
-}
-
 /** What PAGEMAP_SCAN fills in: struct page_region of the kernel. */
 struct ph_track_region {
     uint64_t start, end, categories;
 };
+
+struct ph_track {
+    int uffd, pagemap; /* -1: not open; uffd: also where write-protection is not to be had */
+    bool scan;         /* PAGEMAP_SCAN is there; otherwise entries are read one by one */
+    bool swap;         /* the machine has swap space: absent pages may have content there */
+    bool soft_dirty;   /* changes are told by soft-dirty bits */
+    /* What has been noted of them, ascending; room is the caller's. */
+    struct ph_track_region *noted;
+    size_t nnoted, noted_max;
+};
+
+/** Whether single pages can be protected, and left unprotected. */
+static inline bool ph_track_protects(const struct ph_track *track)
+{
+    return track->uffd >= 0;
+}
+
+/** Whether changes can be told; if not, only PH_TRACK_PRESENT is of use. */
+static inline bool ph_track_tells_changes(const struct ph_track *track)
+{
+    return track->uffd >= 0 || track->soft_dirty;
+}
 
 /**
  * Open what there is, close-on-exec, at numbers from @p lowest_fd up.
@@ -76,6 +91,17 @@ enum ph_track_what {
  */
 long ph_track_scan(const struct ph_track *track, enum ph_track_what what, uint64_t *at,
                    uint64_t end, struct ph_track_region *out, size_t max);
+
+/**
+ * Where soft-dirty bits tell the changes: begin to note them in @p room for @p max regions; add
+ * what has changed in [start, end), above all that was added before; and let no page count as
+ * changed until it is written again. PH_TRACK_CHANGED and _WRITTEN then report what was noted,
+ * _UNREGISTERED and _PROTECT nothing. If the room does not suffice, more is noted than changed.
+ * @return 0, or PH_EKERNEL with errno.
+ */
+void ph_track_note_begin(struct ph_track *track, struct ph_track_region *room, size_t max);
+int ph_track_note(struct ph_track *track, uint64_t start, uint64_t end);
+int ph_track_clear(const struct ph_track *track);
 
 /**
  * Register all mappings in [start, end), which may contain holes and mappings already

@@ -350,7 +350,9 @@ static int open_track(void)
         ph_agent_detail("/proc/self/pagemap", NULL, errno);
         return rc;
     }
-    ph_agent.status.tracker = ph_track_tells_changes(t) ? "userfaultfd" : "compare";
+    ph_agent.status.tracker = ph_track_protects(t) ? "userfaultfd"
+                              : t->soft_dirty      ? "soft-dirty"
+                                                   : "compare";
     ph_agent.tracking = true;
     return 0;
 }

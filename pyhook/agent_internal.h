@@ -38,6 +38,7 @@ void *ph_area_push(struct ph_area *area, size_t n);
 #define PH_AREAS(X)                                                                            \
     X(text, 64)                                                                                \
     X(regions, 64)                                                                             \
+    X(changed, 64)                                                                             \
     X(present, 128)                                                                            \
     X(before, 128)                                                                             \
     X(vmas, 64)                                                                                \
@@ -138,6 +139,8 @@ int ph_memory_map(struct ph_record_pm *record);
 /** Add to areas.vmas what madvise and mlock have been told; with @p full, for certain. */
 void ph_memory_flags(bool full);
 
+/** While all are parked: whether memory has moved in a way that the tracker does not see. */
+bool ph_memory_moved(void);
 /** Room for what a scan reports, *max regions; another for one within that scan (@p inner). */
 struct ph_track_region *ph_memory_regions(bool inner, size_t *max);
 

@@ -264,6 +264,7 @@ void ph_capture_run(void)
     uint64_t began = ph_now_ns();
     memset(&record, 0, sizeof record);
     int rc = ph_settle();
+    ph_capture.full |= ph_memory_moved();
     reset_areas();
     ph_agent.stage.wait_ns = 0;
     s->pages_staged = s->pages_ahead = ph_agent.ahead.open ? ph_agent.ahead.pages : 0;

@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <linux/ioprio.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -58,6 +59,7 @@ __attribute__((used, visibility("hidden"))) const unsigned char ph_identity_tran
     [SYS_process_vm_readv] = 1,
     [SYS_process_vm_writev] = 1,
     [SYS_kcmp] = 1,
+    [SYS_mremap] = 1, /* see pages.c */
     [SYS_perf_event_open] = 1,
     [SYS_move_pages] = 1,
     [SYS_migrate_pages] = 1,
@@ -128,6 +130,8 @@ long ph_identity_syscall(long nr, long a, long b, long c, long d, long e, long f
     case SYS_clock_nanosleep:
     case SYS_timerfd_settime:
         return ph_clock_syscall(nr, a, b, c, d, e, f);
+    case SYS_mremap:
+        return (long)mremap((void *)a, (size_t)b, (size_t)c, (int)d, (void *)e);
     case SYS_getpid:
         return getpid();
     case SYS_gettid:

@@ -17,10 +17,15 @@
  */
 #include "agent_internal.h"
 
+#include "allocator/syscall.h"
+
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define NEAR (32 * PH_PAGE) /* looking at as many pages in vain costs about a system call */
@@ -31,8 +36,8 @@ static struct {
     uint64_t epoch;
     struct ph_batch *batch; /* being filled; NULL: none */
     int mem;                /* /proc/self/mem, for pages without PROT_READ; -1: not open */
-    const struct ph_vma_pm *vma, *vmas_end; /* cursor: the mapping of the last page */
-    const struct ph_vma_pm *ahead;          /* the same for page_ahead */
+    const struct ph_vma_pm *vma, *vmas_end;    /* cursor: the mapping of the last page */
+    const struct ph_vma_pm *ahead;             /* the same for page_ahead */
     const struct ph_span *before, *before_end; /* cursor: what was present the last time */
 } staging;
 
@@ -198,7 +203,7 @@ static int stage_changed(enum ph_track_what what, uint64_t start, uint64_t end)
 /** Protect what is present in [start, end) again, without staging it. */
 static int protect(uint64_t start, uint64_t end)
 {
-    if (!ph_track_tells_changes(&ph_agent.track))
+    if (!ph_track_protects(&ph_agent.track))
         return 0;
     size_t max;
     struct ph_track_region *r = ph_memory_regions(false, &max);
@@ -428,6 +433,70 @@ static int stage_mappings(bool full)
     return 0;
 }
 
+/**
+ * mremap(2) marks what it has moved as changed, but not page tables that it moves whole
+ * (move_normal_pmd in the kernel's mm/mremap.c): these keep the bits that we have cleared. The
+ * word is set before the call and after it, so that no epoch comes between it and the move.
+ */
+static _Atomic bool moved;
+
+__attribute__((visibility("default"))) void *mremap(void *old, size_t old_size, size_t size,
+                                                    int flags, ...)
+{
+    va_list rest;
+    va_start(rest, flags);
+    void *to = flags & MREMAP_FIXED ? va_arg(rest, void *) : NULL;
+    va_end(rest);
+    bool may = flags & MREMAP_MAYMOVE;
+    if (may)
+        moved = true;
+    long at = ph_syscall(SYS_mremap, old, old_size, size, flags, to);
+    if (at < 0 && at > -4096) {
+        errno = (int)-at;
+        return MAP_FAILED;
+    }
+    if (may)
+        moved = true;
+    return (void *)at;
+}
+
+bool ph_memory_moved(void)
+{
+    bool was = atomic_exchange(&moved, false);
+    return was && ph_agent.track.soft_dirty;
+}
+
+/**
+ * Where soft-dirty bits tell what has changed: note it, then clear them, before anything is
+ * copied: our own stack and variables change meanwhile, and must count as changed again.
+ */
+static int note_soft_dirty(void)
+{
+    struct ph_track *t = &ph_agent.track;
+    struct ph_area *room = &ph_agent.areas.changed;
+    struct ph_span used[16];
+    size_t n = ph_heap_used_spans(used, sizeof used / sizeof used[0]);
+    bool heap_done = false;
+    int rc = 0;
+    ph_track_note_begin(t, (struct ph_track_region *)room->base,
+                        room->size / sizeof(struct ph_track_region));
+    const struct ph_vma_pm *v = (const struct ph_vma_pm *)ph_agent.areas.vmas.base;
+    for (; v < staging.vmas_end && rc == 0; v++) {
+        if (!in_heap(v->start)) {
+            rc = private(v) ? ph_track_note(t, v->start, v->end) : 0;
+            continue;
+        }
+        for (size_t i = 0; i < n && !heap_done && rc == 0; i++)
+            rc = ph_track_note(t, used[i].start, used[i].end);
+        heap_done = true;
+    }
+    if (rc == 0)
+        rc = ph_track_clear(t);
+    if (rc)
+        ph_agent_detail("the soft-dirty bits of /proc/self/pagemap", NULL, errno);
+    return rc;
+}
+
 /** What the epoch before has noted as present is what was. */
 static void remember_present(void)
 {
@@ -450,7 +519,9 @@ int ph_memory_stage(uint64_t epoch, bool full)
     ph_track_begin(&ph_agent.track);
     staging.vma = staging.ahead = (const struct ph_vma_pm *)vmas->base;
     staging.vmas_end = (const struct ph_vma_pm *)(vmas->base + vmas->used);
-    int rc = stage_mappings(full);
+    int rc = ph_agent.track.soft_dirty ? note_soft_dirty() : 0;
+    if (rc == 0)
+        rc = stage_mappings(full);
     close_batch();
     if (staging.mem >= 0)
         close(staging.mem);

@@ -50,7 +50,7 @@ static long count(enum ph_track_what what, const void *start, size_t size)
 static unsigned char *tracked(void)
 {
     cr_assert_eq(ph_track_open(&track, 100), 0);
-    if (!ph_track_tells_changes(&track))
+    if (!ph_track_protects(&track))
         cr_skip_test("this kernel has no asynchronous write-protection, or denies userfaultfd");
     cr_assert_geq(track.uffd, 100, "descriptors of ours stay out of the program's way");
     unsigned char *p =
@@ -82,7 +82,7 @@ Test(track, a_write_shows_once_and_reading_never)
 Test(track, scattered_pages_are_reported_once_each_however_many)
 {
     cr_assert_eq(ph_track_open(&track, 100), 0);
-    if (!ph_track_tells_changes(&track))
+    if (!ph_track_protects(&track))
         cr_skip_test("this kernel has no asynchronous write-protection, or denies userfaultfd");
     enum { PIECES = 2000 }; /* several of the kernel's rounds of 512 regions */
     static struct ph_track_region found[PIECES + 1];
@@ -224,4 +224,80 @@ Test(track, unprotected_pages_count_as_changed_until_a_scan_protects_them)
     cr_assert_eq(count(PH_TRACK_CHANGED, p, SIZE), 0);
     p[8192]++;
     cr_assert_eq(count(PH_TRACK_CHANGED, p, SIZE), 1);
+}
+
+/* Soft-dirty bits: on other kernels than this, by scripts/test-kernels. */
+
+static unsigned char *soft_tracked(void)
+{
+    cr_assert_eq(ph_track_open(&track, 100), 0);
+    if (!track.soft_dirty)
+        cr_skip_test(
+            "this kernel keeps no soft-dirty bits, or has asynchronous write-protection");
+    cr_assert(ph_track_tells_changes(&track));
+    unsigned char *p =
+        mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    cr_assert(p != MAP_FAILED);
+    memset(p, 1, SIZE);
+    return p;
+}
+
+static long changed(const void *p, size_t size, size_t room_for)
+{
+    static struct ph_track_region room[PAGES];
+    ph_track_note_begin(&track, room, room_for);
+    cr_assert_eq(ph_track_note(&track, (uintptr_t)p, (uintptr_t)p + size), 0);
+    cr_assert_eq(ph_track_clear(&track), 0);
+    cr_assert_eq(count(PH_TRACK_UNREGISTERED, p, size), 0);
+    long all = pages(PH_TRACK_WRITTEN, p, size, PAGES);
+    cr_assert_eq(pages(PH_TRACK_CHANGED, p, size, 3), all, "few at a time");
+    return all;
+}
+
+Test(soft_dirty, a_write_shows_once_and_reading_never)
+{
+    unsigned char *p = soft_tracked(), sum = 0;
+    cr_assert_eq(changed(p, SIZE, PAGES), PAGES, "a new mapping");
+    for (unsigned i = 0; i < PAGES; i++)
+        sum = (unsigned char)(sum + *(volatile unsigned char *)(p + i * 4096));
+    cr_assert_eq(sum, (unsigned char)PAGES);
+    cr_assert_eq(changed(p, SIZE, PAGES), 0);
+    for (unsigned i = 0; i < 10; i++)
+        p[i * 8192]++;
+    int zero = open("/dev/zero", O_RDONLY);
+    cr_assert_eq(read(zero, p + 100 * 4096, 8192), 8192);
+    cr_assert_eq(changed(p, SIZE, PAGES), 12);
+    cr_assert_eq(pages(PH_TRACK_CHANGED, p + 2 * 4096, 4 * 4096, PAGES), 2, "a part of it");
+    cr_assert_eq(changed(p, SIZE, PAGES), 0);
+    for (unsigned i = 0; i < 10; i++)
+        p[i * 8192]++;
+    cr_assert_geq(changed(p, SIZE, 4), 10, "too little room notes more, not less");
+}
+
+Test(soft_dirty, moved_discarded_protected_and_forked_pages_show)
+{
+    unsigned char *p = soft_tracked();
+    changed(p, SIZE, PAGES);
+    unsigned char *q = mremap(p, SIZE, 2 * SIZE, MREMAP_MAYMOVE);
+    cr_assert(q != MAP_FAILED);
+    q[SIZE] = 1;
+    cr_assert_geq(changed(q, 2 * SIZE, PAGES), q == p ? 1 : PAGES + 1);
+    cr_assert_eq(madvise(q, 8192, MADV_DONTNEED), 0);
+    q[0] = 2;
+    cr_assert_eq(mprotect(q + 8192, 8192, PROT_READ), 0);
+    cr_assert_eq(mprotect(q + 8192, 8192, PROT_READ | PROT_WRITE), 0);
+    q[3 * 4096] = 2;
+    pid_t child = fork();
+    if (child == 0)
+        _exit(0);
+    waitpid(child, NULL, 0);
+    q[5 * 4096] = 2;
+    unsigned char *n = mmap(q + 2 * SIZE, SIZE, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (n != MAP_FAILED) { /* joined with its neighbour */
+        n[4096] = 1;
+        cr_assert_geq(changed(n, SIZE, PAGES), 1);
+        q[0] = q[3 * 4096] = q[5 * 4096] = 3;
+    }
+    cr_assert_geq(changed(q, SIZE, PAGES), 3);
 }
