@@ -99,10 +99,10 @@ int ph_pool_allow_again(struct ph_pool *pool);
 
 /**
  * Add @p n changed pages: the page at address addr[i] (page-aligned, each at most once an
- * epoch, but after ph_pool_allow_again) now holds the 4096 bytes at page[i]. Pages that hash equal to the stored ones are
- * dropped. The others are written meanwhile and afterwards: their memory must not change until
- * ph_pool_written returns at least what ph_pool_appended returns after this call, or until
- * commit or abort returns. It should be page-aligned.
+ * epoch, but after ph_pool_allow_again) now holds the 4096 bytes at page[i]. Pages that hash
+ * equal to the stored ones are dropped. The others are written meanwhile and afterwards: their
+ * memory must not change until ph_pool_written returns at least what ph_pool_appended returns
+ * after this call, or until commit or abort returns. It should be page-aligned.
  * @param written if not NULL, receives how many were not dropped.
  * @return 0, PH_EFULL, PH_EPOOLSIZE, PH_EIO, PH_ENOMEM; after a failure only ph_pool_abort.
  */

@@ -93,9 +93,10 @@ struct ph_mapped_file {
     uint32_t reserved;
 };
 
-#define PH_EPOCH_FULL  1u /* BEGIN: the epoch holds every page, not only the changed ones */
-#define PH_EPOCH_AHEAD 2u /* BEGIN: pages come while the program still runs; a page may come
-                             again, and the last version counts */
+#define PH_EPOCH_FULL 1u /* BEGIN: the epoch holds every page, not only the changed ones */
+#define PH_EPOCH_AHEAD                                                                         \
+    2u /* BEGIN: pages come while the program still runs; a page may come                      \
+          again, and the last version counts */
 
 struct ph_batch {
     uint32_t magic, kind;

@@ -3,8 +3,8 @@
  * agent_internal.h - what the parts of the agent share
  *
  * The order of reading: agent.c (life), park.c (threads stand still), capture.c (an epoch from
- * begin to end), memory.c (mappings), pages.c (their pages), files.c and its parts (descriptors, see
- * files.h).
+ * begin to end), memory.c (mappings), pages.c (their pages), files.c and its parts
+ * (descriptors, see files.h).
  *
  * Everything here runs while all other threads are parked at arbitrary instructions, so it
  * takes no lock, calls no malloc, no stdio, and nothing in libc that might. Working memory is
@@ -43,7 +43,8 @@ void *ph_area_push(struct ph_area *area, size_t n);
     X(before, 128)                                                                             \
     X(vmas, 64)                                                                                \
     X(threads, 8)                                                                              \
-    X(files, 16) X(locks, 8) X(timers, 1) X(auxv, 1) X(vdso, 1) X(data, 256) X(strings, 64) X(hot, 160)
+    X(files, 16)                                                                               \
+    X(locks, 8) X(timers, 1) X(auxv, 1) X(vdso, 1) X(data, 256) X(strings, 64) X(hot, 160)
 
 struct ph_areas {
 #define X(name, mib) struct ph_area name;
@@ -131,7 +132,8 @@ void ph_park_note_pending(void);
 extern struct ph_sigaction_pm ph_park_old_action;
 #define PH_PARK_SIGNAL 33
 
-/* ---- memory.c, pages.c, files.c (its parts: files.h) ------------------------------------------ */
+/* ---- memory.c, pages.c, files.c (its parts: files.h)
+ * ------------------------------------------ */
 
 /** Read the mappings into areas.vmas (struct ph_vma_pm) and the mm numbers into @p record. */
 int ph_memory_map(struct ph_record_pm *record);

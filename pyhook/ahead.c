@@ -382,8 +382,7 @@ void ph_ahead_run(void)
     atomic_store(&ph_agent.ahead.running, 1);
     /* In this order, and the epoch in the other: one of the two sees the other. */
     if (!stopped() && ph_agent.tracking && !ph_agent.full && !ph_agent.restorer_mapped &&
-        PH_CONTROL->generation == ph_agent.generation &&
-        ph_track_protects(&ph_agent.track))
+        PH_CONTROL->generation == ph_agent.generation && ph_track_protects(&ph_agent.track))
         copy_ahead();
     atomic_store(&ph_agent.ahead.running, 0);
 }

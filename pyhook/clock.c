@@ -82,8 +82,7 @@ static uint64_t kernel_ns(clockid_t id)
 void ph_clock_note(struct ph_record_pm *record, struct ph_thread_pm *thread, size_t n)
 {
     for (size_t i = 0; i < PH_CLOCKS; i++)
-        record->clock_ns[i] =
-            kernel_ns(shifted[i].id) + (uint64_t)offset_of(shifted[i].index);
+        record->clock_ns[i] = kernel_ns(shifted[i].id) + (uint64_t)offset_of(shifted[i].index);
     record->clock_offsets = (uint64_t)(uintptr_t)&offsets;
     uintptr_t fs = (uintptr_t)__builtin_thread_pointer();
     record->clock_thread = (uint64_t)((uintptr_t)&mine - fs);
@@ -267,7 +266,8 @@ static void note_timer(timer_t timer, clockid_t clock)
 {
     for (size_t i = 0; i < most && index_of(clock) >= 0; i++) {
         timer_t none = NULL;
-        if (created[i].timer || !atomic_compare_exchange_strong(&created[i].timer, &none, key(timer)))
+        if (created[i].timer ||
+            !atomic_compare_exchange_strong(&created[i].timer, &none, key(timer)))
             continue;
         created[i].clock = clock;
         return;

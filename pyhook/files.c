@@ -243,7 +243,8 @@ static void claim_mappings(const struct ph_file_pm *f)
             v[i].flags |= PH_VMA_EMBEDDED;
 }
 
-/** A file without a name, or whose name is as volatile as it: its content goes into the epoch, but for its holes. */
+/** A file without a name, or whose name is as volatile as it: its content goes into the epoch,
+ * but for its holes. */
 static bool embed(struct ph_file_pm *f, const char *name)
 {
     char path[40] = "/proc/self/fd/", number[24];
@@ -394,7 +395,7 @@ static bool shows_memory(const char *rest, const char *const *names, size_t n)
 /** As text, or as the memory itself. */
 static const char *const as_text[] = {"maps",      "smaps",   "smaps_rollup",
                                       "numa_maps", "environ", "auxv"},
-                        *const as_memory[] = {"mem", "pagemap", "map_files"};
+                         *const as_memory[] = {"mem", "pagemap", "map_files"};
 #define AS_TEXT   as_text, sizeof as_text / sizeof as_text[0]
 #define AS_MEMORY as_memory, sizeof as_memory / sizeof as_memory[0]
 

@@ -61,8 +61,7 @@ _Static_assert((PH_HEAP_END - PH_HEAP_EXTENTS) / BLOCK * sizeof(struct block) <=
 
 static bool tracked(uint64_t addr)
 {
-    return addr >= PH_HEAP_EXTENTS && addr < PH_HEAP_END &&
-           ph_track_protects(&ph_agent.track);
+    return addr >= PH_HEAP_EXTENTS && addr < PH_HEAP_END && ph_track_protects(&ph_agent.track);
 }
 
 static struct block *block_of(uint64_t addr)

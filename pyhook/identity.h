@@ -12,8 +12,8 @@
  *
  * `real` numbers are the kernel's, `shown` ones the program's. Files: identity.c knows both,
  * identity_threads.c those of threads; identity_calls.c, identity_paths.c and
- * identity_syscall.c are the calls of libc that take or give one, identity_files.c the files that
- * tell one; libc_next.c finds libc's.
+ * identity_syscall.c are the calls of libc that take or give one, identity_files.c the files
+ * that tell one; libc_next.c finds libc's.
  */
 #ifndef PH_IDENTITY_H
 #define PH_IDENTITY_H
@@ -51,8 +51,8 @@ const char *ph_identity_path(const char *path, char *buf, size_t size);
 void ph_identity_files_enable(void);
 
 /**
- * If @p path is a file that tells a recovered program its own numbers: a descriptor of a copy that
- * tells those it knows. -1 otherwise, and if there can be none; errno stays.
+ * If @p path is a file that tells a recovered program its own numbers: a descriptor of a copy
+ * that tells those it knows. -1 otherwise, and if there can be none; errno stays.
  */
 int ph_identity_file(const char *path, int flags);
 

@@ -3,9 +3,9 @@
  * identity_syscall.c - syscall(2), through which CPython asks for thread ids
  *
  * Calls that take or give a number of identity.h are translated as by identity_calls.c, those
- * with a time as by clock.c; all others go to the kernel from here exactly as from libc: in assembler, because a call that
- * returns twice on one stack (vfork) must find nothing of ours on it, and because no types are
- * known here.
+ * with a time as by clock.c; all others go to the kernel from here exactly as from libc: in
+ * assembler, because a call that returns twice on one stack (vfork) must find nothing of ours
+ * on it, and because no types are known here.
  */
 #include "identity.h"
 

@@ -50,7 +50,8 @@ enum ph_vma_kind {
 #define PH_VMA_DONTDUMP   64u
 #define PH_VMA_NOHUGEPAGE 128u
 #define PH_VMA_LOCKED     256u
-#define PH_VMA_DROPPABLE  512u /* the kernel may empty it: it comes back empty (getrandom's state) */
+#define PH_VMA_DROPPABLE                                                                       \
+    512u /* the kernel may empty it: it comes back empty (getrandom's state) */
 
 struct ph_vma_pm {
     uint64_t start, end;
@@ -103,11 +104,11 @@ enum ph_file_kind {
 #define PH_FILE_DELETED   1u
 #define PH_FILE_WRITABLE  2u
 #define PH_FILE_TTY       4u
-#define PH_FILE_HUNGUP    8u  /* pipe, socket: the other end was closed already */
-#define PH_FILE_SEMAPHORE 16u /* eventfd */
-#define PH_FILE_KEPT      32u /* the program has said not to cut it back */
+#define PH_FILE_HUNGUP    8u   /* pipe, socket: the other end was closed already */
+#define PH_FILE_SEMAPHORE 16u  /* eventfd */
+#define PH_FILE_KEPT      32u  /* the program has said not to cut it back */
 #define PH_FILE_SEGMENT   128u /* deleted file: it is to be made anew under its name */
-#define PH_FILE_MEMFD     64u /* deleted file: it never had a name; its text is in the path */
+#define PH_FILE_MEMFD     64u  /* deleted file: it never had a name; its text is in the path */
 
 struct ph_file_pm {
     int32_t fd;
@@ -188,10 +189,10 @@ struct ph_itimer_pm {
 /* timer_create */
 struct ph_timer_pm {
     int32_t id, clock, signal;
-    int32_t notify;  /* SIGEV_NONE, SIGEV_SIGNAL or SIGEV_THREAD */
-    uint32_t tid;    /* of the thread that gets the signal; 0: any */
+    int32_t notify; /* SIGEV_NONE, SIGEV_SIGNAL or SIGEV_THREAD */
+    uint32_t tid;   /* of the thread that gets the signal; 0: any */
     uint32_t reserved;
-    uint64_t value;  /* sigev_value */
+    uint64_t value;                 /* sigev_value */
     uint64_t value_ns, interval_ns; /* until it expires; 0: not armed */
 };
 _Static_assert(sizeof(struct ph_timer_pm) == 48, "ph_timer_pm is part of the format");
@@ -221,8 +222,8 @@ struct ph_record_pm {
     uint64_t epoch, generation;
     uint64_t realtime_ns;
     uint64_t clock_ns[PH_CLOCKS]; /* what the program's clocks show */
-    uint64_t clock_offsets; /* address of struct ph_clock_offsets, or 0 */
-    uint64_t clock_thread;  /* of struct ph_clock_thread, from a thread's fs */
+    uint64_t clock_offsets;       /* address of struct ph_clock_offsets, or 0 */
+    uint64_t clock_thread;        /* of struct ph_clock_thread, from a thread's fs */
 
     struct ph_table_pm vmas, threads, files, locks, timers, auxv, vdso, data, strings;
 

@@ -6,7 +6,8 @@
  * So what the program has made is saved with its memory, like a file without a name, and
  * recovery makes it anew under its name. A segment that another process made is the other's:
  * it must be there. A semaphore comes back as memory, without its name: nobody has it open. The
- * child (multiprocessing.resource_tracker) is started again. A list that only grows, as in watches.c.
+ * child (multiprocessing.resource_tracker) is started again. A list that only grows, as in
+ * watches.c.
  */
 #include "files.h"
 #include "hook.h"
@@ -130,8 +131,8 @@ void ph_segments_track_again(void)
     PyObject *modules = ph_py.PySys_GetObject("modules"); /* borrowed */
     if (!modules)
         return;
-    PyObject *module = ph_py.PyObject_CallMethod(modules, "get", "s",
-                                                 "multiprocessing.resource_tracker");
+    PyObject *module =
+        ph_py.PyObject_CallMethod(modules, "get", "s", "multiprocessing.resource_tracker");
     PyObject *tracker = module && module != PH_PY_NONE
                             ? ph_py.PyObject_GetAttrString(module, "_resource_tracker")
                             : NULL;

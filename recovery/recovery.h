@@ -21,12 +21,12 @@ struct ph_recovery {
     const struct ph_record_pm *record;
     struct ph_pool *pool;          /* for copies of mapped files; NULL: it has none */
     const struct ph_stored **copy; /* of each vma: what takes the place of its file, or NULL */
-    struct ph_cut *cut; /* in the child: files to be cut back, when all memory is right */
-    uint64_t ncut;      /* at most as many as the record has files */
+    struct ph_cut *cut;  /* in the child: files to be cut back, when all memory is right */
+    uint64_t ncut;       /* at most as many as the record has files */
     bool count_downtime; /* in monotonic clocks */
-    bool keep_files;    /* do not cut files back to their length at the epoch */
-    char detail[4352];  /* about the last failure */
-    char note[4352];    /* what a person should know although recovery goes on; "": nothing */
+    bool keep_files;     /* do not cut files back to their length at the epoch */
+    char detail[4352];   /* about the last failure */
+    char note[4352];     /* what a person should know although recovery goes on; "": nothing */
 };
 
 /** Hold @p record against R1 to R7 of record.h. @return 0, PH_ECORRUPT, PH_ENEWER. */

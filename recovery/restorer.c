@@ -527,10 +527,9 @@ static void send_pending(void)
         for (int sig = 1; sig <= 64; sig++) {
             int timer = sig == 14 ? 0 : sig == 26 ? 1 : sig == 27 ? 2 : -1;
             /* The signal of a timer that runs comes by itself. */
-            bool comes =
-                (timer >= 0 &&
-                 (record->itimer[timer].value_s | record->itimer[timer].value_us)) ||
-                ph_r_timers_signal(record, sig);
+            bool comes = (timer >= 0 &&
+                          (record->itimer[timer].value_s | record->itimer[timer].value_us)) ||
+                         ph_r_timers_signal(record, sig);
             if ((t[i].pending >> (sig - 1) & 1) && !comes && sig != 33)
                 ph_syscall(SYS_tgkill, pid, *(volatile uint32_t *)t[i].tid_address, sig);
         }

@@ -29,8 +29,8 @@ void ph_r_clocks(const struct ph_plan *plan, const struct ph_record_pm *record)
     if (!offsets)
         return;
     for (int i = 0; i < PH_CLOCKS; i++)
-        offsets->ns[i] = (int64_t)record->clock_ns[i] - now_ns(id[i]) +
-                         (i == PH_CLOCK_CPU ? 0 : down);
+        offsets->ns[i] =
+            (int64_t)record->clock_ns[i] - now_ns(id[i]) + (i == PH_CLOCK_CPU ? 0 : down);
     for (uint64_t i = 0; i < record->threads.count; i++) {
         struct ph_clock_thread *own = (void *)(t[i].fs + record->clock_thread);
         own->cpu_ns = (int64_t)t[i].cpu_ns;

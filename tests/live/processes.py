@@ -4,10 +4,13 @@
 A process is always killed through a pidfd that was opened while it was known to be ours, so
 that a reused pid can never hit a stranger.
 """
+import ctypes
 import os
 import pathlib
 import signal
 import time
+
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def parent_of(pid):
@@ -21,6 +24,19 @@ def parent_of(pid):
 
 def children_of(pid):
     return [int(p) for p in os.listdir("/proc") if p.isdigit() and parent_of(p) == pid]
+
+
+def adopt_orphans():
+    """From now on a process whose parent dies becomes a child of ours."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_children():
+    """Kill what is left of a test: workers, for example, whose program was killed."""
+    while children := children_of(os.getpid()):
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)  # a child that nobody has waited for: the pid is its own
+            os.waitpid(pid, 0)
 
 
 def is_dead(pid):

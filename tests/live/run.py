@@ -25,6 +25,7 @@ import time
 import traceback
 
 import interpreters
+import processes
 import stage
 from chain import Chain, ChainError, run_plain
 from commands import Commands
@@ -84,6 +85,7 @@ class Session:
         self.commands = Commands(args.bin)
         self.failures = 0
         self.tested = 0
+        processes.adopt_orphans()
 
     def test(self, program, interpreter):
         """One program on one interpreter, one line. @return (whether it held, how it went)."""
@@ -125,6 +127,8 @@ class Session:
             print(f"kept in {directory}; again with: {self.again(program, interpreter)}",
                   flush=True)
             return False, str(error)
+        finally:
+            processes.end_children()
         text = (f"{chain.kills} kills and recoveries ({chain.with_keeper} with the keeper, "
                 f"{chain.at_once} at once after a recovery)")
         print(f"ok    {program.name:<14} {text}, {rounds} rounds, "
