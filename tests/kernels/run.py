@@ -29,7 +29,8 @@ TESTS = """set -e
 ctest --output-on-failure -R unit.test_track
 bin/pyheap-run --pool $TMPDIR/tracker.pm --python /usr/bin/python3 -c \\
     'import pyheap; pyheap.epoch(); print("changed pages are found by", pyheap.status()["tracker"])'
-/usr/bin/python3 {root}/tests/live/run.py --bin "$PWD/bin" --python /usr/bin/python3 --kills 3 --seconds 2 \\
+/usr/bin/python3 {root}/tests/live/run.py --bin "$PWD/bin" --python /usr/bin/python3 \\
+    --kills 3 --seconds 2 \\
     --only heat --only churn --only growth --only threads --only suspended --only sparse_maps \\
     --only private_mmap --only clocks --only timers --only states
 """
@@ -160,7 +161,8 @@ def main():
     initramfs(tree, initrd)
     command = shlex.join(args.command) or TESTS.format(root=shlex.quote(str(ROOT)))
     image = disk(args.work, f"""cd {shlex.quote(str(args.bin.resolve().parent))}
-export PATH={shlex.quote(os.environ['PATH'])} HOME=/root LANG=C.UTF-8 TMPDIR=/var/tmp PYTHONDONTWRITEBYTECODE=1
+export PATH={shlex.quote(os.environ['PATH'])} HOME=/root LANG=C.UTF-8
+export TMPDIR=/var/tmp PYTHONDONTWRITEBYTECODE=1
 uname -sr
 {command}
 """)
