@@ -250,7 +250,8 @@ int ph_extent_grow(struct ph_pool *p, uint32_t *slot)
     if (err)
         return err;
     e = &p->extent[i];
-    *e = (struct ph_extent){.offset = first_page(a.oid->off), .role = PH_EXTENT_FREE};
+    *e = (struct ph_extent){
+        .offset = first_page(a.oid->off), .role = PH_EXTENT_FREE, .blank = true};
     insert(p, i);
     *slot = i;
     return 0;
@@ -270,8 +271,31 @@ int ph_extent_take(struct ph_pool *p, enum ph_extent_role role, uint32_t *slot)
     if (!err) {
         p->extent[*slot].role = role;
         p->extent[*slot].last_epoch = PH_EPOCH_OPEN;
+        p->extent[*slot].blank = false;
     }
     return err;
+}
+
+/**
+ * Leave holes where free extents are, but for as many as the log fills between two migrations:
+ * writing into a hole costs the file system more. Nothing reaches them (P5), unless a record
+ * could not be written: then nobody knows what the disk holds.
+ */
+static void punch_free(struct ph_pool *p)
+{
+    uint64_t spare = ph_home_trigger(p) / extent_bytes(p) + 1;
+
+    for (uint32_t i = 0; i < p->extents && !p->broken; i++) {
+        struct ph_extent *e = &p->extent[p->by_offset[i]];
+        if (e->role != PH_EXTENT_FREE || e->blank)
+            continue;
+        if (spare) {
+            spare--;
+        } else {
+            ph_io_discard(&p->io, e->offset, extent_bytes(p));
+            e->blank = true;
+        }
+    }
 }
 
 void ph_extent_retire(struct ph_pool *p)
@@ -284,6 +308,7 @@ void ph_extent_retire(struct ph_pool *p)
             p->by_offset[i] != p->log_slot)
             e->role = PH_EXTENT_FREE;
     }
+    punch_free(p);
 }
 
 int ph_extent_name(struct ph_pool *p, uint32_t slot, uint32_t role, uint64_t stretch)

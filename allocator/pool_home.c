@@ -11,7 +11,8 @@
  *   3  pages and table entries, stretch by stretch
  *   4  sync                                                            (P4)
  *   5  root, both records: H = the newest epoch that went home         (P5)
- *   6  free the log's extents; stretches without pages are given up    (P7)
+ *   6  free the log's extents, holes where they are not needed soon;   (P5)
+ *      stretches without pages are given up                            (P7)
  *
  * A crash or an error anywhere leaves every epoch from O on readable, since the log is whole
  * until 5; migration starts again from 1. Checksums are carried over, not computed anew, so a
@@ -31,7 +32,7 @@
 
 struct ph_tuning ph_tuning = {
     .stretch_pages = PH_STRETCH_PAGES,
-    .trigger_bytes = UINT64_C(256) << 20,
+    .trigger_bytes = UINT64_C(64) << 20,
     .trigger_epochs = 64,
     .write_max = UINT64_C(8) << 20,
     .ahead = 2,
@@ -60,7 +61,7 @@ static uint64_t stretch_of(const struct ph_pool *p, uint64_t addr)
     return addr - addr % stretch_bytes(p);
 }
 
-static uint64_t trigger(const struct ph_pool *p)
+uint64_t ph_home_trigger(const struct ph_pool *p)
 {
     uint64_t quarter = p->root.home_pages / 4 * PH_PAGE;
 
@@ -86,7 +87,7 @@ static uint64_t backlog(const struct ph_pool *p)
 
 bool ph_home_due(const struct ph_pool *p)
 {
-    return excess(p) > ph_tuning.trigger_epochs || backlog(p) > trigger(p);
+    return excess(p) > ph_tuning.trigger_epochs || backlog(p) > ph_home_trigger(p);
 }
 
 bool ph_home_behind(const struct ph_pool *p)
@@ -97,7 +98,7 @@ bool ph_home_behind(const struct ph_pool *p)
         if (p->epoch[i].info.bytes > largest)
             largest = p->epoch[i].info.bytes;
     return excess(p) > 4 * (size_t)ph_tuning.trigger_epochs ||
-           backlog(p) > 2 * trigger(p) + largest;
+           backlog(p) > 2 * ph_home_trigger(p) + largest;
 }
 
 int ph_home_table(struct ph_pool *p, uint32_t slot, struct ph_sum_pm *table)

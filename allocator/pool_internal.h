@@ -158,6 +158,7 @@ struct ph_extent {
     enum ph_extent_role role;
     uint64_t stretch;    /* HOME: its first address */
     uint64_t last_epoch; /* LOG: the newest epoch that has something here */
+    bool blank;          /* a hole of the file: allocated or punched, and not written since */
 };
 
 #define PH_EPOCH_OPEN UINT64_MAX /* last_epoch while the epoch in progress writes here */
@@ -178,7 +179,8 @@ int ph_extent_take(struct ph_pool *p, enum ph_extent_role role, uint32_t *slot);
 /** Have a new extent allocated by libpmemobj. @pre lock held; released meanwhile. @return as
  * above. */
 int ph_extent_grow(struct ph_pool *p, uint32_t *slot);
-/** Free the log's extents that no epoch after H uses. @pre lock held. */
+/** Free the log's extents that no epoch after H uses, and give those back to the file system
+ * that the log will not need soon. @pre lock held; both root records say H. */
 void ph_extent_retire(struct ph_pool *p);
 /** Write the slot's role and stretch; not durable yet. @return 0, PH_EFULL, PH_EIO. */
 int ph_extent_name(struct ph_pool *p, uint32_t slot, uint32_t role, uint64_t stretch);
@@ -293,6 +295,8 @@ void ph_files_free(struct ph_pool *p);
 
 /* ---- pool_home.c: migration ---------------------------------------------------- */
 
+/** Bytes of log beyond the kept epochs that start a migration. @pre lock held. */
+uint64_t ph_home_trigger(const struct ph_pool *p);
 /** Whether the triggers say that it is time. @pre lock held. */
 bool ph_home_due(const struct ph_pool *p);
 /** Whether the writer has to wait for migration. @pre lock held. */

@@ -18,12 +18,12 @@
  *   HOT --unchanged for a while, and copied ahead (ahead.c)--> COPIED --the epoch--> HOT
  *
  * A block that is new is hot: protecting it would split the huge pages of everything that is
- * rewritten after its first epoch. Of a hot block a few pages are hashed as they are staged,
- * and hashed again before the next scan. If they are the same in `patience` epochs running the
- * block rests: it is copied once more, protected before that, and costs nothing from then on.
- * Patience is 1 at first, so what never changes is copied twice; it doubles when a block turns
- * hot soon after it was protected. So does the number of epochs in which a block is not copied
- * ahead, when that was in vain.
+ * rewritten after its first epoch. Of a hot block, and of one that may become hot, a few pages
+ * are hashed as they are staged, and hashed again before the next scan. If they are the same in
+ * `patience` epochs running the block rests: it is copied once more, protected before that, and
+ * costs nothing from then on. Patience is 1 at first, so what never changes is copied twice; it
+ * doubles when a block turns hot soon after it was protected. So does the number of epochs in
+ * which a block is not copied ahead, when that was in vain.
  *
  * Invariant: a page is protected only by a scan that reports it, and everything that a scan
  * reports is staged afterwards. So in any state every page that may have changed lacks the
@@ -33,11 +33,13 @@
 
 #include <string.h>
 
-#define BLOCK         PH_HOT_BLOCK
-#define PAGES         (BLOCK / PH_PAGE)
-#define SAMPLES       4 /* pages, one in each part of a block */
-#define PART          (PAGES / SAMPLES)
-#define SOON          8 /* epochs: hot again within as many after being protected is a mistake */
+#define BLOCK   PH_HOT_BLOCK
+#define PAGES   (BLOCK / PH_PAGE)
+#define SAMPLES 4 /* pages, one in each part of a block */
+#define PART    (PAGES / SAMPLES)
+#define SOON                                                                                   \
+    4 /* epochs: hot again earlier after being protected is a mistake; it has                  \
+         saved as many copies of a page as a fault costs, or more, after that */
 #define MISTAKES_MOST 6
 
 #define VAIN_MOST     6
@@ -122,7 +124,7 @@ void ph_hot_staged(uint64_t start, uint64_t n, const void *copy)
     for (uint64_t at = start, end = start + n * PH_PAGE, stop; at < end; at = stop) {
         struct block *b = block_of(at);
         stop = block_end(at) < end ? block_end(at) : end;
-        if (b->state != HOT && b->state != COPIED)
+        if (b->state != HOT && b->state != COPIED && b->state != WARM)
             continue;
         uint64_t base = at & ~(BLOCK - 1);
         for (unsigned i = 0; i < SAMPLES; i++) {
@@ -159,9 +161,9 @@ void ph_hot_look(uint64_t start, uint64_t end, ph_hot_page *page_at)
     for (; start < end; start = block_end(start)) {
         struct block *b = block_of(start);
         b->changed = 0;
-        if (b->state != HOT)
+        if (b->state != HOT && b->state != WARM)
             continue;
-        if (!b->sampled)
+        if (b->state == WARM || !b->sampled)
             b->salt++; /* none of the samples was live: look elsewhere */
         else if (!unchanged(b, start & ~(BLOCK - 1), page_at))
             b->rested = 0;
@@ -232,8 +234,7 @@ static struct block hot_again(const struct block *b)
         new.mistakes = !mistake                      ? 0
                        : b->mistakes < MISTAKES_MOST ? (uint8_t)(b->mistakes + 1)
                                                      : MISTAKES_MOST;
-        new.salt = (uint8_t)(b->salt + 1);
-        new.sum = new.sampled = new.rested = 0;
+        new.rested = 0; /* the samples are those of this epoch */
     }
     return new;
 }

@@ -326,9 +326,14 @@ static void on_write(void *arg, uint64_t offset, const struct iovec *iov, int n)
 
 static int before(void *arg, enum ph_io_op op, uint64_t offset, uint64_t size)
 {
-    (void)arg, (void)offset, (void)size;
-    if (op == PH_IO_DISCARD) /* as on a file system that cannot */
-        return EOPNOTSUPP;
+    (void)arg;
+    if (op == PH_IO_DISCARD) { /* to the disk as good as a write */
+        void *zeros = calloc(1, size);
+        if (!zeros)
+            die("memory");
+        on_write(NULL, offset, &(struct iovec){zeros, size}, 1);
+        free(zeros);
+    }
     if (recording && op == PH_IO_SYNC)
         maybe_crash(2);
     return 0;

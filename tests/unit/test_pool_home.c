@@ -96,6 +96,35 @@ Test(pool_home, file_does_not_grow_without_bound)
     ph_pool_close(p);
 }
 
+Test(pool_home, log_that_is_not_needed_any_more_takes_no_space_on_the_disk)
+{
+    struct ph_pool *p = fixture_create_sized(256 << 20, 2);
+    const size_t n = 4096; /* 16 MiB, trigger 1 MiB */
+    struct ph_view *view;
+    uint64_t number = 1, whole, extent = p->super.extent_pages * PH_PAGE;
+
+    OK(fixture_big_epoch(p, number, n, 100000));
+    OK(fixture_big_epoch(p, ++number, n, 200000));
+    OK(ph_pool_view(p, number, &view));
+    whole = info_of(p).allocated;
+    for (unsigned i = 0; i < 20; i++)
+        fixture_one_page(p, ++number, HEAP + i * PH_PAGE, i + 1, false);
+    cr_assert_geq(info_of(p).allocated, whole, "somebody may read what a view reaches");
+    ph_view_free(view);
+    for (unsigned i = 0; i < 20; i++)
+        fixture_one_page(p, ++number, HEAP + i * PH_PAGE, i + 100, false);
+    /* Home, what the log fills between two migrations, its end, and libpmemobj's own. */
+    cr_assert_leq(info_of(p).allocated, n * PH_PAGE + (1 << 20) + 6 * extent + (4 << 20));
+    for (size_t i = 0; i < n; i += 97)
+        cr_assert(fixture_holds(p, number, HEAP + i * PH_PAGE, i < 20 ? i + 100 : 200000 + i));
+    ph_pool_close(p);
+    p = fixture_open(PH_POOL_WRITE);
+    OK(fixture_big_epoch(p, ++number, n, 300000)); /* into the holes */
+    for (size_t i = 0; i < n; i += 97)
+        cr_assert(fixture_holds(p, number, HEAP + i * PH_PAGE, 300000 + i));
+    ph_pool_close(p);
+}
+
 Test(pool_home, emptied_stretches_are_given_up_and_reused)
 {
     struct ph_pool *p = fixture_create();
