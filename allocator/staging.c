@@ -10,6 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define MUCH 1024 /* pages: copying them takes longer than waking the keeper */
+
 void ph_futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_ms)
 {
     struct timespec ts = {timeout_ms / 1000, (timeout_ms % 1000) * 1000000L};
@@ -35,6 +37,7 @@ static bool wait_for_room(struct ph_stage *stage, uint64_t pages)
     while (stage->position + pages - atomic_load(&c->consumed) > stage->ring_pages) {
         /* The room needed may be in batches that the keeper has not been shown yet. */
         ph_stage_publish(stage);
+        ph_stage_wake(stage);
         if (!began)
             began = ph_now_ns();
         atomic_store(&c->producer_waits, 1);
@@ -89,8 +92,15 @@ void ph_stage_publish(struct ph_stage *stage)
         return;
     atomic_store(&c->produced, stage->position);
     atomic_fetch_add(&c->produced_seq, 1);
-    if (atomic_load(&c->consumer_waits))
-        ph_futex_wake(&c->produced_seq);
+    if (!stage->quiet || stage->position - stage->shown >= MUCH)
+        ph_stage_wake(stage);
+}
+
+void ph_stage_wake(struct ph_stage *stage)
+{
+    stage->shown = stage->position;
+    if (atomic_load(&stage->control->consumer_waits))
+        ph_futex_wake(&stage->control->produced_seq);
 }
 
 bool ph_stage_bytes(struct ph_stage *stage, enum ph_batch_kind kind, uint64_t epoch,

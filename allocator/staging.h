@@ -132,6 +132,8 @@ struct ph_stage {
     uint64_t position;        /* next page to fill; published up to control->produced */
     uint64_t wait_ns;         /* time spent waiting for room, since cleared */
     bool (*peer_alive)(void); /* asked now and then while waiting */
+    bool quiet;               /* wake the keeper for much only, and at ph_stage_wake */
+    uint64_t shown;           /* position when it was last woken */
 };
 
 /**
@@ -149,6 +151,12 @@ void ph_stage_rewind(struct ph_stage *stage);
 
 /** Hand over everything reserved so far. */
 void ph_stage_publish(struct ph_stage *stage);
+
+/**
+ * Have the keeper look at what has been handed over. While the program is stopped it is left
+ * asleep unless there is much to do: waking it takes time, and it may take our processor.
+ */
+void ph_stage_wake(struct ph_stage *stage);
 
 /** Stage @p size bytes as batches of @p kind. @return whether the keeper is there. */
 bool ph_stage_bytes(struct ph_stage *stage, enum ph_batch_kind kind, uint64_t epoch,

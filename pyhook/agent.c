@@ -401,11 +401,14 @@ static int take(const char *label, uint64_t *number, bool *was_recovered)
     ph_files_find_inherited();
     while (atomic_load(&ph_agent.settling))
         ph_settle_pause();
+    ph_agent.stage.quiet = true;
     rc = ph_park_and_run(ph_capture_run);
     bool second = PH_CONTROL->generation != ph_agent.generation;
     if (second)
         recovered();
-    else if (rc == 0)
+    ph_agent.stage.quiet = false;
+    ph_stage_wake(&ph_agent.stage);
+    if (!second && rc == 0)
         rc = ph_capture.result;
     ph_agent.ahead.open = false;
     if (rc) {

@@ -41,6 +41,7 @@ void *ph_area_push(struct ph_area *area, size_t n);
     X(changed, 64)                                                                             \
     X(present, 128)                                                                            \
     X(before, 128)                                                                             \
+    X(bounds, 8)                                                                               \
     X(vmas, 64)                                                                                \
     X(threads, 8)                                                                              \
     X(files, 16)                                                                               \
@@ -65,6 +66,7 @@ struct ph_agent {
     uint64_t failed_seen;           /* newest failed epoch that was reported */
     bool full;                      /* the next epoch must be a full one */
     bool tracking;                  /* track is open */
+    bool same_mappings;             /* this epoch's are the last one's */
     _Atomic int in_epoch, settling; /* who parks the others: never both */
     struct {
         _Atomic int running;

@@ -28,17 +28,19 @@
 
 struct ph_capture ph_capture;
 
+/** All but what park.c has filled already, and what is compared with the epoch before. */
 static void reset_areas(void)
 {
-    size_t threads = ph_agent.areas.threads.used; /* filled by park.c already */
-    size_t present = ph_agent.areas.present.used; /* of the epoch before */
+    const struct ph_areas was = ph_agent.areas;
 #define X(name, mib)                                                                           \
     ph_agent.areas.name.used = 0;                                                              \
     ph_agent.areas.name.overflow = false;
     PH_AREAS(X)
 #undef X
-    ph_agent.areas.threads.used = threads;
-    ph_agent.areas.present.used = present;
+    ph_agent.areas.threads.used = was.threads.used;
+    ph_agent.areas.present.used = was.present.used;
+    ph_agent.areas.bounds.used = was.bounds.used;
+    ph_agent.areas.vmas.used = was.vmas.used;
 }
 
 static bool areas_overflow(void)

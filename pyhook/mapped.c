@@ -18,6 +18,7 @@
 
 #define DATA_MAX   (UINT64_C(256) << 20) /* bytes; a locale archive has 220 MiB */
 #define SHARED_MAX (UINT64_C(16) << 20)
+#define LOOK_NS    UINT64_C(1000000000) /* between looks while the mappings are the same */
 #define SETTLED_NS UINT64_C(3600000000000) /* since the last change of a shared file */
 
 static bool same_file(const struct ph_vma_pm *a, const struct ph_vma_pm *b)
@@ -62,7 +63,11 @@ static uint64_t hash_of(const struct ph_area *a)
 
 int ph_mapped_stage(uint64_t epoch, uint64_t now_ns)
 {
-    static uint64_t told_generation = UINT64_MAX, told;
+    static uint64_t told_generation = UINT64_MAX, told, looked_ns;
+    if (ph_agent.same_mappings && told_generation == ph_agent.generation &&
+        now_ns - looked_ns < LOOK_NS)
+        return 0;
+    looked_ns = now_ns;
     struct ph_area *to = &ph_agent.areas.text; /* nobody needs the text any more */
     const struct ph_vma_pm *v = (const struct ph_vma_pm *)ph_agent.areas.vmas.base;
     const struct ph_vma_pm *end = v + ph_agent.areas.vmas.used / sizeof *v, *next;

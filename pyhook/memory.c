@@ -1,18 +1,35 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * memory.c - the program's mappings: /proc/self/maps (proc(5)), classified
+ *
+ * Reading and classifying takes a third of a short epoch, and they seldom change. So the kernel
+ * is asked for the bounds and flags of each (PROCMAP_QUERY, Linux 6.11), and for their files.
+ * If all is as the table of the epoch before has it, that table is this epoch's.
  */
 #include "agent_internal.h"
 #include "files.h"
+
+#include "allocator/syscall.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
+
+/* include/uapi/linux/fs.h; the flags of a mapping are those of PROT_READ to PROT_EXEC. */
+struct query {
+    uint64_t size, query_flags, query_addr, start, end, flags, page_size, offset, inode;
+    uint32_t dev_major, dev_minor, name_size, build_id_size;
+    uint64_t name_addr, build_id_addr;
+};
+#define QUERY                  _IOWR('f', 17, struct query)
+#define QUERY_SHARED           UINT64_C(8)
+#define QUERY_COVERING_OR_NEXT UINT64_C(16)
 
 /* ---- /proc/self/maps ----------------------------------------------------------------- */
 
@@ -28,6 +45,13 @@ static uint64_t hex(const char **p)
         else
             return v;
     }
+}
+
+/** The first three of "rwxp". */
+static uint32_t prot_of(const char *mode)
+{
+    return (mode[0] == 'r' ? PROT_READ : 0u) | (mode[1] == 'w' ? PROT_WRITE : 0u) |
+           (mode[2] == 'x' ? PROT_EXEC : 0u);
 }
 
 static bool starts_with(const char *s, const char *prefix)
@@ -49,6 +73,24 @@ static bool foreign(uint64_t start, uint64_t end, const char *name)
            starts_with(name, "[vsyscall]");
 }
 
+/** Whether the file of @p v, which has its path, still has that name; its size and time. */
+static void look_at_file(struct ph_vma_pm *v, bool shared)
+{
+    struct stat st;
+    const char *path = (const char *)ph_agent.areas.strings.base + v->path;
+    bool named = stat(path, &st) == 0 && st.st_ino == v->ino && st.st_dev == v->dev;
+    if (named && S_ISREG(st.st_mode) && !(shared && ph_segments_made(path))) {
+        v->kind = shared ? PH_VMA_SHARED_FILE : PH_VMA_FILE;
+        v->size = (uint64_t)st.st_size;
+        v->mtime_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
+    } else {
+        /* Deleted, or replaced by an upgrade: nobody but us has its pages any more. Or they
+         * are gone when we are (segments.c). */
+        v->kind = shared ? PH_VMA_SHARED_ANON : PH_VMA_ANON;
+        v->flags |= PH_VMA_WHOLE;
+    }
+}
+
 static void classify_file(struct ph_vma_pm *v, bool shared, const char *path, size_t length)
 {
     /* The mappings of one library follow each other: ask once. */
@@ -61,31 +103,31 @@ static void classify_file(struct ph_vma_pm *v, bool shared, const char *path, si
         v->path = last->path;
         return;
     }
-    struct stat st;
-    char name[4096];
-    bool named = false;
-    if (length < sizeof name) {
-        memcpy(name, path, length);
-        name[length] = 0;
-        named = stat(name, &st) == 0 && st.st_ino == v->ino && st.st_dev == v->dev;
-    }
-    if (named && S_ISREG(st.st_mode) && !(shared && ph_segments_made(name))) {
-        v->kind = shared ? PH_VMA_SHARED_FILE : PH_VMA_FILE;
-        v->size = (uint64_t)st.st_size;
-        v->mtime_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
-    } else {
-        /* Deleted, or replaced by an upgrade: nobody but us has its pages any more. Or they
-         * are gone when we are (segments.c). */
-        v->kind = shared ? PH_VMA_SHARED_ANON : PH_VMA_ANON;
-        v->flags |= PH_VMA_WHOLE;
-    }
     v->path = ph_record_string(path, length);
+    look_at_file(v, shared);
+}
+
+/** What is known of every mapping, ours among them, to see a change. */
+struct bounds {
+    uint64_t start, end, offset, ino;
+    uint32_t major, minor;
+    uint64_t prot;
+};
+
+static void note_bounds(uint64_t start, uint64_t end, uint64_t offset, uint64_t major_,
+                        uint64_t minor_, uint64_t ino, const char *mode)
+{
+    if (start > INT64_MAX)
+        return; /* [vsyscall], which is no mapping */
+    struct bounds *b = ph_area_push(&ph_agent.areas.bounds, sizeof *b);
+    *b = (struct bounds){start, end, offset, ino, (uint32_t)major_, (uint32_t)minor_,
+                         prot_of(mode) | (mode[3] == 's' ? QUERY_SHARED : 0)};
 }
 
 static int read_mappings(void)
 {
     struct ph_areas *a = &ph_agent.areas;
-    a->text.used = 0;
+    a->text.used = a->bounds.used = a->vmas.used = a->strings.used = 0;
     if (ph_read_file("/proc/self/maps", &a->text) < 0) {
         ph_agent_detail("/proc/self/maps", NULL, errno);
         return PH_EKERNEL;
@@ -100,6 +142,7 @@ static int read_mappings(void)
         const char *name = rest + strspn(rest, " ");
         size_t length = strcspn(name, "\n");
         p = name + length + (name[length] == '\n');
+        note_bounds(start, end, offset, major_, minor_, ino, mode);
         if (foreign(start, end, name))
             continue;
         struct ph_vma_pm *v = ph_area_push(&a->vmas, sizeof *v);
@@ -108,8 +151,7 @@ static int read_mappings(void)
         v->offset = offset;
         v->dev = makedev((unsigned)major_, (unsigned)minor_);
         v->ino = ino;
-        v->prot = (mode[0] == 'r' ? PROT_READ : 0u) | (mode[1] == 'w' ? PROT_WRITE : 0u) |
-                  (mode[2] == 'x' ? PROT_EXEC : 0u);
+        v->prot = prot_of(mode);
         if (ino) {
             classify_file(v, mode[3] == 's', name, length);
         } else {
@@ -154,10 +196,81 @@ static int read_mm(struct ph_mm_pm *mm)
     return 0;
 }
 
+/* ---- as the epoch before found them ------------------------------------------------------ */
+
+static struct {
+    bool valid; /* areas.vmas and areas.bounds are those of the last epoch */
+    uint64_t generation;
+    size_t strings;     /* how much of them the table needs */
+    struct ph_mm_pm mm; /* but brk: what PR_SET_MM alone changes is a matter for ps */
+} table;
+
+/** Whether the bounds and flags of all mappings are as they were. */
+static bool bounds_same(int maps)
+{
+    const struct ph_area *area = &ph_agent.areas.bounds;
+    const struct bounds *b = (const struct bounds *)area->base, *end = b + area->used / sizeof *b;
+    uint64_t at = 0;
+    for (;; at = b++->end) {
+        struct query q = {
+            .size = sizeof q, .query_flags = QUERY_COVERING_OR_NEXT, .query_addr = at};
+        if (ioctl(maps, QUERY, &q) != 0)
+            return errno == ENOENT && b == end;
+        if (b == end || q.start != b->start || q.end != b->end || q.offset != b->offset ||
+            q.inode != b->ino || q.dev_major != b->major || q.dev_minor != b->minor ||
+            (q.flags & (PROT_READ | PROT_WRITE | PROT_EXEC | QUERY_SHARED)) != b->prot)
+            return false;
+    }
+}
+
+/** Whether all files are those that they were: nobody has replaced or changed one. */
+static bool files_same(void)
+{
+    const struct ph_area *area = &ph_agent.areas.vmas;
+    const struct ph_vma_pm *v = (const struct ph_vma_pm *)area->base, *last = NULL;
+    const struct ph_vma_pm *end = v + area->used / sizeof *v;
+    for (; v < end; v++) {
+        ((struct ph_vma_pm *)v)->flags &= ~(uint32_t)PH_VMA_EMBEDDED; /* files.c finds out */
+        if (!v->ino || (last && last->path == v->path))
+            continue;
+        struct ph_vma_pm now = *v;
+        look_at_file(&now, v->kind == PH_VMA_SHARED_FILE || v->kind == PH_VMA_SHARED_ANON);
+        if (now.kind != v->kind || now.size != v->size || now.mtime_ns != v->mtime_ns)
+            return false;
+        last = v;
+    }
+    return true;
+}
+
+static bool table_holds(void)
+{
+    if (!table.valid || table.generation != ph_agent.generation || ph_capture.full)
+        return false;
+    int maps = (int)ph_syscall(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    bool same = maps >= 0 && bounds_same(maps); /* ENOTTY on an older kernel */
+    if (maps >= 0)
+        close(maps);
+    return same && files_same();
+}
+
 int ph_memory_map(struct ph_record_pm *record)
 {
-    int rc = read_mappings();
-    if (rc == 0)
-        ph_memory_flags(ph_capture.full);
-    return rc ? rc : read_mm(&record->mm);
+    bool same = table_holds();
+    int rc = 0;
+    table.valid = false;
+    if (!same) {
+        rc = read_mappings();
+        if (rc == 0)
+            ph_memory_flags(ph_capture.full);
+        if (rc == 0)
+            rc = read_mm(&table.mm);
+        table.strings = ph_agent.areas.strings.used;
+        table.generation = ph_agent.generation;
+    }
+    ph_agent.areas.strings.used = table.strings;
+    table.valid = rc == 0;
+    ph_agent.same_mappings = same;
+    record->mm = table.mm;
+    record->mm.brk = (uint64_t)(uintptr_t)sbrk(0);
+    return rc;
 }

@@ -16,6 +16,8 @@
  *  P4  The main thread is parked last and leaves first, and a parked thread blocks all signals:
  *      one that is sent to the process while it is stopped waits, and goes to the main thread
  *      as it would without epochs. What an interrupted call does then: signals.c.
+ *  P5  A signal that comes late, after its turn has failed, is known by the turn in it and
+ *      changes nothing; nor does the failed turn end before all that took part have left.
  */
 #include "agent_internal.h"
 
@@ -52,6 +54,7 @@ static struct {
     int result;
     void (*body)(void);
     _Atomic uint32_t turn;                         /* counts the calls of ph_park_and_run */
+    _Atomic uint64_t inside; /* the turn, and in the lower half how many are in parked_here */
     _Atomic uint32_t main_released, rest_released; /* futexes: the turn that is over */
     _Atomic uint32_t announced;
     _Atomic uint32_t parked;  /* futex */
@@ -98,16 +101,48 @@ static void announce(void *context, int tid)
 
 static void with_others_parked(void);
 
+/** Add @p n to those that are inside. @return false: @p turn is over. */
+static bool count_inside(uint32_t turn, int n)
+{
+    uint64_t was = atomic_load(&parking.inside);
+    do
+        if (was >> 32 != turn)
+            return false;
+    while (!atomic_compare_exchange_weak(&parking.inside, &was,
+                                         was >> 32 << 32 | (uint32_t)((int)(uint32_t)was + n)));
+    return true;
+}
+
+/** Of this process, to the thread @p tid; the value says which turn it is for. */
+static long send_signal(pid_t pid, pid_t tid)
+{
+    siginfo_t info;
+    memset(&info, 0, sizeof info);
+    info.si_signo = PH_PARK_SIGNAL;
+    info.si_code = SI_QUEUE;
+    info.si_pid = pid;
+    info.si_value.sival_int = (int)atomic_load(&parking.turn);
+    return syscall(SYS_rt_tgsigqueueinfo, pid, tid, PH_PARK_SIGNAL, &info);
+}
+
 static void parked_here(int sig, siginfo_t *info, void *context)
 {
-    (void)sig;
+    if (info->si_code != SI_QUEUE) { /* glibc's own, for all threads to change their ids */
+        if (ph_park_old_action.handler > 1)
+            ((void (*)(int, siginfo_t *, void *))ph_park_old_action.handler)(sig, info, context);
+        return;
+    }
     int tid = (int)ph_syscall(SYS_gettid);
-    uint32_t turn = atomic_load(&parking.turn);
+    uint32_t turn = (uint32_t)info->si_value.sival_int;
+    bool in_time = count_inside(turn, 1);
     ph_signals_set_back(context, info);
+    if (!in_time)
+        return;
     announce(context, tid);
     if (tid == parking.caller) {
         parking.ran = true;
         with_others_parked();
+        count_inside(turn, -1);
         return;
     }
     bool is_main = tid == ph_syscall(SYS_getpid);
@@ -119,6 +154,7 @@ static void parked_here(int sig, siginfo_t *info, void *context)
         ph_syscall(SYS_futex, released, FUTEX_WAIT_PRIVATE, before, 0);
         before = atomic_load(released);
     }
+    count_inside(turn, -1);
     ph_signals_leave(context, is_main ? &parking.main_left : &parking.others_left);
 }
 
@@ -170,7 +206,7 @@ static int signal_rest(uint32_t *signalled, uint32_t *nsignalled, bool with_main
             for (uint32_t i = 0; i < *nsignalled && !known; i++)
                 known = signalled[i] == tid;
             if (!known && *nsignalled < MAX_THREADS &&
-                syscall(SYS_tgkill, pid, tid, PH_PARK_SIGNAL) == 0)
+                send_signal(pid, (pid_t)tid) == 0)
                 signalled[(*nsignalled)++] = tid;
         }
     }
@@ -194,7 +230,7 @@ static int park_others(void)
         (uint32_t *)(ph_agent.areas.threads.base + MAX_THREADS * sizeof(struct ph_thread_pm));
     uint32_t nsignalled = 0, some_tid = 0;
     uint64_t began = ph_now_ns();
-    bool with_main = false;
+    bool with_main = parking.caller == parking.main;
     for (;;) {
         int missing = signal_rest(signalled, &nsignalled, with_main, &some_tid);
         uint32_t announced = atomic_load(&parking.announced);
@@ -283,8 +319,22 @@ void ph_park_note_pending(void)
     }
 }
 
+/** Wait until all have left a turn that has failed (P5). @return whether they have. */
+static bool await_left(void)
+{
+    struct timespec moment = {0, 1000000};
+    uint64_t began = ph_now_ns();
+    while ((uint32_t)atomic_load(&parking.inside) && ph_now_ns() - began < PARK_TIMEOUT_NS)
+        syscall(SYS_nanosleep, &moment, NULL);
+    return !(uint32_t)atomic_load(&parking.inside);
+}
+
 int ph_park_and_run(void (*body)(void))
 {
+    if (parking.result != 0 && !await_left()) {
+        ph_agent_detail("a thread has not left the epoch that failed", NULL, 0);
+        return PH_ETHREAD;
+    }
     struct ph_area *area = &ph_agent.areas.threads;
     _Static_assert(MAX_THREADS * (sizeof(struct ph_thread_pm) + 4) <= (8u << 20),
                    "thread table and list of the signalled fit in their area");
@@ -296,7 +346,8 @@ int ph_park_and_run(void (*body)(void))
     atomic_store(&parking.announced, 0);
     atomic_store(&parking.parked, 0);
     atomic_store(&parking.awaited, 0);
-    atomic_fetch_add(&parking.turn, 1);
+    uint32_t turn = atomic_fetch_add(&parking.turn, 1) + 1;
+    atomic_store(&parking.inside, (uint64_t)turn << 32);
     parking.ran = false;
     parking.result = 0;
 
@@ -309,7 +360,7 @@ int ph_park_and_run(void (*body)(void))
         return PH_ETHREAD;
     if (old.handler != action.handler)
         ph_park_old_action = old;
-    long sent = syscall(SYS_tgkill, (int)syscall(SYS_getpid), parking.caller, PH_PARK_SIGNAL);
+    long sent = send_signal(parking.main, parking.caller);
     /* Here twice: as the signal returns, and in every recovered program. The main thread has
      * its signals again; only now do the others. */
     if (parking.caller == parking.main)

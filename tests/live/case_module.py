@@ -215,3 +215,51 @@ class Module(Case):
             keeper, target = self.start([self.commands.recover, self.pool])
         self.assertEqual(keeper.wait(PATIENCE), 0, self.err.read_text())
         self.assertTrue(self.out.read_text().endswith("recoveries 1\nrecoveries 2\n"))
+
+
+# A thread that waits for its child to execute a program takes no signal; the child waits for
+# somebody to open a pipe, who does that during the second epoch.
+LATE = """
+    import ctypes, os, signal, subprocess, threading
+    import pyheap
+    libc = ctypes.CDLL(None)
+    os.mkfifo("pipe")
+    opener = "while [ ! -e second ]; do sleep 0.1; done; sleep 1; : > pipe"
+    subprocess.Popen(["sh", "-c", opener], stdout=subprocess.DEVNULL)
+    actions = ctypes.create_string_buffer(256)
+    libc.posix_spawn_file_actions_init(actions)
+    libc.posix_spawn_file_actions_addopen(actions, 9, b"pipe", os.O_RDONLY, 0)
+    begins = threading.Event()
+    def spawn():
+        child, arguments = ctypes.c_int(), (ctypes.c_char_p * 2)(b"true", None)
+        begins.set()
+        libc.posix_spawn(ctypes.byref(child), b"/bin/true", actions, None, arguments, None)
+        os.waitpid(child.value, 0)
+    thread = threading.Thread(target=spawn)
+    thread.start()
+    begins.wait()
+    while True:  # until the thread is in that call
+        try:
+            pyheap.epoch()
+        except pyheap.Error as error:
+            print(error)
+            break
+    open("second", "w").close()
+    pyheap.epoch()
+    thread.join()
+    for step in range(20):
+        pyheap.epoch(wait=True)
+        if step == 9 and not pyheap.status()["recoveries"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+    print("done", len(os.listdir("/proc/self/task")))
+"""
+
+
+class Late(Case):
+    def test_a_signal_that_comes_after_its_epoch_has_failed_does_no_harm(self):
+        first = self.run_program(LATE)
+        self.assert_killed(first.returncode, signal.SIGKILL)
+        self.assertIn("does not react to signals", first.stdout)
+        done = self.recover()
+        self.assert_ended(done)
+        self.assertIn("done 1", done.stdout)

@@ -29,6 +29,22 @@ CALLING = """
         pyheap.epoch(f"step {step}")
     print("done", pyheap.active)
 """
+# Maps a file that is gone by its last epoch, with the same mappings as in the one before.
+DELETING = """
+    import mmap, os, signal, time
+    import pyheap
+    with open("data", "wb") as file:
+        file.write(b"what nobody else has" * 5000)
+    with open("data", "rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    for step in range(4):
+        pyheap.epoch()
+    os.unlink("data")
+    pyheap.epoch(wait=True)
+    if not pyheap.status()["recoveries"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("done", data[:] == b"what nobody else has" * 5000)
+"""
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "test", "dist-packages", "site-packages",
                                   "ensurepip", "idlelib", "tkinter", "turtledemo",
                                   "config-*", "lib2to3")
@@ -121,6 +137,12 @@ print(os.path.realpath(sys.executable), "python%d.%d" % sys.version_info[:2],
         steps = [int(line) for line in self.out.read_text().split() if line.isdigit()]
         self.assertEqual(steps, list(range(len(steps))))
         return len(steps)
+
+    def test_a_file_is_deleted_between_epochs_and_is_still_mapped(self):
+        self.assert_killed(self.run_program(DELETING).returncode, signal.SIGKILL)
+        done = self.recover()
+        self.assert_ended(done)
+        self.assertIn("done True", done.stdout)
 
     # ---- replaced, gone --------------------------------------------------------------
 
