@@ -19,11 +19,12 @@ except ImportError:
 
 
 def busy(one, pipe, stop):
-    """Counts in the interpreter, in turns, until told to end."""
+    """Counts in the interpreter, in turns, until told to end; then its end of the pipe is closed."""
     n = 0
     while not stop.is_set():
         run(one, f"n = sum(i * i for i in range(2000)); import os; os.write({pipe}, b'x')")
         n += 1
+    os.close(pipe)
 
 
 def main():
@@ -47,6 +48,8 @@ def main():
         if r % 10 == 0:
             print(r, "ok")
     stop.set()
+    while os.read(out, 1 << 16):  # or a full pipe would keep the thread
+        pass
     thread.join()
     for one in (idle, working):
         interpreters.destroy(one)
