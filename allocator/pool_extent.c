@@ -257,6 +257,18 @@ int ph_extent_grow(struct ph_pool *p, uint32_t *slot)
     return 0;
 }
 
+/** Free extents that take space on the disk. */
+static uint32_t count_spare(const struct ph_pool *p)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < p->extents; i++) {
+        const struct ph_extent *e = &p->extent[p->by_offset[i]];
+        n += e->role == PH_EXTENT_FREE && !e->blank;
+    }
+    return n;
+}
+
 int ph_extent_take(struct ph_pool *p, enum ph_extent_role role, uint32_t *slot)
 {
     uint32_t i = 0;
@@ -272,30 +284,30 @@ int ph_extent_take(struct ph_pool *p, enum ph_extent_role role, uint32_t *slot)
         p->extent[*slot].role = role;
         p->extent[*slot].last_epoch = PH_EPOCH_OPEN;
         p->extent[*slot].blank = false;
+        uint32_t spare = count_spare(p);
+        if (spare < p->least_spare)
+            p->least_spare = spare;
     }
     return err;
 }
 
 /**
- * Leave holes where free extents are, but for as many as the log fills between two migrations:
- * writing into a hole costs the file system more. Nothing reaches them (P5), unless a record
- * could not be written: then nobody knows what the disk holds.
+ * Leave holes where extents are that were free all the time since the last call. Those that the
+ * log needs again and again keep their blocks, since writing into a hole costs the file system
+ * more. Nothing reaches free extents (P5), unless a record could not be written: then nobody
+ * knows what the disk holds.
  */
-static void punch_free(struct ph_pool *p)
+void ph_extent_punch(struct ph_pool *p)
 {
-    uint64_t spare = ph_home_trigger(p) / extent_bytes(p) + 1;
-
-    for (uint32_t i = 0; i < p->extents && !p->broken; i++) {
-        struct ph_extent *e = &p->extent[p->by_offset[i]];
+    for (uint32_t i = p->extents; i-- > 0 && p->least_spare && !p->broken;) {
+        struct ph_extent *e = &p->extent[p->by_offset[i]]; /* taken in ascending order */
         if (e->role != PH_EXTENT_FREE || e->blank)
             continue;
-        if (spare) {
-            spare--;
-        } else {
-            ph_io_discard(&p->io, e->offset, extent_bytes(p));
-            e->blank = true;
-        }
+        ph_io_discard(&p->io, e->offset, extent_bytes(p));
+        e->blank = true;
+        p->least_spare--;
     }
+    p->least_spare = count_spare(p);
 }
 
 void ph_extent_retire(struct ph_pool *p)
@@ -308,7 +320,6 @@ void ph_extent_retire(struct ph_pool *p)
             p->by_offset[i] != p->log_slot)
             e->role = PH_EXTENT_FREE;
     }
-    punch_free(p);
 }
 
 int ph_extent_name(struct ph_pool *p, uint32_t slot, uint32_t role, uint64_t stretch)

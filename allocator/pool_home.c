@@ -11,14 +11,14 @@
  *   3  pages and table entries, stretch by stretch
  *   4  sync                                                            (P4)
  *   5  root, both records: H = the newest epoch that went home         (P5)
- *   6  free the log's extents, holes where they are not needed soon;   (P5)
+ *   6  free the log's extents, holes where they were not needed;       (P5)
  *      stretches without pages are given up                            (P7)
  *
  * A crash or an error anywhere leaves every epoch from O on readable, since the log is whole
  * until 5; migration starts again from 1. Checksums are carried over, not computed anew, so a
  * page that was damaged in the log stays recognisable.
  *
- * When: the log beyond the kept epochs exceeds a quarter of the home image (then each page
+ * When: the log beyond the kept epochs exceeds 7/20 of the home image (then each page
  * that goes home stands for several that were appended, and reading at recovery stays mostly
  * sequential), at least ph_tuning.trigger_bytes, or ph_tuning.trigger_epochs epochs (which
  * bounds the walk at opening); or the log finds no extent. The writer waits only when the log
@@ -61,11 +61,11 @@ static uint64_t stretch_of(const struct ph_pool *p, uint64_t addr)
     return addr - addr % stretch_bytes(p);
 }
 
-uint64_t ph_home_trigger(const struct ph_pool *p)
+static uint64_t trigger(const struct ph_pool *p)
 {
-    uint64_t quarter = p->root.home_pages / 4 * PH_PAGE;
+    uint64_t third = p->root.home_pages * 7 / 20 * PH_PAGE;
 
-    return quarter > ph_tuning.trigger_bytes ? quarter : ph_tuning.trigger_bytes;
+    return third > ph_tuning.trigger_bytes ? third : ph_tuning.trigger_bytes;
 }
 
 /* Epochs that may leave the log. While somebody holds a view, none: see pool_view.c. */
@@ -87,7 +87,7 @@ static uint64_t backlog(const struct ph_pool *p)
 
 bool ph_home_due(const struct ph_pool *p)
 {
-    return excess(p) > ph_tuning.trigger_epochs || backlog(p) > ph_home_trigger(p);
+    return excess(p) > ph_tuning.trigger_epochs || backlog(p) > trigger(p);
 }
 
 bool ph_home_behind(const struct ph_pool *p)
@@ -98,7 +98,7 @@ bool ph_home_behind(const struct ph_pool *p)
         if (p->epoch[i].info.bytes > largest)
             largest = p->epoch[i].info.bytes;
     return excess(p) > 4 * (size_t)ph_tuning.trigger_epochs ||
-           backlog(p) > 2 * ph_home_trigger(p) + largest;
+           backlog(p) > 2 * trigger(p) + largest;
 }
 
 int ph_home_table(struct ph_pool *p, uint32_t slot, struct ph_sum_pm *table)
@@ -321,8 +321,11 @@ static int advance(struct ph_pool *p, struct migration *m)
     ph_root_set_recent(p);
     err = ph_tuning.wrong == PH_WRONG_EARLY_REUSE ? ph_root_write_lazily(p)
                                                   : ph_root_write_both(p);
-    if (!err)
+    if (!err) {
         ph_extent_retire(p);
+        if (!p->views)
+            ph_extent_punch(p);
+    }
     p->pages_migrated += m->migrated;
     return err;
 }

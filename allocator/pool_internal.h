@@ -182,6 +182,9 @@ int ph_extent_grow(struct ph_pool *p, uint32_t *slot);
 /** Free the log's extents that no epoch after H uses, and give those back to the file system
  * that the log will not need soon. @pre lock held; both root records say H. */
 void ph_extent_retire(struct ph_pool *p);
+/** Give free extents back to the file system that the log has not needed since the last call.
+ * @pre lock held; no view; both root records say H. */
+void ph_extent_punch(struct ph_pool *p);
 /** Write the slot's role and stretch; not durable yet. @return 0, PH_EFULL, PH_EIO. */
 int ph_extent_name(struct ph_pool *p, uint32_t slot, uint32_t role, uint64_t stretch);
 /** How many extents have @p role. */
@@ -295,8 +298,6 @@ void ph_files_free(struct ph_pool *p);
 
 /* ---- pool_home.c: migration ---------------------------------------------------- */
 
-/** Bytes of log beyond the kept epochs that start a migration. @pre lock held. */
-uint64_t ph_home_trigger(const struct ph_pool *p);
 /** Whether the triggers say that it is time. @pre lock held. */
 bool ph_home_due(const struct ph_pool *p);
 /** Whether the writer has to wait for migration. @pre lock held. */
@@ -345,6 +346,7 @@ struct ph_pool {
     struct ph_extent *extent; /* by slot */
     uint32_t *by_offset;      /* slots in use, ascending by offset */
     uint32_t extents;         /* slots in use */
+    uint32_t least_spare;     /* fewest free extents with blocks since ph_extent_punch */
     uint32_t log_slot;        /* where the log ends; PH_NO_SLOT: needs an extent */
     uint32_t log_page;
     struct ph_files files;
