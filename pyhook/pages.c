@@ -160,8 +160,28 @@ static void add_present(uint64_t start, uint64_t end)
     s->end = end;
 }
 
-/** Stage what is present in [start, end) of the heap. */
-static int stage_present(uint64_t start, uint64_t end)
+/** A list of spans, ascending, that is gone through once. */
+struct cursor {
+    const struct ph_track_region *at, *end;
+};
+
+/** Stage what of [start, end), which is present, is in @p changed. */
+static int stage_both(uint64_t start, uint64_t end, struct cursor *changed)
+{
+    int rc = 0;
+    while (changed->at < changed->end && changed->at->end <= start)
+        changed->at++;
+    for (const struct ph_track_region *c = changed->at;
+         rc == 0 && c < changed->end && c->start < end; c++) {
+        uint64_t to = c->end < end ? c->end : end;
+        rc = stage_span(c->start > start ? c->start : start, &to, true);
+    }
+    return rc;
+}
+
+/** Stage what is present in [start, end), and is in @p changed; NULL: all. Outside of the heap
+ *  also note what is present. */
+static int take_present(uint64_t start, uint64_t end, struct cursor *changed)
 {
     size_t max;
     struct ph_track_region *r = ph_memory_regions(true, &max);
@@ -170,8 +190,12 @@ static int stage_present(uint64_t start, uint64_t end)
         long n = ph_track_scan(&ph_agent.track, PH_TRACK_PRESENT, &at, end, r, max);
         if (n < 0)
             return PH_EKERNEL;
-        for (long i = 0; i < n && rc == 0; i++)
-            rc = stage_region(r[i].start, r[i].end);
+        for (long i = 0; i < n && rc == 0; i++) {
+            if (!in_heap(r[i].start))
+                add_present(r[i].start, r[i].end);
+            rc = changed ? stage_both(r[i].start, r[i].end, changed)
+                         : stage_region(r[i].start, r[i].end);
+        }
     }
     return rc;
 }
@@ -194,7 +218,7 @@ static int stage_changed(enum ph_track_what what, uint64_t start, uint64_t end)
             if (r[i].end - r[i].start == PH_PAGE)
                 rc = stage_region(r[i].start, r[i].end);
             else
-                rc = stage_present(r[i].start, r[i].end);
+                rc = take_present(r[i].start, r[i].end, NULL);
         }
     }
     return rc;
@@ -222,44 +246,6 @@ static int register_stretch(uint64_t start, uint64_t end)
 }
 
 /* ---- outside of the heap --------------------------------------------------------------- */
-
-/** A list of spans, ascending, that is gone through once. */
-struct cursor {
-    const struct ph_track_region *at, *end;
-};
-
-/** Stage what of [start, end), which is present, is in @p changed. */
-static int stage_both(uint64_t start, uint64_t end, struct cursor *changed)
-{
-    int rc = 0;
-    while (changed->at < changed->end && changed->at->end <= start)
-        changed->at++;
-    for (const struct ph_track_region *c = changed->at;
-         rc == 0 && c < changed->end && c->start < end; c++) {
-        uint64_t to = c->end < end ? c->end : end;
-        rc = stage_span(c->start > start ? c->start : start, &to, true);
-    }
-    return rc;
-}
-
-/** Note what is present in [start, end), and stage what of it is in @p changed; NULL: all. */
-static int take_present(uint64_t start, uint64_t end, struct cursor *changed)
-{
-    size_t max;
-    struct ph_track_region *r = ph_memory_regions(true, &max);
-    int rc = 0;
-    for (uint64_t at = start; at < end && rc == 0;) {
-        long n = ph_track_scan(&ph_agent.track, PH_TRACK_PRESENT, &at, end, r, max);
-        if (n < 0)
-            return PH_EKERNEL;
-        for (long i = 0; i < n && rc == 0; i++) {
-            add_present(r[i].start, r[i].end);
-            rc = changed ? stage_both(r[i].start, r[i].end, changed)
-                         : stage_span(r[i].start, &r[i].end, true);
-        }
-    }
-    return rc;
-}
 
 /** Have [*start, *end) reach over [from, to), if that begins near it or it is empty. */
 static bool join(uint64_t *start, uint64_t *end, uint64_t from, uint64_t to)
@@ -349,7 +335,7 @@ static int stage_heap_part(uint64_t start, uint64_t end, bool full)
             rc = protect(at, stop);
     }
     if (full && rc == 0)
-        rc = stage_present(start, end);
+        rc = take_present(start, end, NULL);
     ph_hot_settle(start, end);
     return rc;
 }
