@@ -47,6 +47,15 @@ static long count(enum ph_track_what what, const void *start, size_t size)
     return pages(what, start, size, PAGES);
 }
 
+/** Of pages that begin with 1. */
+static void read_all(const unsigned char *p)
+{
+    unsigned char sum = 0;
+    for (unsigned i = 0; i < PAGES; i++)
+        sum = (unsigned char)(sum + *(const volatile unsigned char *)(p + i * 4096));
+    cr_assert_eq(sum, (unsigned char)PAGES);
+}
+
 static unsigned char *tracked(void)
 {
     cr_assert_eq(ph_track_open(&track, 100), 0);
@@ -67,10 +76,8 @@ static unsigned char *tracked(void)
 
 Test(track, a_write_shows_once_and_reading_never)
 {
-    unsigned char *p = tracked(), sum = 0;
-    for (unsigned i = 0; i < PAGES; i++)
-        sum = (unsigned char)(sum + *(volatile unsigned char *)(p + i * 4096));
-    cr_assert_eq(sum, (unsigned char)PAGES);
+    unsigned char *p = tracked();
+    read_all(p);
     cr_assert_eq(count(PH_TRACK_CHANGED, p, SIZE), 0);
     for (unsigned i = 0; i < 10; i++)
         p[i * 8192]++;
@@ -256,11 +263,9 @@ static long changed(const void *p, size_t size, size_t room_for)
 
 Test(soft_dirty, a_write_shows_once_and_reading_never)
 {
-    unsigned char *p = soft_tracked(), sum = 0;
+    unsigned char *p = soft_tracked();
     cr_assert_eq(changed(p, SIZE, PAGES), PAGES, "a new mapping");
-    for (unsigned i = 0; i < PAGES; i++)
-        sum = (unsigned char)(sum + *(volatile unsigned char *)(p + i * 4096));
-    cr_assert_eq(sum, (unsigned char)PAGES);
+    read_all(p);
     cr_assert_eq(changed(p, SIZE, PAGES), 0);
     for (unsigned i = 0; i < 10; i++)
         p[i * 8192]++;
