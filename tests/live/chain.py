@@ -221,14 +221,13 @@ class Chain:
 
     def said_since(self, note):
         """What is new in stderr since it was looked at. A recovery may have cut it back in
-        between, with the program's other files: then only its last line surely is."""
+        between, with the program's other files: then only its last line surely is, however long
+        the file has become again."""
         now, text = self.stderr.stat(), self.stderr.read_bytes()
-        if now.st_size > note.st_size:
-            text = text[note.st_size:]
-        elif now.st_mtime_ns != note.st_mtime_ns:
-            text = b"".join(text.splitlines()[-1:])
-        else:
-            text = b""
+        if (now.st_size, now.st_mtime_ns) == (note.st_size, note.st_mtime_ns):
+            return ""
+        last_line = text.rfind(b"\n", 0, -1) + 1
+        text = text[min(note.st_size, last_line):]
         return text.decode(errors="replace")
 
     def inspect(self, with_keeper, note):
