@@ -5,7 +5,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,6 +16,39 @@ static int fail(struct ph_recovery *r, int code, const char *subject, const char
 {
     snprintf(r->detail, sizeof r->detail, "%s: %s", subject, what);
     return code;
+}
+
+static bool is_meant(const char *what, const char *path)
+{
+    char *real = realpath(what, NULL);
+    bool is = fnmatch(what, path, 0) == 0 || (real && strcmp(real, path) == 0);
+    free(real);
+    return is;
+}
+
+bool ph_recovery_keeps(const struct ph_recovery *r, const struct ph_file_pm *f)
+{
+    bool keeps = r->keep_files || (f->flags & PH_FILE_KEPT);
+    for (size_t i = 0; i < r->nkeep && !keeps; i++)
+        keeps = is_meant(r->keep[i], ph_record_text(r->record, f->path));
+    return keeps;
+}
+
+/** With a name that is mistyped, a file would be cut back that was to be kept. */
+static int check_kept(struct ph_recovery *r)
+{
+    uint64_t n;
+    const struct ph_file_pm *f = ph_reopen_all(r, &n);
+    for (size_t i = 0; i < r->nkeep; i++) {
+        bool found = false;
+        for (uint64_t j = 0; j < n && !found; j++)
+            found = f[j].kind == PH_FILE_REGULAR &&
+                    is_meant(r->keep[i], ph_record_text(r->record, f[j].path));
+        if (!found)
+            return fail(r, PH_EUSAGE, r->keep[i],
+                        "--keep-file names no file that the program has open at the epoch");
+    }
+    return 0;
 }
 
 static int check_open_file(struct ph_recovery *r, const struct ph_file_pm *f)
@@ -36,11 +71,11 @@ static int check_open_file(struct ph_recovery *r, const struct ph_file_pm *f)
                                                        : W_OK;
     if (given < 0 && access(path, want) != 0)
         return fail(r, PH_EFILES, path, strerror(errno));
-    if ((f->flags & PH_FILE_WRITABLE) && (uint64_t)st.st_size < f->size && !r->keep_files &&
-        !(f->flags & PH_FILE_KEPT) && !ph_recovery_of_database(r, f))
+    if ((f->flags & PH_FILE_WRITABLE) && (uint64_t)st.st_size < f->size &&
+        !ph_recovery_keeps(r, f) && !ph_recovery_of_database(r, f))
         return fail(r, PH_EFILES, path,
-                    "is shorter than at the epoch: output is missing (--keep-files goes on "
-                    "nevertheless)");
+                    "is shorter than at the epoch: output is missing; bring it back, or go on "
+                    "with it as it is (--keep-file PATH)");
     return 0;
 }
 
@@ -107,6 +142,8 @@ int ph_recovery_check(struct ph_recovery *r)
     int rc = check_not_running(r);
     if (rc == 0)
         rc = ph_recovery_check_cpu(r);
+    if (rc == 0)
+        rc = check_kept(r);
     if (rc == 0)
         rc = ph_recovery_check_mapped(r);
     if (rc == 0)

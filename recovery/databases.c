@@ -118,7 +118,7 @@ int ph_recovery_check_databases(struct ph_recovery *r)
         bool moved = gone || changed(r, &f[i]) || (wal && changed(r, wal));
         if (!moved)
             continue;
-        if (transaction && !r->keep_files) {
+        if (transaction && !ph_recovery_keeps(r, &f[i])) {
             snprintf(r->detail, sizeof r->detail,
                      "%s: the program had a transaction open in this SQLite database, and the "
                      "database has been changed since; go on from another epoch (--list, "

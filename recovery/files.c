@@ -110,7 +110,7 @@ int ph_reopen_place(struct ph_recovery *r, int fd, const struct ph_file_pm *f)
 static int cut_back(struct ph_recovery *r, const struct ph_file_pm *f, int fd)
 {
     struct stat st;
-    bool cut = (f->flags & PH_FILE_WRITABLE) && !(f->flags & PH_FILE_KEPT) && !r->keep_files &&
+    bool cut = (f->flags & PH_FILE_WRITABLE) && !ph_recovery_keeps(r, f) &&
                !ph_recovery_of_database(r, f);
     /* Not yet: the epoch may still turn out to be damaged. */
     if (cut && fstat(fd, &st) == 0 && (uint64_t)st.st_size > f->size)

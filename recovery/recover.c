@@ -31,6 +31,8 @@ static const char usage[] =
     "  --check-first  read and verify all of the epoch before the program starts; otherwise a\n"
     "                 large heap is verified while it runs\n"
     "  --keep-files   do not cut output files back to their length at the epoch\n"
+    "  --keep-file PATH\n"
+    "                 nor this one, or those of a pattern; may be given again\n"
     "  --count-downtime\n"
     "                 monotonic clocks count the time since the epoch; otherwise they stand "
     "still\n"
@@ -43,6 +45,8 @@ static const char usage[] =
 
 struct options {
     const char *path, *pack;
+    const char **keep; /* --keep-file */
+    size_t nkeep;
     bool list, verify, keep_files, check_first, count_downtime;
     unsigned long long epoch;
     struct ph_keeper_options keeper;
@@ -60,13 +64,16 @@ static void parse(struct options *o, int argc, char **argv)
                                           {"pack", required_argument, 0, 'p'},
                                           {"epoch", required_argument, 0, 'e'},
                                           {"keep-files", no_argument, 0, 'k'},
+                                          {"keep-file", required_argument, 0, 'f'},
                                           {"check-first", no_argument, 0, 'c'},
                                           {"count-downtime", no_argument, 0, 'd'},
                                           {"help", no_argument, 0, 'h'},
                                           {"version", no_argument, 0, 'V'},
                                           PH_KEEPER_LONG_OPTIONS,
                                           {0, 0, 0, 0}};
-    *o = (struct options){0};
+    *o = (struct options){.keep = calloc((size_t)argc, sizeof *o->keep)};
+    if (!o->keep)
+        die(PH_ENOMEM, "options");
     opterr = 0;
     int option;
     while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
@@ -87,6 +94,9 @@ static void parse(struct options *o, int argc, char **argv)
             break;
         case 'k':
             o->keep_files = true;
+            break;
+        case 'f':
+            o->keep[o->nkeep++] = optarg;
             break;
         case 'c':
             o->check_first = true;
@@ -138,7 +148,9 @@ static void try_epoch(struct ph_pool *pool, const struct options *o, struct ph_v
     struct ph_recovery r = {.record = ph_view_record(view, &record_size),
                             .pool = pool,
                             .count_downtime = o->count_downtime,
-                            .keep_files = o->keep_files};
+                            .keep_files = o->keep_files,
+                            .keep = o->keep,
+                            .nkeep = o->nkeep};
     int rc = ph_cli_installed("libexec/pyheap/pyheap-restorer", restorer, sizeof restorer);
     if (rc)
         die(rc, restorer);

@@ -25,6 +25,8 @@ struct ph_recovery {
     uint64_t ncut;       /* at most as many as the record has files */
     bool count_downtime; /* in monotonic clocks */
     bool keep_files;     /* do not cut files back to their length at the epoch */
+    const char **keep;   /* nor these: paths or patterns (glob(7)) */
+    size_t nkeep;
     char detail[4352];   /* about the last failure */
     char note[4352];     /* what a person should know although recovery goes on; "": nothing */
 };
@@ -47,6 +49,9 @@ void ph_recovery_note_given(void);
  * @return 0, PH_ECPU, PH_EFILES, PH_ERUNNING.
  */
 int ph_recovery_check(struct ph_recovery *r);
+
+/** Whether @p f is left as it is: the program, or whoever recovers it, has said so. */
+bool ph_recovery_keeps(const struct ph_recovery *r, const struct ph_file_pm *f);
 
 /** Parts of that. Whether the program's file locks are free. @return 0, PH_EFILES. */
 int ph_recovery_check_locks(struct ph_recovery *r);

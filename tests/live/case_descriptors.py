@@ -209,6 +209,20 @@ class Descriptors(Case):
         self.assertEqual((self.directory / "kept").read_text(), "1\n2\n")
         self.assertEqual((self.directory / "cut").read_text(), "1\n")
 
+    def test_a_file_that_was_cut_short_is_kept_if_asked_for(self):
+        """By path, by pattern; a name that is none of the program's is an error."""
+        self.stopped("f = open('short', 'w'); g = open('cut', 'w'); h = open('other', 'w');"
+                     "[x.write('1\\n') and x.flush() for x in (f, g, h)];"
+                     "after = lambda: [x.write('2\\n') and x.flush() for x in (g, h)]")
+        os.truncate(self.directory / "short", 1)
+        self.assert_refused(self.recover(), "PH_EFILES", "short", "shorter", "--keep-file")
+        self.assert_refused(self.recover("--keep-file", "shirt"), "PH_EUSAGE", "shirt")
+        self.assertEqual((self.directory / "cut").read_text(), "1\n2\n")
+        self.assert_recovers("--keep-file", "short", "--keep-file", "*/oth*")
+        self.assertEqual((self.directory / "short").read_text(), "1")
+        self.assertEqual((self.directory / "cut").read_text(), "1\n")
+        self.assertEqual((self.directory / "other").read_text(), "1\n2\n")
+
     def test_an_open_file_that_was_removed_is_named(self):
         self.stopped("f = open('gone', 'w'); f.write('x'); f.flush()")
         os.remove(self.directory / "gone")
