@@ -166,6 +166,8 @@ int ph_keeper_open(struct ph_keeper *k, const char *command, const char *pool_pa
     k->control->ring_pages = pages;
     k->control->asks = options->every_ns || options->on_signal || options->final_epoch;
     k->control->strict = options->strict;
+    ph_undo_directory(pool_path, k->control->undo_directory);
+    ph_undo_directory(pool_path, k->undo_directory);
     k->control->generation = generation;
     k->control->first_epoch = first_epoch;
     k->control->keeper_pid = getpid();
@@ -334,6 +336,21 @@ static int sync_files(struct ph_keeper *k, const struct ph_batch *b)
     return err;
 }
 
+/** Cuts of files that are older than all epochs that can be recovered. */
+static void forget_cuts(struct ph_keeper *k)
+{
+    struct ph_pool_info info;
+    if (access(k->undo_directory, F_OK) != 0)
+        return;
+    ph_pool_get_info(k->pool, &info);
+    if (info.oldest)
+        ph_undo_remove(k->undo_directory, 0, info.oldest - 1);
+    if (info.newest < info.keep || info.newest - info.keep < k->cuts_forgotten)
+        return;
+    ph_undo_forget(k->undo_directory, k->cuts_forgotten, info.newest - info.keep);
+    k->cuts_forgotten = info.newest - info.keep + 1;
+}
+
 static void commit(struct ph_keeper *k, const struct ph_batch *b)
 {
     struct ph_control *c = k->control;
@@ -361,6 +378,7 @@ static void commit(struct ph_keeper *k, const struct ph_batch *b)
     atomic_store(&c->durable, k->epoch);
     k->epoch = 0;
     publish_outcome(k);
+    forget_cuts(k);
 }
 
 /** The batch's room goes back to the program when what was appended so far has been written. */
@@ -717,6 +735,8 @@ int ph_keeper_watch(struct ph_keeper *k, pid_t child)
     ph_pool_close(k->pool);
     if (!info.newest)
         unlink(k->pool_path);
+    if (finished || !info.newest)
+        ph_undo_remove(k->undo_directory, 0, UINT64_MAX);
     if (!finished)
         report(k, status, &info);
     return status;

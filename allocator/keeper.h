@@ -31,7 +31,9 @@ struct ph_keeper_options {
 struct ph_keeper {
     const char *command; /* "pyheap-run", for messages */
     struct ph_keeper_options options;
-    const char *pool_path; /* as the user named it */
+    const char *pool_path;            /* as the user named it */
+    char undo_directory[PH_UNDO_MAX]; /* as in the control page, which the program can change */
+    uint64_t cuts_forgotten;          /* those of epochs before this one (undo.h, U3) */
     struct ph_pool *pool;
     int memfd;          /* staging; the program maps it */
     int program_socket; /* the program's end; closed here once it has started */

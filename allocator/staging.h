@@ -23,6 +23,7 @@
 #define PH_STAGING_H
 
 #include "layout.h"
+#include "undo.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -30,7 +31,7 @@
 #include <stddef.h>
 
 #define PH_CONTROL_MAGIC   UINT64_C(0x314c544350594850) /* "PHYPCTL1" */
-#define PH_CONTROL_VERSION 2
+#define PH_CONTROL_VERSION 3
 
 #define PH_BATCH_MAGIC     UINT32_C(0x42485950)
 #define PH_BATCH_MAX       256 /* payload pages of a batch at most: 1 MiB */
@@ -66,6 +67,7 @@ struct ph_control {
     _Atomic uint64_t answer;             /* the epoch taken for it; 0: none could be taken */
     uint32_t asks;                       /* whether the keeper may ever ask */
     uint32_t strict; /* an epoch fails if something in it could not come back */
+    char undo_directory[PH_UNDO_MAX]; /* where cuts of files are noted (undo.h); "": nowhere */
 
     /* Written by the keeper before `durable` grows. */
     _Alignas(64) _Atomic uint64_t pages_written, bytes_written, commit_ns;

@@ -15,6 +15,7 @@
 #include "children.h"
 #include "identity.h"
 #include "signals.h"
+#include "undo.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -432,8 +433,10 @@ int ph_agent_epoch(const char *label, uint64_t *number, bool *was_recovered)
     if (rc)
         return rc;
     atomic_store(&ph_agent.in_epoch, 1);
+    ph_undo_epoch_begin();
     ph_ahead_end();
     rc = take(label, number, was_recovered);
+    ph_undo_epoch_end();
     atomic_store(&ph_agent.in_epoch, 0);
     return rc;
 }

@@ -9,6 +9,7 @@
 #include "agent_internal.h"
 #include "children.h"
 #include "clock.h"
+#include "undo.h"
 
 #include "allocator/syscall.h"
 #include "record_cpu.h"
@@ -268,9 +269,11 @@ void ph_capture_run(void)
     int rc = ph_settle();
     ph_capture.full |= ph_memory_moved();
     reset_areas();
+    ph_undo_capture_begin();
     ph_agent.stage.wait_ns = 0;
     s->pages_staged = s->pages_ahead = ph_agent.ahead.open ? ph_agent.ahead.pages : 0;
     ph_capture.result = rc ? rc : capture(&record);
+    ph_undo_capture_end(ph_capture.result == 0);
     s->pause_ns = ph_now_ns() - began;
     s->wait_ns = ph_agent.stage.wait_ns;
     s->total_pages_staged += s->pages_staged;

@@ -9,6 +9,7 @@
 #include "identity.h"
 
 #include "libc_next.h"
+#include "undo.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -66,8 +67,11 @@ EXPORT int open(const char *path, int flags, ...)
     mode_t mode = 0;
     MODE_IF_CREATING(flags, mode)
     int fd = ph_identity_file(path, flags);
-    return fd >= 0 ? fd
-                   : ph_libc_next()->open(ph_identity_path(path, buf, sizeof buf), flags, mode);
+    bool undo = ph_undo_before_open(AT_FDCWD, path, flags);
+    if (fd < 0)
+        fd = ph_libc_next()->open(ph_identity_path(path, buf, sizeof buf), flags, mode);
+    ph_undo_after(undo);
+    return fd;
 }
 
 EXPORT int open64(const char *path, int flags, ...)
@@ -76,9 +80,11 @@ EXPORT int open64(const char *path, int flags, ...)
     mode_t mode = 0;
     MODE_IF_CREATING(flags, mode)
     int fd = ph_identity_file(path, flags);
-    return fd >= 0
-               ? fd
-               : ph_libc_next()->open64(ph_identity_path(path, buf, sizeof buf), flags, mode);
+    bool undo = ph_undo_before_open(AT_FDCWD, path, flags);
+    if (fd < 0)
+        fd = ph_libc_next()->open64(ph_identity_path(path, buf, sizeof buf), flags, mode);
+    ph_undo_after(undo);
+    return fd;
 }
 
 EXPORT int openat(int dir, const char *path, int flags, ...)
@@ -87,9 +93,11 @@ EXPORT int openat(int dir, const char *path, int flags, ...)
     mode_t mode = 0;
     MODE_IF_CREATING(flags, mode)
     int fd = ph_identity_file(path, flags);
-    return fd >= 0 ? fd
-                   : ph_libc_next()->openat(dir, ph_identity_path(path, buf, sizeof buf), flags,
-                                            mode);
+    bool undo = ph_undo_before_open(dir, path, flags);
+    if (fd < 0)
+        fd = ph_libc_next()->openat(dir, ph_identity_path(path, buf, sizeof buf), flags, mode);
+    ph_undo_after(undo);
+    return fd;
 }
 
 EXPORT int openat64(int dir, const char *path, int flags, ...)
@@ -98,9 +106,12 @@ EXPORT int openat64(int dir, const char *path, int flags, ...)
     mode_t mode = 0;
     MODE_IF_CREATING(flags, mode)
     int fd = ph_identity_file(path, flags);
-    return fd >= 0 ? fd
-                   : ph_libc_next()->openat64(dir, ph_identity_path(path, buf, sizeof buf),
-                                              flags, mode);
+    bool undo = ph_undo_before_open(dir, path, flags);
+    if (fd < 0)
+        fd =
+            ph_libc_next()->openat64(dir, ph_identity_path(path, buf, sizeof buf), flags, mode);
+    ph_undo_after(undo);
+    return fd;
 }
 
 /** Those of a stream's mode that begins with `r`. */
@@ -113,16 +124,24 @@ EXPORT FILE *fopen(const char *path, const char *mode)
 {
     char buf[ROOM];
     int fd = mode[0] == 'r' ? ph_identity_file(path, flags_of(mode)) : -1;
-    return fd >= 0 ? fdopen(fd, mode)
-                   : ph_libc_next()->fopen(ph_identity_path(path, buf, sizeof buf), mode);
+    if (fd >= 0)
+        return fdopen(fd, mode);
+    bool undo = mode[0] == 'w' && ph_undo_before_open(AT_FDCWD, path, O_TRUNC);
+    FILE *file = ph_libc_next()->fopen(ph_identity_path(path, buf, sizeof buf), mode);
+    ph_undo_after(undo);
+    return file;
 }
 
 EXPORT FILE *fopen64(const char *path, const char *mode)
 {
     char buf[ROOM];
     int fd = mode[0] == 'r' ? ph_identity_file(path, flags_of(mode)) : -1;
-    return fd >= 0 ? fdopen(fd, mode)
-                   : ph_libc_next()->fopen64(ph_identity_path(path, buf, sizeof buf), mode);
+    if (fd >= 0)
+        return fdopen(fd, mode);
+    bool undo = mode[0] == 'w' && ph_undo_before_open(AT_FDCWD, path, O_TRUNC);
+    FILE *file = ph_libc_next()->fopen64(ph_identity_path(path, buf, sizeof buf), mode);
+    ph_undo_after(undo);
+    return file;
 }
 
 EXPORT DIR *opendir(const char *path)

@@ -63,6 +63,10 @@
     X(openat64)                                                                                \
     X(fopen)                                                                                   \
     X(fopen64)                                                                                 \
+    X(ftruncate)                                                                               \
+    X(ftruncate64)                                                                             \
+    X(truncate)                                                                                \
+    X(truncate64)                                                                              \
     X(opendir)                                                                                 \
     X(access)                                                                                  \
     X(faccessat)                                                                               \

@@ -173,6 +173,7 @@ static void clear_pool(const struct options *o)
     }
     if (unlink(o->pool) != 0)
         die(PH_EACCES, o->pool);
+    ph_undo_clear(o->pool);
 }
 
 static bool limits_file_size(void)

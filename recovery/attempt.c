@@ -87,7 +87,9 @@ static int make_plan(const struct ph_recovery *r, const struct ph_view *view,
     struct ph_plan p = {.magic = PH_PLAN_MAGIC,
                         .nplaces = nplaces,
                         .nmarked = nmarked,
-                        .ring_pages = keeper->control->ring_pages};
+                        .ring_pages = keeper->control->ring_pages,
+                        .parent = getpid(),
+                        .undoing = r->nundo != 0};
     uint64_t end = PH_PAGE, sums = pages_to_read(place, nplaces, false);
     p.record_offset = take(&end, record_size);
     p.places_offset = take(&end, nplaces * sizeof *place);
@@ -276,6 +278,20 @@ static enum ph_plan_state wait_until_filled(struct ph_plan *plan, pid_t child, u
     return state;
 }
 
+/** All memory is right: now files may change. The program waits for it. */
+static void undo_cuts(struct ph_recovery *r, struct ph_plan *plan, pid_t child)
+{
+    int rc = ph_recovery_undo(r);
+    if (rc) {
+        kill(child, SIGKILL);
+        waitpid(child, NULL, 0);
+        take_terminal_back(child);
+        die(rc, r->detail);
+    }
+    atomic_store(&plan->undoing, 0);
+    ph_futex_wake(&plan->undoing);
+}
+
 /* ---- what is verified later ----------------------------------------------------------- */
 
 static int verify_mapped(void *arg, const _Atomic bool *stop, char *detail, size_t size)
@@ -335,7 +351,10 @@ int ph_attempt(struct ph_recovery *r, struct ph_view *view, struct ph_keeper *ke
         die(PH_ENOMEM, "fork");
     if (*child == 0)
         become_program(r, keeper, plan, plan_fd, restorer);
-    int rc = outcome(r, plan, wait_until_filled(plan, *child, epoch, total), *child);
+    enum ph_plan_state state = wait_until_filled(plan, *child, epoch, total);
+    if (state == PH_PLAN_FILLED && r->nundo)
+        undo_cuts(r, plan, *child);
+    int rc = outcome(r, plan, state, *child);
     close(plan_fd);
     munmap(plan, plan->size);
     hold->view = view;

@@ -71,8 +71,15 @@ static int check_open_file(struct ph_recovery *r, const struct ph_file_pm *f)
                                                        : W_OK;
     if (given < 0 && access(path, want) != 0)
         return fail(r, PH_EFILES, path, strerror(errno));
-    if ((f->flags & PH_FILE_WRITABLE) && (uint64_t)st.st_size < f->size &&
-        !ph_recovery_keeps(r, f) && !ph_recovery_of_database(r, f))
+    if (ph_recovery_keeps(r, f) || ph_recovery_of_database(r, f))
+        return 0;
+    if (ph_recovery_undo_forgotten(r, f))
+        return fail(r, PH_EFILES, path,
+                    "the program has made it shorter since, and what was cut off is kept for "
+                    "the newest epochs only; go on from one of these, or with the file as it "
+                    "is (--keep-file PATH)");
+    if ((f->flags & PH_FILE_WRITABLE) &&
+        ph_recovery_undone_size(r, f, (uint64_t)st.st_size) < f->size)
         return fail(r, PH_EFILES, path,
                     "is shorter than at the epoch: output is missing; bring it back, or go on "
                     "with it as it is (--keep-file PATH)");
@@ -144,6 +151,8 @@ int ph_recovery_check(struct ph_recovery *r)
         rc = ph_recovery_check_cpu(r);
     if (rc == 0)
         rc = check_kept(r);
+    if (rc == 0)
+        rc = ph_recovery_undo_read(r);
     if (rc == 0)
         rc = ph_recovery_check_mapped(r);
     if (rc == 0)

@@ -21,7 +21,7 @@
 #define PH_PLAN_BASE        UINT64_C(0x012000000000)
 #define PH_VDSO_TEMPORARY   UINT64_C(0x017000000000)
 
-#define PH_PLAN_MAGIC       UINT64_C(0x334e4c5050594850) /* "PHYPPLN3" */
+#define PH_PLAN_MAGIC       UINT64_C(0x344e4c5050594850) /* "PHYPPLN4" */
 
 #define PH_PLAN_TRAMPOLINES 1u /* treat the vdso as different, whatever it is: for tests */
 #define PH_PLAN_VERBOSE     2u
@@ -72,11 +72,13 @@ struct ph_plan {
     uint64_t ring_pages;
     int32_t pool_fd, memfd, plan_fd;
     uint32_t flags; /* PH_PLAN_* */
+    int64_t parent; /* pid of pyheap-recover */
 
     /* Between the restorer and pyheap-recover while memory is filled. */
-    _Atomic uint32_t state; /* futex; enum ph_plan_state */
-    _Atomic uint32_t shown; /* futex; while there is a line of progress the program waits */
-    _Atomic uint64_t done;  /* pages read */
+    _Atomic uint32_t state;   /* futex; enum ph_plan_state */
+    _Atomic uint32_t shown;   /* futex; while there is a line of progress the program waits */
+    _Atomic uint64_t done;    /* pages read */
+    _Atomic uint32_t undoing; /* futex; while files get back what was cut off it waits too */
     uint64_t bad;
 };
 

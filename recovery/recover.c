@@ -147,6 +147,7 @@ static void try_epoch(struct ph_pool *pool, const struct options *o, struct ph_v
     size_t record_size;
     struct ph_recovery r = {.record = ph_view_record(view, &record_size),
                             .pool = pool,
+                            .pool_path = o->path,
                             .count_downtime = o->count_downtime,
                             .keep_files = o->keep_files,
                             .keep = o->keep,
@@ -179,12 +180,14 @@ static void try_epoch(struct ph_pool *pool, const struct options *o, struct ph_v
     if (rc == PH_ECORRUPT) {
         snprintf(detail, size, "epoch %llu: %.64s", (unsigned long long)number, r.detail);
         free(r.copy);
+        ph_recovery_undo_free(&r);
         return;
     }
     if (rc)
         die(rc, "mapping the pool");
     ph_recovery_say_copies(&r, ME);
     free(r.copy);
+    ph_recovery_undo_free(&r);
     if (!newest && (rc = ph_pool_rewind(pool, number)) != 0) {
         kill(child, SIGKILL);
         die(rc, ph_pool_error_detail(pool));

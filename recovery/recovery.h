@@ -10,6 +10,7 @@
 #define PH_RECOVERY_H
 
 #include "allocator/pool.h"
+#include "allocator/undo.h"
 #include "pyhook/record.h"
 
 #include <sys/types.h>
@@ -27,8 +28,12 @@ struct ph_recovery {
     bool keep_files;     /* do not cut files back to their length at the epoch */
     const char **keep;   /* nor these: paths or patterns (glob(7)) */
     size_t nkeep;
-    char detail[4352];   /* about the last failure */
-    char note[4352];     /* what a person should know although recovery goes on; "": nothing */
+    const char *pool_path;
+    struct ph_undo *undo; /* cuts of files to be undone, newest first (undo.c) */
+    size_t nundo;
+    char undo_directory[PH_UNDO_MAX];
+    char detail[4352]; /* about the last failure */
+    char note[4352];   /* what a person should know although recovery goes on; "": nothing */
 };
 
 /** Hold @p record against R1 to R7 of record.h. @return 0, PH_ECORRUPT, PH_ENEWER. */
@@ -65,6 +70,22 @@ int ph_recovery_check_databases(struct ph_recovery *r);
 
 /** Whether @p f is a file of an SQLite database, which must not be cut back. */
 bool ph_recovery_of_database(const struct ph_recovery *r, const struct ph_file_pm *f);
+
+/** Part of that: read what the program has cut off its files since the epoch. @return 0,
+ *  PH_EFILES, PH_EOWNER (not ours alone), PH_ENOMEM. */
+int ph_recovery_undo_read(struct ph_recovery *r);
+
+/** The size that @p f, which has @p size bytes, will have when its cuts are undone. */
+uint64_t ph_recovery_undone_size(const struct ph_recovery *r, const struct ph_file_pm *f,
+                                 uint64_t size);
+
+/** Whether cuts of @p f have been forgotten: it cannot be as it was. */
+bool ph_recovery_undo_forgotten(const struct ph_recovery *r, const struct ph_file_pm *f);
+
+/** Undo the cuts: all memory is right, and the program waits. @return 0, PH_EFILES. */
+int ph_recovery_undo(struct ph_recovery *r);
+
+void ph_recovery_undo_free(struct ph_recovery *r);
 
 /**
  * Part of that, and before the plan is made: whether the mapped files are there, or the pool

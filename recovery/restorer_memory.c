@@ -220,6 +220,19 @@ static void cut_files(void)
     }
 }
 
+/** pyheap-recover undoes cuts of files, if there are any; if it dies, so do we. */
+static void wait_for_files(void)
+{
+    struct {
+        int64_t s, ns;
+    } slice = {0, 100000000};
+    while (atomic_load(&plan->undoing)) {
+        ph_syscall(SYS_futex, &plan->undoing, FUTEX_WAIT, 1, &slice);
+        if (ph_syscall(SYS_getppid) != plan->parent)
+            ph_r_leave(PH_EINTR);
+    }
+}
+
 void ph_r_memory(struct ph_plan *the_plan, const struct ph_record_pm *the_record)
 {
     plan = the_plan;
@@ -250,6 +263,7 @@ void ph_r_memory(struct ph_plan *the_plan, const struct ph_record_pm *the_record
     }
     cut_files();
     report(PH_PLAN_FILLED);
+    wait_for_files();
     /* The program may write to the terminal when the line of progress is gone. */
     struct {
         int64_t s, ns;
