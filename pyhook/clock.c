@@ -96,9 +96,25 @@ void ph_clock_note(struct ph_record_pm *record, struct ph_thread_pm *thread, siz
     }
 }
 
+static int64_t us_of(struct timeval tv)
+{
+    return tv.tv_sec * INT64_C(1000000) + tv.tv_usec;
+}
+
+void ph_clock_note_usage(void)
+{
+    for (int i = 0; i < PH_USAGES; i += 2) {
+        struct rusage u = {0};
+        ph_libc_next()->getrusage(i == PH_USAGE_USER ? RUSAGE_SELF : RUSAGE_CHILDREN, &u);
+        offsets.usage[i].then_us = us_of(u.ru_utime) + offsets.usage[i].offset_us;
+        offsets.usage[i + 1].then_us = us_of(u.ru_stime) + offsets.usage[i + 1].offset_us;
+    }
+}
+
 void ph_clock_fork_child(void)
 {
     offsets.ns[PH_CLOCK_CPU] = 0;
+    memset(offsets.usage, 0, sizeof offsets.usage);
     mine.cpu_ns = 0;
 }
 
@@ -122,6 +138,51 @@ EXPORT int clock_gettime(clockid_t id, struct timespec *ts)
     int index = index_of(id);
     add(ts, index >= 0 ? offset_of(index) : id == CLOCK_THREAD_CPUTIME_ID ? mine.cpu_ns : 0);
     return 0;
+}
+
+static void add_us(struct timeval *tv, int64_t us)
+{
+    us += us_of(*tv);
+    *tv = (struct timeval){us / 1000000, us % 1000000};
+}
+
+/** What a thread had used before a recovery counts as its user time: the kernel tells of other
+ *  threads, at an epoch, the sum alone. */
+EXPORT int getrusage(__rusage_who_t who, struct rusage *u)
+{
+    int rc = ph_libc_next()->getrusage(who, u);
+    int i = who == RUSAGE_CHILDREN ? PH_USAGE_CHILDREN_USER : PH_USAGE_USER;
+    if (rc != 0)
+        return rc;
+    if (who == RUSAGE_THREAD) {
+        add_us(&u->ru_utime, mine.cpu_ns / 1000);
+    } else {
+        add_us(&u->ru_utime, offsets.usage[i].offset_us);
+        add_us(&u->ru_stime, offsets.usage[i + 1].offset_us);
+    }
+    return 0;
+}
+
+#define US_PER_TICK INT64_C(10000) /* times(2): USER_HZ is 100 on x86-64 */
+
+EXPORT clock_t times(struct tms *t)
+{
+    clock_t elapsed = ph_libc_next()->times(t);
+    if (t) {
+        t->tms_utime += offsets.usage[PH_USAGE_USER].offset_us / US_PER_TICK;
+        t->tms_stime += offsets.usage[PH_USAGE_SYSTEM].offset_us / US_PER_TICK;
+        t->tms_cutime += offsets.usage[PH_USAGE_CHILDREN_USER].offset_us / US_PER_TICK;
+        t->tms_cstime += offsets.usage[PH_USAGE_CHILDREN_SYSTEM].offset_us / US_PER_TICK;
+    }
+    return elapsed + offset_of(PH_CLOCK_MONOTONIC) / 1000 / US_PER_TICK;
+}
+
+EXPORT clock_t clock(void)
+{
+    struct timespec ts;
+    return clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts) == 0
+               ? ts.tv_sec * CLOCKS_PER_SEC + ts.tv_nsec / (NS / CLOCKS_PER_SEC)
+               : -1;
 }
 
 /* ---- calls that wait until a moment -------------------------------------------------------
@@ -321,6 +382,10 @@ long ph_clock_syscall(long nr, long a, long b, long c, long d, long e, long f)
     switch (nr) {
     case SYS_clock_gettime:
         return clock_gettime((clockid_t)a, (struct timespec *)b);
+    case SYS_getrusage:
+        return getrusage((__rusage_who_t)a, (struct rusage *)b);
+    case SYS_times:
+        return times((struct tms *)a);
     case SYS_timerfd_settime:
         return timerfd_settime((int)a, (int)b, (const struct itimerspec *)c,
                                (struct itimerspec *)d);

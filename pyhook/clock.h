@@ -14,6 +14,9 @@ int ph_clock_kernel(clockid_t id, struct timespec *ts);
 /** With all threads parked: what the clocks show goes into the record and its threads. */
 void ph_clock_note(struct ph_record_pm *record, struct ph_thread_pm *thread, size_t n);
 
+/** The CPU time of getrusage, into the program's memory: before that is copied. */
+void ph_clock_note_usage(void);
+
 /** In a forked child: its CPU time is its own. */
 void ph_clock_fork_child(void);
 

@@ -66,6 +66,8 @@ __attribute__((used, visibility("hidden"))) const unsigned char ph_identity_tran
     [SYS_get_robust_list] = 1,
     [SYS_futex] = 1,
     [SYS_clock_gettime] = 1,
+    [SYS_getrusage] = 1,
+    [SYS_times] = 1,
     [SYS_clock_nanosleep] = 1,
     [SYS_timerfd_settime] = 1,
 };
@@ -127,6 +129,8 @@ long ph_identity_syscall(long nr, long a, long b, long c, long d, long e, long f
     switch (nr) {
     case SYS_futex:
     case SYS_clock_gettime:
+    case SYS_getrusage:
+    case SYS_times:
     case SYS_clock_nanosleep:
     case SYS_timerfd_settime:
         return ph_clock_syscall(nr, a, b, c, d, e, f);

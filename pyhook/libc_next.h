@@ -21,6 +21,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
+#include <sys/times.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -78,6 +79,8 @@
     X(fstatat64)                                                                               \
     X(readlink)                                                                                \
     X(readlinkat)                                                                              \
+    X(getrusage)                                                                               \
+    X(times)                                                                                   \
     X(clock_gettime)                                                                           \
     X(clock_nanosleep)                                                                         \
     X(shm_open)                                                                                \

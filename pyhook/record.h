@@ -15,6 +15,8 @@
  *  R5  A descriptor's data is what its kind says, whole entries, inside the data table.
  *  R6  Every lock names a descriptor of the files table.
  *  R7  Every timer has a number of its own, a signal, and no thread or one of the table.
+ *  R8  What the restorer writes into the program (ids of threads, clocks) and reads of it
+ *      (frames) lies in mappings that allow it.
  * ph_record_check holds a record against all of them.
  */
 #ifndef PH_RECORD_H
@@ -26,7 +28,7 @@
 #include <stddef.h>
 
 #define PH_RECORD_MAGIC   UINT64_C(0x3144524350594850) /* "PHYPCRD1" */
-#define PH_RECORD_VERSION 5
+#define PH_RECORD_VERSION 6
 
 struct ph_table_pm {
     uint64_t offset; /* from the start of the record */

@@ -26,9 +26,22 @@ enum ph_clock_index {
         PH_CLOCKS
 };
 
+/** CPU time as getrusage(2) tells it: shown at the epoch, shown minus the kernel's. */
+struct ph_clock_usage {
+    int64_t then_us, offset_us;
+};
+enum {
+    PH_USAGE_USER,
+    PH_USAGE_SYSTEM,
+    PH_USAGE_CHILDREN_USER,
+    PH_USAGE_CHILDREN_SYSTEM,
+    PH_USAGES
+};
+
 /** At the address that the record names: shown = the kernel's + offset. */
 struct ph_clock_offsets {
     int64_t ns[PH_CLOCKS];
+    struct ph_clock_usage usage[PH_USAGES];
 };
 
 /**

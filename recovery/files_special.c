@@ -19,10 +19,6 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#ifndef TFD_IOC_SET_TICKS
-#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t) /* linux/timerfd.h */
-#endif
-
 #define NS INT64_C(1000000000)
 
 /* ---- pipes ------------------------------------------------------------------------------ */
@@ -164,24 +160,11 @@ static int make_eventfd(struct ph_recovery *r, const struct ph_file_pm *f)
     return ph_reopen_place(r, fd, f);
 }
 
-static struct timespec timespec(uint64_t ns)
-{
-    return (struct timespec){(time_t)(ns / (uint64_t)NS), (long)(ns % (uint64_t)NS)};
-}
-
 static int make_timerfd(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     const struct ph_timerfd_pm *t = ph_reopen_data(r, f);
-    struct itimerspec when = {timespec(t->interval_ns), timespec(t->value_ns)};
-    int fd = timerfd_create(t->clock, (int)f->open_flags & O_NONBLOCK);
-    if (fd < 0 || timerfd_settime(fd, (int)t->flags, &when, NULL) != 0)
-        return ph_reopen_fail(r, f, "timerfd");
-    if (t->ticks && ioctl(fd, TFD_IOC_SET_TICKS, &t->ticks) != 0) {
-        /* A kernel without that: let it expire at once, which gives one tick at least. */
-        when.it_value = timespec(1);
-        timerfd_settime(fd, 0, &when, NULL);
-    }
-    return ph_reopen_place(r, fd, f);
+    /* The restorer sets it, when no time passes any more before the program goes on. */
+    return ph_reopen_place(r, timerfd_create(t->clock, (int)f->open_flags & O_NONBLOCK), f);
 }
 
 static int make_signalfd(struct ph_recovery *r, const struct ph_file_pm *f)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* record.c - whether a process record is well formed; R1 to R7 are record.h's */
+/* record.c - whether a process record is well formed; R1 to R8 are record.h's */
 #include "recovery.h"
 
 #include <string.h>
@@ -151,6 +151,40 @@ static const char *check_timers(const struct ph_record_pm *r)
     return NULL;
 }
 
+/** Whether [start, start + size) lies in private mappings with all of @p prot. */
+static bool is_mapped(const struct ph_record_pm *r, uint64_t start, uint64_t size,
+                      uint32_t prot)
+{
+    const struct ph_vma_pm *v = (const void *)((const char *)r + r->vmas.offset);
+    uint64_t end;
+    if (__builtin_add_overflow(start, size, &end))
+        return false;
+    for (uint64_t i = 0; i < r->vmas.count && start < end; i++) {
+        bool fits = (v[i].prot & prot) == prot;
+        if (v[i].start <= start && start < v[i].end && fits)
+            start = v[i].end;
+    }
+    return start >= end;
+}
+
+static const char *check_addresses(const struct ph_record_pm *r)
+{
+    const uint64_t frame = 512; /* of the ucontext, as far as the restorer reads it */
+    const struct ph_thread_pm *t = (const void *)((const char *)r + r->threads.offset);
+    for (uint64_t i = 0; i < r->threads.count; i++) {
+        if (!is_mapped(r, t[i].context, frame, 1))
+            return "R8: a thread's frame";
+        if (!is_mapped(r, t[i].tid_address, 4, 3))
+            return "R8: where a thread keeps its id";
+        if (r->clock_offsets &&
+            !is_mapped(r, t[i].fs + r->clock_thread, sizeof(struct ph_clock_thread), 3))
+            return "R8: a thread's clock";
+    }
+    if (r->clock_offsets && !is_mapped(r, r->clock_offsets, sizeof(struct ph_clock_offsets), 3))
+        return "R8: the clocks";
+    return NULL;
+}
+
 int ph_record_check(const void *record, size_t size, const char **why)
 {
     const struct ph_record_pm *r = record;
@@ -176,7 +210,7 @@ int ph_record_check(const void *record, size_t size, const char **why)
         !string_fits(r, r->cwd) || !string_fits(r, r->exe) || !string_fits(r, r->hostname))
         return PH_ECORRUPT;
     if ((*why = check_vmas(r)) || (*why = check_threads(r)) || (*why = check_files(r)) ||
-        (*why = check_locks(r)) || (*why = check_timers(r)))
+        (*why = check_locks(r)) || (*why = check_timers(r)) || (*why = check_addresses(r)))
         return PH_ECORRUPT;
     return 0;
 }

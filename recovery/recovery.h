@@ -36,7 +36,7 @@ struct ph_recovery {
     char note[4352];   /* what a person should know although recovery goes on; "": nothing */
 };
 
-/** Hold @p record against R1 to R7 of record.h. @return 0, PH_ECORRUPT, PH_ENEWER. */
+/** Hold @p record against R1 to R8 of record.h. @return 0, PH_ECORRUPT, PH_ENEWER. */
 int ph_record_check(const void *record, size_t size, const char **why);
 
 /** A string of a checked record. */

@@ -4,6 +4,8 @@
 #include "plan.h"
 #include "restorer.h"
 
+#include <sys/resource.h>
+
 #define NS        INT64_C(1000000000)
 #define COARSE_NS INT64_C(10000000) /* CLOCK_MONOTONIC_COARSE is up to a tick behind */
 
@@ -12,6 +14,11 @@ static int64_t now_ns(clockid_t id)
     struct timespec ts = {0};
     ph_syscall(SYS_clock_gettime, id, &ts);
     return ts.tv_sec * NS + ts.tv_nsec;
+}
+
+static int64_t us_of(struct timeval tv)
+{
+    return tv.tv_sec * INT64_C(1000000) + tv.tv_usec;
 }
 
 void ph_r_clocks(const struct ph_plan *plan, const struct ph_record_pm *record)
@@ -31,6 +38,12 @@ void ph_r_clocks(const struct ph_plan *plan, const struct ph_record_pm *record)
     for (int i = 0; i < PH_CLOCKS; i++)
         offsets->ns[i] =
             (int64_t)record->clock_ns[i] - now_ns(id[i]) + (i == PH_CLOCK_CPU ? 0 : down);
+    for (int i = 0; i < PH_USAGES; i += 2) {
+        struct rusage u = {0};
+        ph_syscall(SYS_getrusage, i == PH_USAGE_USER ? RUSAGE_SELF : RUSAGE_CHILDREN, &u);
+        offsets->usage[i].offset_us = offsets->usage[i].then_us - us_of(u.ru_utime);
+        offsets->usage[i + 1].offset_us = offsets->usage[i + 1].then_us - us_of(u.ru_stime);
+    }
     for (uint64_t i = 0; i < record->threads.count; i++) {
         struct ph_clock_thread *own = (void *)(t[i].fs + record->clock_thread);
         own->cpu_ns = (int64_t)t[i].cpu_ns;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A process record is believed only when it is well formed: R1 to R7 of record.h. */
+/* A process record is believed only when it is well formed: R1 to R8 of record.h. */
 #include "recovery/recovery.h"
 
 #include <criterion/criterion.h>
@@ -218,4 +218,18 @@ Test(record, no_random_damage_leads_outside)
             cr_assert_leq(strlen(ph_record_text(r, v[i].path)), size);
     }
     cr_assert_gt(accepted, 0u);
+}
+
+Test(record, R8_what_the_restorer_touches_is_mapped)
+{
+    DAMAGED(thread[1].context = 0x404000);
+    DAMAGED(thread[1].context = UINT64_MAX - 8);
+    DAMAGED(thread[1].tid_address = 0x403ffe);
+    DAMAGED((thread[0].tid_address = 0x410100, vma[1].prot = 1));
+    DAMAGED(r->clock_offsets = 0x420000 + 0x4000 - 8);
+    DAMAGED((r->clock_offsets = 0x400400, r->clock_thread = UINT64_MAX - 0x100000));
+    make();
+    r->clock_offsets = 0x400400;
+    r->clock_thread = UINT64_MAX - 0xff; /* before fs, as of a thread's own variables */
+    cr_assert_eq(check(), 0);
 }

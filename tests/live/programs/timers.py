@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Timers of timer_create, by signal, by thread and by CPU time, set for a moment and for a while.
+"""Timers of timer_create, by signal, by thread and by CPU time, set for a moment and for a while; a
+timerfd that stands still as long as they do.
 
 live: rounds=40
 """
@@ -54,6 +55,18 @@ def until(condition, what):
         sum(range(2000))
 
 
+class Descriptor:
+    def __init__(self, seconds):
+        self.fd = libc.timerfd_create(time.CLOCK_MONOTONIC, 0)
+        spec = (ctypes.c_long * 4)(0, 0, seconds, 0)
+        assert self.fd >= 0 and libc.timerfd_settime(self.fd, 0, spec, None) == 0
+
+    def left(self):
+        spec = (ctypes.c_long * 4)()
+        assert libc.timerfd_gettime(self.fd, spec) == 0
+        return spec[2] + spec[3] / 1e9
+
+
 def main():
     ticks, calls = [], []
     for number in (signal.SIGRTMIN, signal.SIGRTMIN + 1, signal.SIGPROF):
@@ -68,6 +81,9 @@ def main():
     idle = Timer(time.CLOCK_BOOTTIME, Event(0, signal.SIGUSR2, SIGEV_SIGNAL))
     periodic.set(0.002, 0.002)
     far.set(time.monotonic() + 5000, 0, ABSTIME)
+    first = Timer(time.CLOCK_MONOTONIC, Event(0, signal.SIGUSR2, SIGEV_SIGNAL))
+    first.set(5000)
+    second = Descriptor(5000)
     for r in range(int(sys.argv[1])):
         ticks.clear()
         calls.clear()
@@ -86,9 +102,11 @@ def main():
         until(lambda: signal.SIGPROF in ticks, "a timer of CPU time has not expired")
         assert ticks.count(signal.SIGRTMIN + 1) == 1 and calls == [77], (ticks, calls)
         assert 1000 < far.left() <= 5000 and idle.left() == 0, (far.left(), idle.left())
+        left = second.left()
+        assert first.left() <= left, (first.left(), left)
         if r % 10 == 0:
             print("round", r)
-    for timer in (periodic, once, thread, busy, far, idle):
+    for timer in (periodic, once, thread, busy, far, idle, first):
         timer.delete()
 
 
