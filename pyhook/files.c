@@ -25,6 +25,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -444,6 +445,13 @@ static bool of_process(struct ph_file_pm *f, const char *name, const struct stat
     return true;
 }
 
+/** What is opened again is as it was: memory devices (null, zero, random), and terminals, which
+ * are replaced. Others have a state that only their drivers know. */
+static bool has_state(const struct ph_file_pm *f, const struct stat *st)
+{
+    return major(st->st_rdev) != 1 && !(f->flags & PH_FILE_TTY);
+}
+
 static void classify(struct ph_file_pm *f, const char *name, const struct stat *st)
 {
     if (ph_files_inherited(f, false))
@@ -461,9 +469,11 @@ static void classify(struct ph_file_pm *f, const char *name, const struct stat *
         f->kind = PH_FILE_DIRECTORY;
         if (!has_name(f, name))
             ph_files_dead(f, name);
-    } else if (S_ISCHR(st->st_mode))
+    } else if (S_ISCHR(st->st_mode)) {
         f->kind = PH_FILE_CHAR;
-    else if (S_ISSOCK(st->st_mode))
+        if (has_state(f, st) && strcmp(name, "/dev/tty") != 0)
+            ph_files_dead(f, name);
+    } else if (S_ISSOCK(st->st_mode))
         ph_files_capture_socket(f);
     else
         ph_files_capture_special(f, name);

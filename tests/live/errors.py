@@ -21,6 +21,7 @@ from case_hot import *
 from case_keeper import *
 from case_mapped import *
 from case_module import *
+from case_network import *
 from case_pool import *
 from case_selfcontained import *
 from case_starting import *
