@@ -85,6 +85,7 @@
     X(clock_nanosleep)                                                                         \
     X(shm_open)                                                                                \
     X(sem_open)                                                                                \
+    X(sem_unlink)                                                                              \
     X(shm_unlink)                                                                              \
     X(timer_create)                                                                            \
     X(timer_delete)                                                                            \

@@ -79,7 +79,8 @@ static void look_at_file(struct ph_vma_pm *v, bool shared)
     struct stat st;
     const char *path = (const char *)ph_agent.areas.strings.base + v->path;
     bool named = stat(path, &st) == 0 && st.st_ino == v->ino && st.st_dev == v->dev;
-    if (named && S_ISREG(st.st_mode) && !(shared && ph_segments_made(path))) {
+    bool segment = named && shared && ph_segments_made(path);
+    if (named && S_ISREG(st.st_mode) && !segment) {
         v->kind = shared ? PH_VMA_SHARED_FILE : PH_VMA_FILE;
         v->size = (uint64_t)st.st_size;
         v->mtime_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
@@ -88,6 +89,11 @@ static void look_at_file(struct ph_vma_pm *v, bool shared)
          * are gone when we are (segments.c). */
         v->kind = shared ? PH_VMA_SHARED_ANON : PH_VMA_ANON;
         v->flags |= PH_VMA_WHOLE;
+        if (segment) {
+            v->flags |= PH_VMA_SEGMENT;
+            v->size = (uint64_t)st.st_size;
+            v->mtime_ns = st.st_mode & 07777u;
+        }
     }
 }
 
@@ -103,7 +109,11 @@ static void classify_file(struct ph_vma_pm *v, bool shared, const char *path, si
         v->path = last->path;
         return;
     }
-    v->path = ph_record_string(path, length);
+    char name[300];
+    const char *semaphore =
+        shared ? ph_segments_semaphore(v->start, name, sizeof name) : NULL;
+    v->path = semaphore ? ph_record_string(semaphore, strlen(semaphore))
+                        : ph_record_string(path, length);
     look_at_file(v, shared);
 }
 
@@ -234,8 +244,10 @@ static bool files_same(void)
         if (!v->ino || (last && last->path == v->path))
             continue;
         struct ph_vma_pm now = *v;
+        now.flags &= ~(uint32_t)PH_VMA_SEGMENT;
         look_at_file(&now, v->kind == PH_VMA_SHARED_FILE || v->kind == PH_VMA_SHARED_ANON);
-        if (now.kind != v->kind || now.size != v->size || now.mtime_ns != v->mtime_ns)
+        if (now.kind != v->kind || now.flags != v->flags || now.size != v->size ||
+            now.mtime_ns != v->mtime_ns)
             return false;
         last = v;
     }

@@ -54,13 +54,14 @@ enum ph_vma_kind {
 #define PH_VMA_LOCKED     256u
 #define PH_VMA_DROPPABLE                                                                       \
     512u /* the kernel may empty it: it comes back empty (getrandom's state) */
+#define PH_VMA_SEGMENT 1024u /* its file is made anew under its name: size, and mode */
 
 struct ph_vma_pm {
     uint64_t start, end;
     uint64_t offset;   /* in the file, bytes */
     uint64_t dev, ino; /* of the file */
     uint64_t size;     /* of the file, bytes */
-    uint64_t mtime_ns; /* of the file */
+    uint64_t mtime_ns; /* of the file; of a segment: its mode */
     uint32_t path;     /* string */
     uint32_t kind;     /* enum ph_vma_kind */
     uint32_t prot;     /* PROT_* */

@@ -4,8 +4,8 @@
  *
  * Python's multiprocessing has its segments removed by a child as soon as the program is gone.
  * So what the program has made is saved with its memory, like a file without a name, and
- * recovery makes it anew under its name. A segment that another process made is the other's:
- * it must be there. A semaphore comes back as memory, without its name: nobody has it open. The
+ * recovery makes it anew under its name: the one that is there may still be used by children of
+ * the killed program. A segment that another process made is the other's: it must be there. The
  * child (multiprocessing.resource_tracker) is started again. A list that only grows, as in
  * watches.c.
  */
@@ -22,10 +22,12 @@
 
 #define EXPORT   __attribute__((visibility("default")))
 #define SEGMENTS "/dev/shm/" /* shm_overview(7) */
+#define SEM      "sem."      /* sem_overview(7) */
 
 struct segment {
     struct segment *next;
     atomic_bool there;
+    _Atomic(const void *) mapped; /* a semaphore, by sem_open */
     char name[];
 };
 
@@ -39,13 +41,14 @@ static struct segment *find(const char *name)
     return s;
 }
 
-static void remember(const char *name)
+static void remember(const char *name, const void *mapped)
 {
     if (!ph_agent_active())
         return;
     size_t n = strlen(name) + 1;
     struct segment *s = find(name);
     if (s) {
+        atomic_store(&s->mapped, mapped);
         atomic_store(&s->there, true);
         return;
     }
@@ -53,6 +56,7 @@ static void remember(const char *name)
     if (!s)
         return;
     atomic_init(&s->there, true);
+    atomic_init(&s->mapped, mapped);
     memcpy(s->name, name, n);
     s->next = atomic_load(&newest);
     while (!atomic_compare_exchange_weak(&newest, &s->next, s)) {
@@ -71,11 +75,19 @@ bool ph_segments_made(const char *path)
     return s && atomic_load(&s->there);
 }
 
+const char *ph_segments_semaphore(uint64_t start, char *path, size_t size)
+{
+    for (const struct segment *s = atomic_load(&newest); s; s = s->next)
+        if ((uint64_t)atomic_load(&s->mapped) == start && atomic_load(&s->there))
+            return ph_join(path, size, SEGMENTS, s->name, NULL);
+    return NULL;
+}
+
 EXPORT int shm_open(const char *name, int flags, mode_t mode)
 {
     int fd = ph_libc_next()->shm_open(name, flags, mode);
     if (fd >= 0 && (flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL))
-        remember(without_slash(name));
+        remember(without_slash(name), NULL);
     return fd;
 }
 
@@ -97,8 +109,17 @@ EXPORT sem_t *sem_open(const char *name, int flags, ...)
     sem_t *sem = ph_libc_next()->sem_open(name, flags, mode, value);
     char file[256];
     if (sem != SEM_FAILED && (flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL))
-        remember(ph_join(file, sizeof file, "sem.", without_slash(name), NULL));
+        remember(ph_join(file, sizeof file, SEM, without_slash(name), NULL), sem);
     return sem;
+}
+
+EXPORT int sem_unlink(const char *name)
+{
+    char file[256];
+    struct segment *s = find(ph_join(file, sizeof file, SEM, without_slash(name), NULL));
+    if (s)
+        atomic_store(&s->there, false);
+    return ph_libc_next()->sem_unlink(name);
 }
 
 /* ---- Python's tracker -------------------------------------------------------------------- */
@@ -121,8 +142,10 @@ static void start(PyObject *tracker)
         ph_join(path, sizeof path, SEGMENTS, s->name, NULL);
         if (!atomic_load(&s->there) || access(path, F_OK) != 0)
             continue;
-        ph_join(name, sizeof name, "/", s->name, NULL);
-        forget(ph_py.PyObject_CallMethod(tracker, "register", "ss", name, "shared_memory"));
+        bool semaphore = strncmp(s->name, SEM, strlen(SEM)) == 0;
+        ph_join(name, sizeof name, "/", s->name + (semaphore ? strlen(SEM) : 0), NULL);
+        forget(ph_py.PyObject_CallMethod(tracker, "register", "ss", name,
+                                         semaphore ? "semaphore" : "shared_memory"));
     }
 }
 

@@ -63,6 +63,33 @@ static long open_again(const struct ph_file_pm *f)
     return ph_syscall(SYS_open, path, (sealed ? O_RDONLY : O_RDWR) | O_CLOEXEC, 0);
 }
 
+/**
+ * Shared memory under a name, of which no descriptor is open. Whoever is to remove it at the end
+ * of the program (Python's resource tracker, a child) may be about to, and must not find the new
+ * one; but a child of the killed program that uses it may keep it there.
+ */
+static long open_segment(const struct ph_vma_pm *v)
+{
+    static unsigned naps = 100;
+    const struct ph_vma_pm *first = ph_r_table(&record->vmas);
+    const char *path = string(v->path);
+    while (first->ino != v->ino || first->dev != v->dev || !(first->flags & PH_VMA_SEGMENT))
+        first++;
+    if (first != v)
+        return ph_syscall(SYS_open, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
+    for (; naps && ph_syscall(SYS_access, path, 0) == 0; naps--) {
+        int64_t nap[2] = {0, 5000000};
+        ph_syscall(SYS_nanosleep, nap, 0);
+    }
+    ph_syscall(SYS_unlink, path);
+    long fd = ph_syscall(SYS_open, path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd >= 0) {
+        ph_syscall(SYS_ftruncate, fd, v->size);
+        ph_syscall(SYS_fchmod, fd, v->mtime_ns);
+    }
+    return fd;
+}
+
 #ifndef MAP_DROPPABLE
 #define MAP_DROPPABLE 0x08 /* linux/mman.h of Linux 6.11 */
 #endif
@@ -96,6 +123,13 @@ static void map_one(const struct ph_vma_pm *v, int prot)
         fd = open_again(open_nameless(v));
         if (fd < 0)
             ph_r_fail(PH_EFILES, "cannot open the nameless file mapped", v->start, fd);
+    } else if (v->flags & PH_VMA_SEGMENT) {
+        fd = open_segment(v);
+        if (fd < 0) {
+            ph_r_say(string(v->path));
+            ph_r_say("\n");
+            ph_r_fail(PH_EFILES, "cannot make the shared memory anew", v->start, fd);
+        }
     } else {
         flags |= MAP_ANONYMOUS;
     }

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""multiprocessing.shared_memory: segments that Python removes when the program dies are there again,
-under their names, with what was in them at the epoch.
+"""multiprocessing.shared_memory and semaphores: what Python removes when the program dies is there
+again, under its name, with what was in it at the epoch.
 
 live: rounds=30
 """
+import _multiprocessing
 import multiprocessing
 import os
 import sys
@@ -21,6 +22,11 @@ def add_one(name):
     segment = shared_memory.SharedMemory(name)
     segment.buf[8] += 1
     segment.close()
+
+
+def release_by_name(kind, limit, name):
+    """As a process does that is spawned."""
+    _multiprocessing.SemLock._rebuild(0, kind, limit, name).release()
 
 
 def main():
@@ -49,6 +55,12 @@ def main():
             child.start()
             child.join()
             assert segment.buf[8] == 6, "another process has another segment"
+            of = semaphore._semlock
+            child = fork.Process(target=release_by_name, args=(of.kind, of.maxvalue, of.name))
+            child.start()
+            child.join()
+            assert child.exitcode == 0, "the semaphore has no name"
+            assert semaphore.acquire(timeout=20), "another process has another semaphore"
         print("round", r, named[2])
     for one in (segment, named.shm):
         one.close()
