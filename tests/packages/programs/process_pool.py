@@ -4,12 +4,23 @@ workers are killed, and the program makes a new one; multiprocessing's queue, va
 
 live: rounds=8
 """
+import ctypes
 import multiprocessing
+import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 import pyheap
+
+
+def end_with_parent():
+    """PR_SET_PDEATHSIG, or the workers of a killed program would wait for good."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def new_pool(context):
+    return ProcessPoolExecutor(2, mp_context=context, initializer=end_with_parent)
 
 
 def squares(pool, r):
@@ -19,7 +30,7 @@ def squares(pool, r):
 def main():
     rounds = int(sys.argv[1])
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(2, mp_context=context)
+    pool = new_pool(context)
     shared = context.Value("l", 0)
     queue = multiprocessing.get_context("fork").SimpleQueue()
     for r in range(rounds):
@@ -29,7 +40,7 @@ def main():
             done = squares(pool, r)
         except BrokenProcessPool:
             pool.shutdown(wait=True)
-            pool = ProcessPoolExecutor(2, mp_context=context)
+            pool = new_pool(context)
             done = squares(pool, r)
         assert done == [n * n for n in range(r, r + 10)]
         with shared.get_lock():
