@@ -9,8 +9,8 @@ Each file of a suite runs in the plain interpreter and under `pyheap-run --every
 outcome of every single test is compared. A file that differs is run up to three times in both,
 because suites of this size have tests that fail now and then; what has failed under pyheap-run
 and never in plain Python is a difference. What has been run is kept in DIR, so that a run can be
-ended at any time and gone on with; the table in docs/suites.md is written from it. Exit status 1
-if anything differs.
+ended at any time and gone on with; its lines in docs/suites.md are written from that, the others
+there stay. Exit status 1 if anything differs.
 """
 import argparse
 import concurrent.futures
@@ -19,6 +19,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -98,6 +99,14 @@ class Numpy:
 
 
 SUITES = {suite.name: suite for suite in (Cpython, Numpy)}
+running = set()  # the process groups of tests
+
+
+def end_tests(number, _frame):
+    """Told to end: so are the tests, which lead sessions of their own."""
+    for group in list(running):
+        os.killpg(group, signal.SIGKILL)
+    os._exit(128 + number)
 
 
 def run_once(suite, file, keeper):
@@ -112,6 +121,7 @@ def run_once(suite, file, keeper):
         with open(os.path.join(directory, "output"), "w+b") as output:
             child = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL,
                                      stdout=output, stderr=output, start_new_session=True)
+            running.add(child.pid)
             late = False
             try:
                 child.wait(PATIENCE)
@@ -119,6 +129,7 @@ def run_once(suite, file, keeper):
                 late = True
                 os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
+            running.discard(child.pid)
             output.seek(0)
             text = output.read().decode(errors="replace")
         epochs = int(pathlib.Path(count).read_text()) if os.path.exists(count) else 0
@@ -184,35 +195,49 @@ class Results:
         self.path.write_text(json.dumps({"about": self.about, "files": self.files}, indent=1))
 
 
+def kept_table(table):
+    """What the table says: ({(suite, version): cells}, {(suite, version): notes})."""
+    text = table.read_text() if table.exists() else ""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
+            if line.startswith("| ")][2:]
+    parts = re.split(r"^## (\S+) on (\S+)\n\n", text, flags=re.MULTILINE)
+    return ({(row[0], row[1]): row for row in rows},
+            {(parts[i], parts[i + 1]): parts[i + 2].strip() for i in range(1, len(parts), 3)})
+
+
+def notes_on(suite, files):
+    lines = [f"- different: `{name}`"
+             + (f" {test}" if test != name else "") + f", {how} runs"
+             + (f" ({f['reason']})" if f["reason"] else "")
+             for name, f in sorted(files.items()) for test, how in f["different"].items()]
+    lines += [f"- gives no result in plain Python: `{name}` ({f['not_compared']})"
+              for name, f in sorted(files.items()) if f["not_compared"] not in (None, NOTHING)]
+    idle = [f"`{name}`" for name, f in sorted(files.items()) if f["not_compared"] == NOTHING]
+    if idle:
+        lines.append(f"- {NOTHING}, in plain Python either: {', '.join(idle)}")
+    lines += [f"- left out: `{name}` ({why})" for name, why in EXCLUDED[suite].items()]
+    return "\n".join(lines)
+
+
 def write_table(work, table):
-    rows, notes = [], []
+    rows, notes = kept_table(table)
     for path in sorted(work.glob("*.json")):
         kept = json.loads(path.read_text())
         about, files = kept["about"], kept["files"]
         compared = [f for f in files.values() if not f["not_compared"]]
         different = {f"{test}": how for f in compared for test, how in f["different"].items()}
-        rows.append([about["suite"], about["python"], about["every"],
+        key = about["suite"], about["python"]
+        rows[key] = [about["suite"], about["python"], about["every"],
                      f"{len(compared)} of {about['files']}", sum(f["tests"] for f in compared),
                      sum(f["epochs"] for f in compared), len(different), about["day"],
-                     about["kernel"]])
-        title = f"\n## {about['suite']} on {about['python']}\n\n"
-        lines = [f"- different: `{name}`"
-                 + (f" {test}" if test != name else "") + f", {how} runs"
-                 + (f" ({f['reason']})" if f["reason"] else "")
-                 for name, f in sorted(files.items()) for test, how in f["different"].items()]
-        lines += [f"- gives no result in plain Python: `{name}` ({f['not_compared']})"
-                  for name, f in sorted(files.items()) if f["not_compared"] not in (None, NOTHING)]
-        idle = [f"`{name}`" for name, f in sorted(files.items()) if f["not_compared"] == NOTHING]
-        if idle:
-            lines.append(f"- {NOTHING}, in plain Python either: {', '.join(idle)}")
-        lines += [f"- left out: `{name}` ({why})" for name, why in EXCLUDED[about["suite"]].items()]
-        if lines:
-            notes.append(title + "\n".join(lines) + "\n")
+                     about["kernel"]]
+        notes[key] = notes_on(about["suite"], files)
     columns = ["suite", "Python", "an epoch every", "files compared", "tests", "epochs",
                "differences", "day", "kernel"]
-    lines = [columns, ["---"] * len(columns), *rows]
+    lines = [columns, ["---"] * len(columns), *(rows[key] for key in sorted(rows))]
     table.write_text(HEAD + "".join("| " + " | ".join(map(str, cells)) + " |\n" for cells in lines)
-                     + "".join(notes))
+                     + "".join(f"\n## {suite} on {python}\n\n{text}\n"
+                               for (suite, python), text in sorted(notes.items()) if text))
 
 
 def parse_arguments():
@@ -286,6 +311,7 @@ def run_suite(args, name, base, deadline):
 def main():
     args = parse_arguments()
     args.work.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, end_tests)
     deadline = time.monotonic() + args.minutes * 60 if args.minutes else None
     different = 0
     for base in [interpreters.DEBIAN, *interpreters.all_pyenv()]:
