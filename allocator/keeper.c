@@ -665,8 +665,7 @@ static void report(struct ph_keeper *k, int status, const struct ph_pool_info *i
 /** Whatever ran, it was no Python that the library knows: say so, even if it ended well. */
 static int never_attached(struct ph_keeper *k, int status)
 {
-    ph_pool_close(k->pool);
-    unlink(k->pool_path);
+    ph_pool_remove(k->pool);
     /* A refusal of the library's own, or of execve, has said why. */
     if (WIFEXITED(status) && ph_error_is_status(WEXITSTATUS(status)))
         return status;
@@ -732,11 +731,12 @@ int ph_keeper_watch(struct ph_keeper *k, pid_t child)
         if (rc)
             ph_cli_complain(k->command, ph_error_text(rc), ph_pool_error_detail(k->pool));
     }
-    ph_pool_close(k->pool);
-    if (!info.newest)
-        unlink(k->pool_path);
     if (finished || !info.newest)
         ph_undo_remove(k->undo_directory, 0, UINT64_MAX);
+    if (info.newest)
+        ph_pool_close(k->pool);
+    else
+        ph_pool_remove(k->pool);
     if (!finished)
         report(k, status, &info);
     return status;

@@ -110,7 +110,8 @@ void ph_keeper_files_named(struct ph_keeper_files *f)
 
 bool ph_keeper_files_pending(const struct ph_keeper_files *f)
 {
-    return (f->next < f->n || f->unpublished) && ph_now_ns() >= f->ready_ns;
+    return (f->next < f->n || f->unpublished) && ph_now_ns() >= f->ready_ns &&
+           !ph_pool_is_claim(f->pool); /* the first epoch has failed */
 }
 
 static int64_t change_time(const struct stat *st)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * pool.c - the pool as a whole: create, open, close, finish, rewind
+ * pool.c - the pool as a whole: open, close, finish, rewind
  *
  * Opening looks at the file with read() alone before libpmemobj may see it: owner and mode,
  * what kind of file it is, the superblock, whether it is whole. libpmemobj is then used by a
@@ -10,36 +10,23 @@
  * is the first thing allocated, hence near the start; it is looked for page by page among the
  * file's data there, and holds its own offset, so a copy of one inside a page is not taken for
  * it.
- *
- * libpmemobj gets the file by /proc/self/fd: it is the file that was checked, whatever happens
- * to the name meanwhile.
+ * A claim (pool_claim.c) is opened as a pool without epochs.
  */
 #include "allocator/pool_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-/* libpmemobj's own on-media layout, as of every 1.x: where its headers and the chunk headers of
- * each zone lie. Only for reserving blocks there; wrong numbers would cost disk space. */
-#define PMEM_SIGNATURE    "PMEMOBJ"
-#define PMEM_LAYOUT_AT    4096u
-#define PMEM_HEAP_AT      UINT64_C(0x302400)
-#define PMEM_ZONE_HEADERS (UINT64_C(512) << 10)
-#define PMEM_ZONE_SIZE    (PMEM_ZONE_HEADERS + UINT64_C(65528) * (256 << 10))
+/* Of libpmemobj's own on-media layout, as of every 1.x. */
+#define PMEM_SIGNATURE "PMEMOBJ"
+#define PMEM_LAYOUT_AT 4096u
 
-#define SUPER_SEARCH      (UINT64_C(64) << 20) /* bytes from the start of the file */
-#define SIZE_MIN          (UINT64_C(16) << 20)
-#define SIZE_UNIT         (UINT64_C(1) << 20)
-#define SIZE_DEFAULT      (UINT64_C(64) << 30)
+#define SUPER_SEARCH   (UINT64_C(64) << 20) /* bytes from the start of the file */
 
 int ph_pool_grow(void *array, size_t *capacity, size_t need, size_t element)
 {
@@ -90,7 +77,7 @@ int ph_pool_fd(const struct ph_pool *p)
     return p->io.fd;
 }
 
-static struct ph_pool *new_pool(void)
+struct ph_pool *ph_pool_new(const char *path)
 {
     struct ph_pool *p = calloc(1, sizeof(*p));
 
@@ -98,8 +85,11 @@ static struct ph_pool *new_pool(void)
         return NULL;
     p->io = (struct ph_io){-1, -1};
     p->log_slot = p->files.slot = PH_NO_SLOT;
+    p->path = strdup(path);
     p->bounce = aligned_alloc(PH_PAGE, PH_IO_CHUNK);
-    if (!p->bounce) {
+    if (!p->bounce || !p->path) {
+        free(p->bounce);
+        free(p->path);
         free(p);
         return NULL;
     }
@@ -128,175 +118,14 @@ void ph_pool_close(struct ph_pool *p)
     free(p->by_offset);
     ph_files_free(p);
     free(p->bounce);
+    free(p->path);
     pthread_cond_destroy(&p->wake);
     pthread_cond_destroy(&p->done);
     pthread_mutex_destroy(&p->lock);
     free(p);
 }
 
-/* ---- libpmemobj ------------------------------------------------------------------ */
-
-static int pmem_path(const struct ph_pool *p, char *path, size_t size)
-{
-    return snprintf(path, size, "/proc/self/fd/%d", p->io.fd);
-}
-
-/* PMDK would allocate every block, and record the state of a DIMM that does not exist. */
-static void pmem_settings(void)
-{
-    int no = 0;
-
-    pmemobj_ctl_set(NULL, "fallocate.at_create", &no);
-    pmemobj_ctl_set(NULL, "sds.at_create", &no);
-}
-
-/* The mapping is touched here and there, and mostly holes: reading ahead fills the page cache
- * with zeros. */
-static void no_read_ahead(const struct ph_pool *p)
-{
-    struct stat st;
-
-    if (fstat(p->io.fd, &st) == 0)
-        madvise(p->pop, (size_t)st.st_size, MADV_RANDOM);
-}
-
-static int pmem_create(void *arg)
-{
-    struct ph_pool *p = arg;
-    char path[32];
-    PMEMoid root;
-
-    pmem_path(p, path, sizeof(path));
-    p->pop = pmemobj_create(path, PH_POOL_LAYOUT, 0, 0600);
-    if (!p->pop) {
-        int err = errno == ENOSPC ? PH_EFULL : errno == ENOMEM ? PH_ENOMEM : PH_EIO;
-        snprintf(p->detail, sizeof(p->detail), "%s", pmemobj_errormsg());
-        return err;
-    }
-    no_read_ahead(p);
-    root = pmemobj_root(p->pop, p->super.root_size);
-    if (OID_IS_NULL(root))
-        return errno == ENOMEM ? PH_EPOOLSIZE : PH_EIO;
-    p->super.root_object = root.off;
-    return 0;
-}
-
-static int pmem_open(void *arg)
-{
-    struct ph_pool *p = arg;
-    char path[32];
-
-    pmem_path(p, path, sizeof(path));
-    p->pop = pmemobj_open(path, PH_POOL_LAYOUT);
-    if (!p->pop) {
-        int err = errno;
-        snprintf(p->detail, sizeof(p->detail), "%s", pmemobj_errormsg());
-        if (err == ENOMEM)
-            return PH_ENOMEM;
-        return err == EAGAIN || err == EWOULDBLOCK ? PH_EBUSY : PH_ECORRUPT;
-    }
-    no_read_ahead(p);
-    if (pmemobj_root_size(p->pop) != p->super.root_size ||
-        pmemobj_root(p->pop, p->super.root_size).off != p->super.root_object)
-        return PH_ECORRUPT;
-    return 0;
-}
-
-/* ---- create ----------------------------------------------------------------------- */
-
-static uint64_t default_size(void)
-{
-    uint64_t physical = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-
-    return 4 * physical > SIZE_DEFAULT ? 4 * physical : SIZE_DEFAULT;
-}
-
-static int set_size(struct ph_pool *p, uint64_t wanted)
-{
-    uint64_t size = wanted ? wanted / SIZE_UNIT * SIZE_UNIT : default_size();
-    int err;
-
-    if (wanted && size < SIZE_MIN)
-        return PH_EPOOLSIZE;
-    size = size / SIZE_UNIT * SIZE_UNIT;
-    /* A default that the file system cannot hold is halved; a size that was asked for is not.
-     */
-    while ((err = ph_io_truncate(&p->io, size)) == PH_EPOOLSIZE && !wanted &&
-           size > SIZE_DEFAULT)
-        size /= 2;
-    p->super.file_size = size;
-    return err ? ph_pool_fail(p, err, "setting the pool's size") : 0;
-}
-
-/* Reserve the blocks that libpmemobj will store to through its mapping. */
-int ph_pool_reserve(struct ph_io *io, uint64_t size)
-{
-    int err = ph_io_reserve(io, 0, PMEM_HEAP_AT + PMEM_ZONE_HEADERS + PH_PAGE);
-
-    for (uint64_t at = PMEM_HEAP_AT + PMEM_ZONE_SIZE;
-         at + PMEM_ZONE_HEADERS + PH_PAGE < size && !err; at += PMEM_ZONE_SIZE)
-        err = ph_io_reserve(io, at & ~(PH_PAGE - 1), PMEM_ZONE_HEADERS + PH_PAGE);
-    return err;
-}
-
-/* Sizes that follow from the file's and the stretch's. */
-static int plan_super(struct ph_super_pm *s, uint32_t keep, const char *command)
-{
-    const uint32_t chunk_pages = (256 << 10) / PH_PAGE;
-    struct timespec now;
-    uint32_t need;
-
-    s->magic = PH_SUPER_MAGIC;
-    s->version = PH_POOL_VERSION;
-    s->stretch_pages = ph_tuning.stretch_pages;
-    need = ph_table_pages(s) + s->stretch_pages + 1; /* one page for the object's header */
-    need = (need + chunk_pages - 1) / chunk_pages * chunk_pages;
-    s->extent_pages = need - 1;
-    s->slot_count = (uint32_t)(s->file_size / (need * PH_PAGE)) + 1;
-    s->root_size = 4 * PH_PAGE + s->slot_count * sizeof(struct ph_slot_pm);
-    s->keep = keep > 2 ? keep : 2;
-    clock_gettime(CLOCK_REALTIME, &now);
-    s->created = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-    if (command)
-        strncpy(s->command, command, sizeof(s->command) - 1);
-    if (getrandom(s->id, sizeof(s->id), 0) != sizeof(s->id))
-        return PH_EKERNEL;
-    return 0;
-}
-
-/* Write superblock and both root records. libpmemobj gave the root object as durable zeros. */
-static int write_first(struct ph_pool *p)
-{
-    struct ph_super_pm *s = &p->super;
-    int err;
-
-    s->self = (s->root_object + PH_PAGE - 1) & ~(PH_PAGE - 1);
-    s->slots = s->self + 3 * PH_PAGE;
-    s->sum = ph_sum(s, offsetof(struct ph_super_pm, sum));
-    err = ph_io_write(&p->io, s, sizeof(*s), s->self);
-    if (!err) {
-        p->root = (struct ph_root_pm){.magic = PH_ROOT_MAGIC, .id = {s->id[0], s->id[1]}};
-        err = ph_root_write_both(p);
-    }
-    return err;
-}
-
-/* The name of a new file is durable only once its directory is. */
-int ph_pool_sync_name(struct ph_pool *p, int file, const char *path)
-{
-    char *copy = strdup(path);
-    int fd, err = 0;
-
-    if (!copy)
-        return PH_ENOMEM;
-    fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    free(copy);
-    if (fsync(file) || (fd >= 0 && fsync(fd) && errno != EINVAL))
-        err = ph_pool_fail(p, PH_EIO, "fsync");
-    if (fd >= 0)
-        close(fd);
-    return err;
-}
+/* ---- open ------------------------------------------------------------------------- */
 
 int ph_pool_open_error(int err)
 {
@@ -326,65 +155,6 @@ int ph_pool_open_error(int err)
     }
 }
 
-static int fill_new(struct ph_pool *p, const char *path, const struct ph_pool_options *opt)
-{
-    int err;
-
-    if (fchmod(p->io.fd, 0600))
-        return ph_pool_fail(p, PH_EIO, "fchmod");
-    err = set_size(p, opt->size);
-    if (!err && (err = ph_pool_reserve(&p->io, p->super.file_size)) != 0)
-        ph_pool_fail(p, err, "reserving space for the pool's headers");
-    if (!err)
-        err = plan_super(&p->super, opt->keep, opt->command);
-    if (!err) {
-        pmem_settings();
-        err = ph_guard(&p->io, pmem_create, p);
-    }
-    if (!err)
-        err = write_first(p);
-    if (!err)
-        err = ph_root_load(p);
-    if (!err && p->super.file_size < p->super.self + 8 * p->super.extent_pages * PH_PAGE)
-        err = PH_EPOOLSIZE; /* a home and a log, and room to migrate */
-    if (!err)
-        err = ph_pool_sync_name(p, p->io.fd, path);
-    if (!err)
-        err = ph_queue_start(p);
-    if (!err)
-        err = ph_home_start(p);
-    return err;
-}
-
-int ph_pool_create(struct ph_pool **out, const char *path, const struct ph_pool_options *opt)
-{
-    static const struct ph_pool_options defaults;
-    struct ph_pool *p = new_pool();
-    int err;
-
-    *out = NULL;
-    if (!p)
-        return PH_ENOMEM;
-    p->writable = true;
-    p->io.fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (p->io.fd < 0) {
-        err = ph_pool_open_error(errno);
-        ph_pool_close(p);
-        return err;
-    }
-    ph_io_open_direct(&p->io);
-    err = fill_new(p, path, opt ? opt : &defaults);
-    if (err) {
-        unlink(path);
-        ph_pool_close(p);
-        return err;
-    }
-    *out = p;
-    return 0;
-}
-
-/* ---- open ------------------------------------------------------------------------- */
-
 /* Owner, mode, kind. */
 static int check_file(struct ph_pool *p, uint64_t *size)
 {
@@ -400,13 +170,19 @@ static int check_file(struct ph_pool *p, uint64_t *size)
     return 0;
 }
 
-static int check_kind(struct ph_pool *p, uint64_t size)
+/* A pool, or a claim to be loaded. */
+static int check_kind(struct ph_pool *p, uint64_t size, bool *claim)
 {
     char signature[8], layout[16] = "";
+    uint64_t magic;
     int err = ph_io_read(&p->io, signature, sizeof(signature), 0);
 
     if (err)
         return err == PH_ETRUNC ? PH_ENOTPOOL : err;
+    memcpy(&magic, signature, sizeof(magic));
+    *claim = magic == PH_CLAIM_MAGIC;
+    if (*claim)
+        return 0;
     if (memcmp(signature, PMEM_SIGNATURE, sizeof(signature)) != 0)
         return PH_ENOTPOOL;
     if (size < PMEM_LAYOUT_AT + sizeof(layout))
@@ -427,7 +203,7 @@ static bool super_sane(const struct ph_super_pm *s)
         s->extent_pages > 2 * (ph_table_pages(s) + s->stretch_pages) + 256 || s->keep < 2 ||
         s->command[sizeof(s->command) - 1] != 0)
         return false;
-    if (s->file_size > INT64_MAX || s->file_size < SIZE_MIN || s->slot_count == 0 ||
+    if (s->file_size > INT64_MAX || s->file_size < PH_POOL_SIZE_MIN || s->slot_count == 0 ||
         s->slot_count > s->file_size / PH_PAGE || s->slots != s->self + 3 * PH_PAGE)
         return false;
     slots_end = s->slots + s->slot_count * sizeof(struct ph_slot_pm);
@@ -478,16 +254,19 @@ static int find_super(struct ph_pool *p, uint64_t size)
         at += n;
     }
     /* Cut off before the superblock, or the superblock is damaged. */
-    return size < SIZE_MIN ? PH_ETRUNC : PH_ECORRUPT;
+    return size < PH_POOL_SIZE_MIN ? PH_ETRUNC : PH_ECORRUPT;
 }
 
 static int examine(struct ph_pool *p)
 {
     uint64_t size = 0;
+    bool claim = false;
     int err = check_file(p, &size);
 
     if (!err)
-        err = check_kind(p, size);
+        err = check_kind(p, size, &claim);
+    if (claim)
+        return err ? err : ph_claim_load(p);
     if (!err)
         err = find_super(p, size);
     if (!err && size < p->super.file_size)
@@ -514,7 +293,7 @@ int ph_pool_refresh(struct ph_pool *p)
     bool settled;
     int err;
 
-    if (p->writable)
+    if (p->writable || p->claimed)
         return 0;
     err = ph_root_read(p, &now, &settled);
     if (!err && now.seq != p->root.seq)
@@ -529,43 +308,62 @@ bool ph_pool_is_stale(struct ph_pool *p)
 
     /* Two writes of the root may be under way while we look; then neither counts, and the
      * caller looks again. */
-    return !p->writable &&
+    return !p->writable && !p->claimed &&
            (ph_root_read(p, &now, &settled) || now.home_epoch != p->root.home_epoch);
 }
 
-int ph_pool_open(struct ph_pool **out, const char *path, enum ph_pool_mode mode)
+/* What is behind the claim or the superblock. */
+static int load_rest(struct ph_pool *p)
 {
-    struct ph_pool *p = new_pool();
     int err;
 
-    *out = NULL;
-    if (!p)
-        return PH_ENOMEM;
-    p->writable = mode == PH_POOL_WRITE;
-    /* O_NONBLOCK: opening a FIFO shall not hang. */
-    p->io.fd =
-        open(path, (p->writable ? O_RDWR : O_RDONLY) | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (p->io.fd < 0)
-        err = ph_pool_open_error(errno);
-    else
-        err = examine(p);
-    if (!err && p->writable) {
-        pmem_settings();
-        err = ph_guard(&p->io, pmem_open, p);
+    if (p->claimed) /* its maker may be about to make the pool */
+        return p->writable ? ph_claim_lock(p->io.fd) : 0;
+    if (p->writable && (err = ph_pmem_open(p)) != 0)
+        return err;
+    if (p->writable)
         ph_io_open_direct(&p->io);
-    }
-    if (!err)
-        err = load(p);
+    err = load(p);
     if (!err && p->writable)
         err = ph_queue_start(p);
     if (!err && p->writable)
         err = ph_home_start(p);
+    return err;
+}
+
+int ph_pool_open_file(struct ph_pool **out, const char *path, int fd, enum ph_pool_mode mode)
+{
+    struct ph_pool *p = ph_pool_new(path);
+    int err;
+
+    *out = NULL;
+    if (!p) {
+        close(fd);
+        return PH_ENOMEM;
+    }
+    p->writable = mode == PH_POOL_WRITE;
+    p->io.fd = fd;
+    err = examine(p);
+    if (!err)
+        err = load_rest(p);
     if (err) {
         ph_pool_close(p);
         return err;
     }
     *out = p;
     return 0;
+}
+
+int ph_pool_open(struct ph_pool **out, const char *path, enum ph_pool_mode mode)
+{
+    /* O_NONBLOCK: opening a FIFO shall not hang. */
+    int access = mode == PH_POOL_WRITE ? O_RDWR : O_RDONLY,
+        fd = open(path, access | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+    *out = NULL;
+    if (fd < 0)
+        return ph_pool_open_error(errno);
+    return ph_pool_open_file(out, path, fd, mode);
 }
 
 /* ---- state ------------------------------------------------------------------------ */
@@ -617,7 +415,7 @@ int ph_pool_finish(struct ph_pool *p, int exit_status)
 {
     int err;
 
-    if (!p->writable || p->writing.number)
+    if (!p->writable || p->claimed || p->writing.number)
         return PH_EUSAGE;
     pthread_mutex_lock(&p->lock);
     err = ph_root_settle(p);
@@ -653,6 +451,8 @@ int ph_pool_rewind(struct ph_pool *p, uint64_t number)
 
     if (!p->writable || p->writing.number)
         return PH_EUSAGE;
+    if (p->claimed)
+        return PH_ENOEPOCH;
     ph_pool_file_abort(p);
     ph_home_stop(p); /* so that nothing else holds on to the state that is rebuilt */
     p->stop = false;

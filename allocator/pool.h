@@ -60,11 +60,26 @@ struct ph_pool_info {
 };
 
 /**
- * Create a pool at @p path, which must not exist, mode 0600.
+ * Take the name @p path, which must not exist, for a pool that is made when its first epoch
+ * begins. What can be known to be in its way is found out now: limits, the disk's space.
  * @return 0, PH_EACCES, PH_EUNFINISHED if @p path exists, PH_EFULL, PH_EPOOLSIZE (too small),
- *         PH_EIO, PH_ENOMEM. On failure no file is left.
+ *         PH_EIO, PH_ENOMEM (addresses or a thread). On failure no file is left.
  */
+int ph_pool_claim(struct ph_pool **out, const char *path, const struct ph_pool_options *opt);
+
+/** The same, and make the pool at once. @return likewise. */
 int ph_pool_create(struct ph_pool **out, const char *path, const struct ph_pool_options *opt);
+
+/** Whether there is no more than a claim: nothing but ph_pool_begin can be done with it. */
+bool ph_pool_is_claim(const struct ph_pool *pool);
+
+/**
+ * Make way for a new pool at @p path: remove a finished run, or one without epochs; with
+ * @p unfinished also one that could be continued, and a damaged one.
+ * @return 0 (also if there is nothing), PH_EUNFINISHED, PH_EBUSY, PH_ENOTPOOL and the other
+ * failures of ph_pool_open.
+ */
+int ph_pool_clear(const char *path, bool unfinished);
 
 /**
  * Open the pool at @p path. Never changes a committed epoch, whatever state a crash left.
@@ -77,6 +92,9 @@ int ph_pool_open(struct ph_pool **out, const char *path, enum ph_pool_mode mode)
 /** Wait for migration to stop, discard an epoch in progress, close. NULL is allowed. */
 void ph_pool_close(struct ph_pool *pool);
 
+/** Close a pool that is open for writing, and remove it; but not what has its name by now. */
+void ph_pool_remove(struct ph_pool *pool);
+
 void ph_pool_get_info(struct ph_pool *pool, struct ph_pool_info *out);
 
 /** A text about the last failure on @p pool: the system's reason, the file. Never NULL. */
@@ -87,7 +105,9 @@ int ph_pool_fd(const struct ph_pool *pool);
 
 /* ---- writing an epoch (PH_POOL_WRITE) ------------------------------------------------ */
 
-/** Start epoch @p number, greater than the newest one. @return 0, PH_EUSAGE. */
+/** Start epoch @p number, greater than the newest one. The first one makes the pool, if it has
+ * only been claimed; if that fails a later one tries again. @return 0, PH_EUSAGE; of the making
+ * PH_EFULL, PH_EPOOLSIZE, PH_EACCES, PH_EBUSY (the name has been taken), PH_EIO, PH_ENOMEM. */
 int ph_pool_begin(struct ph_pool *pool, uint64_t number);
 
 /**

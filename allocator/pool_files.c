@@ -226,7 +226,7 @@ int ph_pool_file_begin(struct ph_pool *p, const struct ph_file_id *id)
     int err;
 
     /* A program of version 1 would take the files for free space. */
-    if (!p->writable || p->files.active || p->super.version < 2)
+    if (!p->writable || p->claimed || p->files.active || p->super.version < 2)
         return PH_EUSAGE;
     if (p->broken || p->files.refused)
         return p->broken ? p->broken : PH_EFULL;
@@ -417,7 +417,7 @@ int ph_pool_file_publish(struct ph_pool *p)
     struct ph_root_pm old;
     int err;
 
-    if (!p->writable)
+    if (!p->writable || p->claimed)
         return PH_EUSAGE;
     if (p->broken)
         return p->broken;

@@ -2,7 +2,8 @@
 /*
  * pool_format.h - what lies in a pool file, and the protocol that keeps it whole
  *
- * The file is a libpmemobj pool with the layout name PH_POOL_LAYOUT. libpmemobj owns its
+ * Until its first epoch it is a claim (pool_claim.c), one page. Then
+ * the file is a libpmemobj pool with the layout name PH_POOL_LAYOUT. libpmemobj owns its
  * headers, lanes and chunk headers. Ours are the root object and the extents:
  *
  *   root object   | superblock page | root record A page | root record B page | slots ... |
@@ -60,6 +61,7 @@
 #define PH_POOL_LAYOUT   "pyheap"
 #define PH_POOL_VERSION  3u /* 1 had no files, 2 no marks */
 
+#define PH_CLAIM_MAGIC   UINT64_C(0x4d494c4350454850) /* "PHEPCLIM" */
 #define PH_SUPER_MAGIC   UINT64_C(0x4b4c425045485950) /* "PYHEPBLK" */
 #define PH_ROOT_MAGIC    UINT64_C(0x544f4f5250454850) /* "PHEPROOT" */
 #define PH_HEADER_MAGIC  UINT64_C(0x434f504550454850) /* "PHEPEPOC" */
@@ -77,6 +79,18 @@
 #define PH_SUM_MARK      (UINT64_C(1) << 63) /* in hi */
 struct ph_sum_pm {
     uint64_t lo, hi;
+};
+
+/* Alone in its file, in the place of a pool that is made with the first epoch (pool_claim.c). */
+struct ph_claim_pm {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t keep;
+    uint64_t file_size; /* of the pool to be */
+    uint64_t created;   /* CLOCK_REALTIME, nanoseconds */
+    uint64_t id[2];     /* random; the pool's */
+    char command[512];
+    struct ph_sum_pm sum; /* of all above */
 };
 
 /* Written once, at creation. version comes right after magic in every version. */
@@ -182,6 +196,10 @@ struct ph_stored_pm {
 };
 
 _Static_assert(sizeof(struct ph_sum_pm) == 16, "on-media");
+_Static_assert(sizeof(struct ph_claim_pm) == 576 &&
+                   offsetof(struct ph_claim_pm, version) == 8 &&
+                   offsetof(struct ph_claim_pm, sum) == 560,
+               "on-media");
 _Static_assert(sizeof(struct ph_stored_pm) == 4096, "on-media");
 _Static_assert(sizeof(struct ph_super_pm) == 624 &&
                    offsetof(struct ph_super_pm, version) == 8 &&

@@ -19,8 +19,9 @@
 #include <libpmemobj.h>
 #include <pthread.h>
 
-#define PH_NO_SLOT  UINT32_MAX
-#define PH_IO_CHUNK (UINT64_C(1) << 20) /* largest single read, bytes */
+#define PH_NO_SLOT       UINT32_MAX
+#define PH_IO_CHUNK      (UINT64_C(1) << 20) /* largest single read, bytes */
+#define PH_POOL_SIZE_MIN (UINT64_C(16) << 20)
 
 /* ---- tuning: what tests change --------------------------------------------------- */
 
@@ -320,9 +321,11 @@ int ph_home_table(struct ph_pool *p, uint32_t slot, struct ph_sum_pm *table);
 
 struct ph_pool {
     struct ph_io io;
+    char *path;
     PMEMobjpool *pop; /* NULL when opened for reading */
     bool pop_lost;    /* a call into libpmemobj was cut short: it may not be called again */
     bool writable;
+    bool claimed; /* a claim, no pool yet: of super the plan, and nothing behind it */
     char detail[256];
 
     struct ph_super_pm super;
@@ -362,6 +365,11 @@ struct ph_pool {
     pthread_cond_t wake, done;
 };
 
+/** All of it empty, for a file at @p path. @return NULL: no memory. */
+struct ph_pool *ph_pool_new(const char *path);
+/** ph_pool_open of what is open already as @p fd, which is the pool's from now on. */
+int ph_pool_open_file(struct ph_pool **out, const char *path, int fd, enum ph_pool_mode mode);
+
 /** For readers: take notice of what a writer in another process did since. @pre lock held. */
 int ph_pool_refresh(struct ph_pool *p);
 /** For readers: whether what was read since the last refresh may have been reused. */
@@ -371,12 +379,6 @@ bool ph_pool_is_stale(struct ph_pool *p);
  * so it is sticky. @return 0, PH_EIO. */
 int ph_pool_sync(struct ph_pool *p);
 
-/** Reserve the blocks that libpmemobj stores to through its mapping. @return 0, PH_EFULL,
- * PH_EIO.
- */
-int ph_pool_reserve(struct ph_io *io, uint64_t size);
-/** Make @p file, new at @p path, durable with its name. @return 0, PH_EIO, PH_ENOMEM. */
-int ph_pool_sync_name(struct ph_pool *p, int file, const char *path);
 /** What a failed open(2) means: the code for its errno. */
 int ph_pool_open_error(int err);
 
@@ -385,6 +387,56 @@ int ph_pool_fail(struct ph_pool *p, int err, const char *what);
 /** Make *array, of *capacity elements of @p element bytes, hold @p need. @return 0, PH_ENOMEM.
  */
 int ph_pool_grow(void *array, size_t *capacity, size_t need, size_t element);
+
+/* ---- pool_name.c: how a file gets its name ---------------------------------------- */
+
+/** A new file, mode 0600, that will be called @p path: without a name, or with one made of
+ * @p id. @return 0, PH_EACCES, PH_ENOENT, PH_EFULL, PH_EIO, PH_ENOMEM. */
+int ph_name_new_file(const char *path, const uint64_t id[2], int *fd);
+/** The name made of @p id is not needed any more, if there is one. */
+void ph_name_discard(const char *path, const uint64_t id[2]);
+/** Call the new file @p path. @return 0, PH_EUNFINISHED if there is one of that name, or as
+ * above. */
+int ph_name_give(int fd, const char *path, const uint64_t id[2]);
+/** The same in the place of the file @p old. @return 0, PH_EBUSY if another has taken the
+ * name, or as above. */
+int ph_name_pass_on(int old, int fd, const char *path, const uint64_t id[2]);
+/** Rename without replacing. @return as rename(2). */
+int ph_name_move(const char *from, const char *to);
+/** Whether @p path is the file open as @p fd. */
+bool ph_name_is_of(int fd, const char *path);
+/** Make the names in @p path's directory durable. @return 0, PH_EIO, PH_ENOMEM. */
+int ph_name_sync(const char *path);
+
+/* ---- pool_claim.c: the name before the pool ---------------------------------------- */
+
+/** Read the claim that p->io holds. @return 0, PH_ENEWER, PH_ECORRUPT, PH_ETRUNC, PH_EIO. */
+int ph_claim_load(struct ph_pool *p);
+/** Lock it as its maker does. @return 0, PH_EBUSY, PH_EIO. */
+int ph_claim_lock(int fd);
+
+/* ---- pool_pmem.c: libpmemobj's container -------------------------------------------- */
+
+/** Make p->io's file a libpmemobj pool with a root object, or open it as one.
+ * @return 0, PH_EFULL, PH_EPOOLSIZE, PH_EBUSY, PH_ECORRUPT, PH_EIO, PH_ENOMEM. */
+int ph_pmem_create(struct ph_pool *p);
+int ph_pmem_open(struct ph_pool *p);
+/** Bytes at most that its headers take in a file of @p size. */
+uint64_t ph_pmem_headers(uint64_t size);
+/** Reserve the blocks that libpmemobj stores to through its mapping. @return 0, PH_EFULL,
+ * PH_EIO. */
+int ph_pmem_reserve(struct ph_io *io, uint64_t size);
+
+/* ---- pool_create.c: a pool out of a claim ------------------------------------------- */
+
+/** Give the pool to be its random id. @return 0, PH_EKERNEL. */
+int ph_pool_new_id(struct ph_pool *p);
+/** Decide every number of the pool to be, and try its size on p->io's file. @return 0,
+ * PH_EPOOLSIZE, PH_EFULL, PH_EIO. */
+int ph_pool_plan(struct ph_pool *p, const struct ph_pool_options *opt);
+/** Make the pool that is claimed. @return 0, PH_EACCES, PH_EBUSY if its name has been taken,
+ * PH_EFULL, PH_EPOOLSIZE, PH_EIO, PH_ENOMEM; then it is a claim as before. */
+int ph_pool_make(struct ph_pool *p);
 
 /** Pages of a stretch's table. */
 static inline uint32_t ph_table_pages(const struct ph_super_pm *s)

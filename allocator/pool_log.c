@@ -54,6 +54,8 @@ int ph_pool_begin(struct ph_pool *p, uint64_t number)
 
     if (!p->writable || w->number || number == 0 || number == PH_EPOCH_OPEN)
         return PH_EUSAGE;
+    if (p->claimed && !p->broken && (err = ph_pool_make(p)) != 0)
+        return err;
     pthread_mutex_lock(&p->lock);
     if (p->broken)
         err = p->broken;

@@ -172,7 +172,7 @@ static int fill(struct packing *k)
     int err = ph_io_truncate(&k->out, p->super.file_size);
 
     if (!err)
-        err = ph_pool_reserve(&k->out, p->super.file_size);
+        err = ph_pmem_reserve(&k->out, p->super.file_size);
     if (!err)
         err = need_log(k);
     if (!err)
@@ -188,13 +188,9 @@ static int give_name(struct ph_pool *p, int fd, const char *temporary, const cha
 {
     if (fsync(fd))
         return ph_pool_fail(p, PH_EIO, temporary);
-    /* A hard link, unlike a rename, never replaces anything; not every file system has them. */
-    if (link(temporary, path) == 0)
-        unlink(temporary);
-    else if (errno == EEXIST ||
-             renameat2(AT_FDCWD, temporary, AT_FDCWD, path, RENAME_NOREPLACE) != 0)
+    if (ph_name_move(temporary, path) != 0)
         return ph_pool_fail(p, errno == EEXIST ? PH_EUSAGE : ph_pool_open_error(errno), path);
-    return ph_pool_sync_name(p, fd, path);
+    return ph_name_sync(path);
 }
 
 /* @pre nothing else changes the pool */
@@ -232,6 +228,8 @@ int ph_pool_pack(struct ph_pool *p, const char *path)
 
     if (!p->writable || p->writing.number || p->files.active)
         return PH_EUSAGE;
+    if (p->claimed)
+        return PH_ENOEPOCH;
     errno = EEXIST;
     if (access(path, F_OK) == 0)
         return ph_pool_fail(p, PH_EUSAGE, path);

@@ -2,7 +2,7 @@
 /*
  * run.c - pyheap-run: start a Python program whose memory is kept in a pool
  *
- * Makes the pool, then the child: the interpreter with libpyheap.so preloaded. What is refused
+ * Claims the pool, then makes the child: the interpreter with libpyheap.so preloaded. What is refused
  * is refused before the program has run. From then on this process is the keeper.
  */
 #include "allocator/cli.h"
@@ -150,30 +150,20 @@ static void check_program(const struct options *o)
         die(errno == EACCES ? PH_EACCES : PH_ENOENT, o->command.script);
 }
 
-/** Make way for a new pool: only a finished one, or with --fresh, is removed. */
-static void clear_pool(const struct options *o)
+/** Take the pool's name. What is in the way is removed, if it is finished, or with --fresh. */
+static int claim_pool(const struct options *o, const char *command, struct ph_pool **pool)
 {
-    struct stat st;
-    if (lstat(o->pool, &st) != 0) {
-        if (errno == ENOENT)
-            return;
-        die(errno == EACCES ? PH_EACCES : PH_EIO, o->pool);
-    }
-    struct ph_pool *pool;
-    int rc = ph_pool_open(&pool, o->pool, PH_POOL_WRITE);
-    if (rc == 0) {
-        struct ph_pool_info info;
-        ph_pool_get_info(pool, &info);
-        ph_pool_close(pool);
-        if (info.newest && info.state != PH_POOL_FINISHED && !o->fresh)
-            die(PH_EUNFINISHED, o->pool);
-    } else if (!o->fresh || (rc != PH_ECORRUPT && rc != PH_ETRUNC && rc != PH_ENEWER)) {
-        /* --fresh discards damaged pools too, but never a file that is none, or is in use. */
-        die(rc, o->pool);
-    }
-    if (unlink(o->pool) != 0)
-        die(PH_EACCES, o->pool);
-    ph_undo_clear(o->pool);
+    struct ph_pool_options options = {.size = o->pool_size, .keep = o->keep, .command = command};
+    int rc;
+    do {
+        rc = ph_pool_clear(o->pool, o->fresh);
+        if (rc)
+            die(rc, o->pool);
+        rc = ph_pool_claim(pool, o->pool, &options);
+    } while (rc == PH_EUNFINISHED); /* another has come first: it is asked again */
+    if (rc == 0)
+        ph_undo_clear(o->pool);
+    return rc;
 }
 
 static bool limits_file_size(void)
@@ -244,10 +234,8 @@ int main(int argc, char **argv)
         die(rc, library);
     find_interpreter(o.python, interpreter, sizeof interpreter);
     check_program(&o);
-    clear_pool(&o);
     join_command(command, sizeof command, o.argv + 1);
-    struct ph_pool_options options = {.size = o.pool_size, .keep = o.keep, .command = command};
-    rc = ph_pool_create(&pool, o.pool, &options);
+    rc = claim_pool(&o, command, &pool);
     if (rc)
         die(rc, rc == PH_ENOMEM
                     ? "addresses or a thread for the pool; is there a limit, ulimit -v or -u?"
@@ -256,7 +244,7 @@ int main(int argc, char **argv)
                                      : o.pool);
     rc = ph_keeper_open(&keeper, ME, o.pool, pool, &o.keeper, 0, 0);
     if (rc) {
-        unlink(o.pool);
+        ph_pool_remove(pool);
         die(rc, keeper.detail);
     }
     fflush(NULL);
@@ -264,8 +252,9 @@ int main(int argc, char **argv)
     if (child == 0)
         become_program(&o, &keeper, &mask, interpreter, library);
     if (child < 0) {
-        unlink(o.pool);
-        die(PH_ENOMEM, errno == EAGAIN ? "a process; is there a limit, ulimit -u?" : "fork");
+        int err = errno;
+        ph_pool_remove(pool);
+        die(PH_ENOMEM, err == EAGAIN ? "a process; is there a limit, ulimit -u?" : "fork");
     }
     ph_keeper_exit_like(ph_keeper_watch(&keeper, child));
 }

@@ -216,13 +216,11 @@ static const char *one_round(unsigned long i, bool have_pmempool)
     if (!atomic_load(&shared->created)) {
         struct ph_pool *p;
         int err = ph_pool_open(&p, path, PH_POOL_READ);
-        if (err == 0) /* it was just complete */
+        if (err == 0) { /* a claim, or it was just complete */
             ph_pool_close(p);
-        unlink(path);
-        return err == 0 || err == PH_ENOENT || err == PH_ENOTPOOL || err == PH_ETRUNC ||
-                       err == PH_ECORRUPT
-                   ? NULL
-                   : ph_error_name(err);
+            err = ph_pool_clear(path, false);
+        }
+        return err == 0 || err == PH_ENOENT ? NULL : ph_error_name(err);
     }
     if (have_pmempool && run_command(pmempool) != 0)
         return "pmempool check fails";

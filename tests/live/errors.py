@@ -15,6 +15,7 @@ import stage
 from case import Case, statuses
 from case_ahead import *
 from case_asked import *
+from case_claim import *
 from case_confined import *
 from case_descriptors import *
 from case_hot import *
