@@ -228,8 +228,8 @@ int ph_pool_pack(struct ph_pool *p, const char *path)
 
     if (!p->writable || p->writing.number || p->files.active)
         return PH_EUSAGE;
-    if (p->claimed)
-        return PH_ENOEPOCH;
+    if (p->epochs == 0)
+        return PH_ENOEPOCH; /* nothing to go on from, a claim or not */
     errno = EEXIST;
     if (access(path, F_OK) == 0)
         return ph_pool_fail(p, PH_EUSAGE, path);
