@@ -229,8 +229,8 @@ int ph_stored_verify(struct ph_pool *pool, const struct ph_stored *file);
 bool ph_stored_equals(struct ph_pool *pool, const struct ph_stored *file, int fd, bool whole);
 
 /** Write a copy of the pool (PH_POOL_WRITE) without what no epoch and no file needs to @p path,
- * which must not exist. @return 0, PH_EUSAGE if it exists, PH_ENOEPOCH, PH_EACCES, PH_EFULL, PH_EIO,
- * PH_ENOMEM. */
+ * which must not exist. @return 0, PH_EUSAGE if it exists, PH_ENOEPOCH, PH_EACCES, PH_EFULL,
+ * PH_EIO, PH_ENOMEM. */
 int ph_pool_pack(struct ph_pool *pool, const char *path);
 
 /* ---- reading --------------------------------------------------------------------- */

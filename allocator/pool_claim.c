@@ -4,8 +4,9 @@
  *
  * Making a pool takes longer than a short program, and most short programs take no epoch. So a
  * run begins with a claim: a file of one page under the pool's name that says what the pool is
- * going to be, locked while its keeper lives. To everybody else it is a pool without epochs. The
- * pool itself is made with the first epoch, beside, and takes the name over when it is whole:
+ * going to be, locked while its keeper lives. To everybody else it is a pool without epochs.
+ * The pool itself is made with the first epoch, beside, and takes the name over when it is
+ * whole:
  *
  *   (no file) --ph_pool_claim--> claim --ph_pool_make, with the first epoch--> pool
  *                  claim, pool without epochs --ph_pool_remove--> (no file)
@@ -165,8 +166,9 @@ static int may_go(int fd, const char *path, bool unfinished, uint64_t id[2])
     int locked = ph_claim_lock(fd); /* first, so that what is read then does not change */
     struct ph_pool *p;
     struct ph_pool_info info;
-    int err = is_empty(fd) ? 0 : ph_pool_open_file(&p, path, fcntl(fd, F_DUPFD_CLOEXEC, 0),
-                                                    PH_POOL_READ);
+    int err = is_empty(fd)
+                  ? 0
+                  : ph_pool_open_file(&p, path, fcntl(fd, F_DUPFD_CLOEXEC, 0), PH_POOL_READ);
 
     if (is_empty(fd)) {
         return locked;

@@ -81,7 +81,8 @@ struct ph_sum_pm {
     uint64_t lo, hi;
 };
 
-/* Alone in its file, in the place of a pool that is made with the first epoch (pool_claim.c). */
+/* Alone in its file, in the place of a pool that is made with the first epoch (pool_claim.c).
+ */
 struct ph_claim_pm {
     uint64_t magic;
     uint32_t version;

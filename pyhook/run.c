@@ -2,8 +2,8 @@
 /*
  * run.c - pyheap-run: start a Python program whose memory is kept in a pool
  *
- * Claims the pool, then makes the child: the interpreter with libpyheap.so preloaded. What is refused
- * is refused before the program has run. From then on this process is the keeper.
+ * Claims the pool, then makes the child: the interpreter with libpyheap.so preloaded. What is
+ * refused is refused before the program has run. From then on this process is the keeper.
  */
 #include "allocator/cli.h"
 #include "allocator/keeper.h"
@@ -153,7 +153,8 @@ static void check_program(const struct options *o)
 /** Take the pool's name. What is in the way is removed, if it is finished, or with --fresh. */
 static int claim_pool(const struct options *o, const char *command, struct ph_pool **pool)
 {
-    struct ph_pool_options options = {.size = o->pool_size, .keep = o->keep, .command = command};
+    struct ph_pool_options options = {
+        .size = o->pool_size, .keep = o->keep, .command = command};
     int rc;
     do {
         rc = ph_pool_clear(o->pool, o->fresh);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* test_pool_claim - the name before the pool, and the making of the pool with the first epoch */
+/* test_pool_claim - the name before the pool, and the making of the pool with the first epoch
+ */
 #include "tests/unit/pool_fixture.h"
 
 #include <dirent.h>
