@@ -16,8 +16,10 @@ TestSuite(pool_claim, .init = fixture_setup, .fini = fixture_teardown);
 
 static const struct ph_pool_options small = {.size = 64 << 20, .command = "python3 prog.py"};
 
-/* In the place of libc's: a file system without nameless files. */
+/* In the place of libc's: a file system without nameless files, and others that come between.
+ */
 static bool no_nameless;
+static void (*after_open)(void); /* of the pool's name for writing; once */
 
 int open(const char *path, int flags, ...)
 {
@@ -31,7 +33,13 @@ int open(const char *path, int flags, ...)
         errno = EOPNOTSUPP;
         return -1;
     }
-    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+    void (*fn)(void) = after_open;
+    if (fn && (flags & O_ACCMODE) == O_RDWR && strcmp(path, fixture_path) == 0) {
+        after_open = NULL;
+        fn();
+    }
+    return fd;
 }
 
 static struct ph_pool *claim(void)
@@ -43,15 +51,20 @@ static struct ph_pool *claim(void)
     return p;
 }
 
-static unsigned files_in_directory(void)
+static unsigned files_in(const char *directory)
 {
-    DIR *d = opendir(fixture_dir);
+    DIR *d = opendir(directory);
     unsigned n = 0;
 
     for (const struct dirent *e; (e = readdir(d));)
         n += e->d_name[0] != '.';
     closedir(d);
     return n;
+}
+
+static unsigned files_in_directory(void)
+{
+    return files_in(fixture_dir);
 }
 
 static int open_status(enum ph_pool_mode mode)
@@ -182,6 +195,7 @@ static void fail_at_each_step(void)
         for (long at = 0, err = 1; err; at++) {
             fault.countdown = -1;
             struct ph_pool *p = claim();
+            unsigned descriptors = files_in("/proc/self/fd");
             fault.op = op;
             fault.countdown = at;
             err = ph_pool_begin(p, 1);
@@ -191,6 +205,7 @@ static void fail_at_each_step(void)
                 cr_assert(err == PH_EFULL || err == PH_EIO, "%s", ph_error_name((int)err));
                 cr_assert_neq(strlen(ph_pool_error_detail(p)), 0);
                 cr_assert(ph_pool_is_claim(p));
+                cr_assert_eq(files_in("/proc/self/fd"), descriptors);
                 cr_assert_eq(file_size(), PH_PAGE);
                 cr_assert_eq(files_in_directory(), 1);
                 assert_no_epochs(p);
@@ -344,6 +359,23 @@ Test(pool_claim, a_finished_run_makes_way)
     ph_pool_close(p);
     OK(ph_pool_clear(fixture_path, false));
     cr_assert_eq(files_in_directory(), 0);
+}
+
+static struct ph_pool *other;
+
+static void another_takes_the_name(void)
+{
+    OK(ph_pool_clear(fixture_path, false));
+    OK(ph_pool_claim(&other, fixture_path, &small));
+}
+
+Test(pool_claim, what_has_taken_the_name_meanwhile_is_not_cleared_away)
+{
+    ph_pool_close(claim()); /* left by a keeper that is dead */
+    after_open = another_takes_the_name;
+    RETURNS(PH_EBUSY, ph_pool_clear(fixture_path, true));
+    cr_assert(ph_name_is_of(ph_pool_fd(other), fixture_path));
+    ph_pool_remove(other);
 }
 
 /* ---- many at once ---------------------------------------------------------------------- */
