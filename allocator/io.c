@@ -187,6 +187,11 @@ void ph_io_discard(struct ph_io *io, uint64_t offset, uint64_t size)
                   (off_t)size);
 }
 
+void ph_io_forget(struct ph_io *io, uint64_t offset, uint64_t size)
+{
+    posix_fadvise(io->fd, (off_t)offset, (off_t)size, POSIX_FADV_DONTNEED);
+}
+
 int ph_io_truncate(struct ph_io *io, uint64_t size)
 {
     int err = injected(PH_IO_TRUNCATE, 0, size);

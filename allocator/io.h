@@ -75,6 +75,10 @@ int ph_io_reserve(struct ph_io *io, uint64_t offset, uint64_t size);
  * cannot do that, as before. */
 void ph_io_discard(struct ph_io *io, uint64_t offset, uint64_t size);
 
+/** A range that has been written and synced will not be read soon: the page cache need not keep
+ * it. */
+void ph_io_forget(struct ph_io *io, uint64_t offset, uint64_t size);
+
 /** Set the file's size. @return 0, PH_EPOOLSIZE if the file system has no such sizes, PH_EFULL,
  * PH_EIO. */
 int ph_io_truncate(struct ph_io *io, uint64_t size);

@@ -84,7 +84,7 @@ struct ph_pool *ph_pool_new(const char *path)
     if (!p)
         return NULL;
     p->io = (struct ph_io){-1, -1};
-    p->log_slot = p->files.slot = PH_NO_SLOT;
+    p->end.slot = p->files.slot = PH_NO_SLOT;
     p->path = strdup(path);
     p->bounce = aligned_alloc(PH_PAGE, PH_IO_CHUNK);
     if (!p->bounce || !p->path) {

@@ -5,8 +5,8 @@
  * An extent is a run of pages inside one libpmemobj object; its slot, in the root object, holds
  * the object's id and says whether it is home of a stretch. libpmemobj allocates the object and
  * fills the id in one atomic step. Whether an extent that is not home belongs to the log is
- * found from the log itself. All extents have one size, so each can become any other's
- * successor.
+ * found from the log itself, down to its segments (pool_room.c). All extents have one size, so
+ * each can become any other's successor.
  *
  * Invariants: extents do not overlap, and lie within the file; an extent is home of at most one
  * stretch, and a stretch has at most one home; P5 and P7 of pool_format.h hold where extents
@@ -158,6 +158,15 @@ uint32_t ph_extent_find(const struct ph_pool *p, uint64_t offset)
     return PH_NO_SLOT;
 }
 
+static bool is_at_home(const struct ph_pool *p, const struct ph_entry_pm *e)
+{
+    uint32_t slot = ph_extent_find(p, e->offset);
+
+    return slot != PH_NO_SLOT && p->extent[slot].role == PH_EXTENT_HOME &&
+           p->extent[slot].stretch == ph_stretch_of(p, e->addr) &&
+           e->offset == ph_home_place(p, slot, e->addr);
+}
+
 /* @p last is where the previous call found its place: neighbours lie together. */
 static int mark(struct ph_pool *p, uint64_t offset, uint64_t size, uint64_t number,
                 uint32_t *last)
@@ -173,7 +182,12 @@ static int mark(struct ph_pool *p, uint64_t offset, uint64_t size, uint64_t numb
     if (e->role == PH_EXTENT_HOME || size > extent_bytes(p) - (offset - e->offset))
         return PH_ECORRUPT;
     e->role = PH_EXTENT_LOG;
-    e->last_epoch = number;
+    for (uint64_t at = offset - e->offset, end = at + size; at < end;) {
+        uint32_t segment = ph_segment_of(&p->super, (uint32_t)(at / PH_PAGE));
+        e->used |= 1u << segment;
+        e->last_epoch[segment] = number;
+        at = ph_segment_end(&p->super, segment) * PH_PAGE;
+    }
     return 0;
 }
 
@@ -185,9 +199,11 @@ int ph_extent_mark(struct ph_pool *p, const struct ph_header_pm *h, uint64_t hea
 
     for (uint32_t i = 0; i < h->pieces && !err; i++)
         err = mark(p, h->piece[i].offset, h->piece[i].size, h->number, &last);
-    for (size_t i = 0; i < index->n && !err; i++)
-        if (index->entry[i].offset)
-            err = mark(p, index->entry[i].offset, PH_PAGE, h->number, &last);
+    for (size_t i = 0; i < index->n && !err; i++) {
+        const struct ph_entry_pm *e = &index->entry[i];
+        if (e->offset && !(h->prev_number == 0 && is_at_home(p, e)))
+            err = mark(p, e->offset, PH_PAGE, h->number, &last);
+    }
     return err;
 }
 
@@ -251,75 +267,44 @@ int ph_extent_grow(struct ph_pool *p, uint32_t *slot)
         return err;
     e = &p->extent[i];
     *e = (struct ph_extent){
-        .offset = first_page(a.oid->off), .role = PH_EXTENT_FREE, .blank = true};
+        .offset = first_page(a.oid->off), .role = PH_EXTENT_FREE, .holes = PH_ALL_SEGMENTS};
     insert(p, i);
     *slot = i;
     return 0;
 }
 
-/** Free extents that take space on the disk. */
-static uint32_t count_spare(const struct ph_pool *p)
-{
-    uint32_t n = 0;
-
-    for (uint32_t i = 0; i < p->extents; i++) {
-        const struct ph_extent *e = &p->extent[p->by_offset[i]];
-        n += e->role == PH_EXTENT_FREE && !e->blank;
-    }
-    return n;
-}
-
 int ph_extent_take(struct ph_pool *p, enum ph_extent_role role, uint32_t *slot)
 {
-    uint32_t i = 0;
+    uint32_t found = PH_NO_SLOT;
     int err = 0;
 
-    while (i < p->extents && p->extent[p->by_offset[i]].role != PH_EXTENT_FREE)
-        i++;
-    if (i < p->extents)
-        *slot = p->by_offset[i];
-    else
+    /* One that takes no space yet rather than one whose blocks the log would use again. */
+    for (uint32_t i = 0; i < p->extents; i++) {
+        const struct ph_extent *e = &p->extent[p->by_offset[i]];
+        if (e->role != PH_EXTENT_FREE)
+            continue;
+        if (found == PH_NO_SLOT || e->holes == PH_ALL_SEGMENTS)
+            found = p->by_offset[i];
+        if (e->holes == PH_ALL_SEGMENTS)
+            break;
+    }
+    *slot = found;
+    if (found == PH_NO_SLOT)
         err = ph_extent_grow(p, slot);
     if (!err) {
         p->extent[*slot].role = role;
-        p->extent[*slot].last_epoch = PH_EPOCH_OPEN;
-        p->extent[*slot].blank = false;
-        uint32_t spare = count_spare(p);
-        if (spare < p->least_spare)
-            p->least_spare = spare;
+        ph_room_note_spare(p);
     }
     return err;
 }
 
-/**
- * Leave holes where extents are that were free all the time since the last call. Those that the
- * log needs again and again keep their blocks, since writing into a hole costs the file system
- * more. Nothing reaches free extents (P5), unless a record could not be written: then nobody
- * knows what the disk holds.
- */
-void ph_extent_punch(struct ph_pool *p)
+void ph_extent_clear(struct ph_pool *p, uint32_t slot)
 {
-    for (uint32_t i = p->extents; i-- > 0 && p->least_spare && !p->broken;) {
-        struct ph_extent *e = &p->extent[p->by_offset[i]]; /* taken in ascending order */
-        if (e->role != PH_EXTENT_FREE || e->blank)
-            continue;
-        ph_io_discard(&p->io, e->offset, extent_bytes(p));
-        e->blank = true;
-        p->least_spare--;
-    }
-    p->least_spare = count_spare(p);
-}
+    struct ph_extent *e = &p->extent[slot];
 
-void ph_extent_retire(struct ph_pool *p)
-{
-    if (p->views) /* one may refer to what would be reused; done when the last is freed */
-        return;
-    for (uint32_t i = 0; i < p->extents; i++) {
-        struct ph_extent *e = &p->extent[p->by_offset[i]];
-        if (e->role == PH_EXTENT_LOG && e->last_epoch <= p->root.home_epoch &&
-            p->by_offset[i] != p->log_slot)
-            e->role = PH_EXTENT_FREE;
-    }
+    if (e->holes != PH_ALL_SEGMENTS)
+        ph_io_discard(&p->io, e->offset, extent_bytes(p));
+    e->holes = 0;
 }
 
 int ph_extent_name(struct ph_pool *p, uint32_t slot, uint32_t role, uint64_t stretch)

@@ -16,8 +16,9 @@
  *
  * Or part of the files: copies of what the program maps from files, its text above all.
  *
- * An epoch in the log is: pages; then one blob, [index entries][record], in one or more pieces;
- * then a header page that names the pieces, their checksums and the header of the epoch before.
+ * An epoch in the log is: pages, those of the first epoch at their places at home, if they have
+ * one; then one blob, [index entries][record], in one or more pieces; then a header page that
+ * names the pieces, their checksums and the header of the epoch before.
  * A file is: its content, in one or more pieces, the last page filled up with zeros; then a
  * header page that names the pieces and the header of the file before. The root record names
  * the newest one. A file with the content of another has its pieces.
@@ -34,10 +35,11 @@
  *              is durable.
  *  P2 order    H < O <= N, or N = O = 0. Epochs O..N of the log are recoverable.
  *  P3 retire   A home page or its table entry changes only at addresses of which the log has a
- *              version v, H < v < O, and after both root records durably say O.
+ *              version v, H < v < O, and after both root records durably say O. Or while no
+ *              root record names an epoch: the first one's pages may go home at once.
  *  P4 home     A root record says H = m only after the newest version <= m of every page in the
  *              log, and its table entry, is durable at home.
- *  P5 reuse    An extent, or the rest of one, is written only where neither root record
+ *  P5 reuse    A segment of an extent, or the rest of one, is written only where neither root record
  *              reaches. So both records are renewed when H rises, N falls or files are given
  *              up. (With P3, this makes the older record right too, should the newer one be
  *              lost.)
@@ -59,7 +61,7 @@
 #include <stdint.h>
 
 #define PH_POOL_LAYOUT   "pyheap"
-#define PH_POOL_VERSION  3u /* 1 had no files, 2 no marks */
+#define PH_POOL_VERSION  4u /* 1 had no files, 2 no marks; 3 no pages of the log at home */
 
 #define PH_CLAIM_MAGIC   UINT64_C(0x4d494c4350454850) /* "PHEPCLIM" */
 #define PH_SUPER_MAGIC   UINT64_C(0x4b4c425045485950) /* "PYHEPBLK" */

@@ -11,19 +11,19 @@
  *   3  pages and table entries, stretch by stretch
  *   4  sync                                                            (P4)
  *   5  root, both records: H = the newest epoch that went home         (P5)
- *   6  free the log's extents, holes where they were not needed;       (P5)
- *      stretches without pages are given up                            (P7)
+ *   6  free the log's segments; stretches without pages are given up;  (P5, P7)
+ *      segments that the log has not needed become holes
  *
  * A crash or an error anywhere leaves every epoch from O on readable, since the log is whole
  * until 5; migration starts again from 1. Checksums are carried over, not computed anew, so a
  * page that was damaged in the log stays recognisable.
  *
- * When: the log beyond the kept epochs exceeds 7/20 of the home image (then each page
- * that goes home stands for several that were appended, and reading at recovery stays mostly
- * sequential), at least ph_tuning.trigger_bytes, or ph_tuning.trigger_epochs epochs (which
- * bounds the walk at opening); or the log finds no extent. The writer waits only when the log
- * is well over twice that, so the file takes at most home + kept epochs + twice the trigger +
- * the largest epoch + the one in progress.
+ * When: the log beyond the kept epochs exceeds 3/10 of the home image (so that a page that goes
+ * home stands for more than one that was appended), at least ph_tuning.trigger_bytes, or
+ * ph_tuning.trigger_epochs epochs (which bounds the walk at opening); or the log finds no
+ * segment. The writer waits when the log is a quarter and an epoch over that, so the file takes
+ * at most home + kept epochs + 5/4 of the trigger + the largest epoch + the one in progress +
+ * files.
  */
 #include "allocator/pool_internal.h"
 
@@ -34,6 +34,7 @@ struct ph_tuning ph_tuning = {
     .stretch_pages = PH_STRETCH_PAGES,
     .trigger_bytes = UINT64_C(64) << 20,
     .trigger_epochs = 64,
+    .first_run = 128,
     .write_max = UINT64_C(8) << 20,
     .ahead = 2,
 };
@@ -56,16 +57,23 @@ static uint64_t stretch_bytes(const struct ph_pool *p)
     return p->super.stretch_pages * PH_PAGE;
 }
 
-static uint64_t stretch_of(const struct ph_pool *p, uint64_t addr)
+uint64_t ph_stretch_of(const struct ph_pool *p, uint64_t addr)
 {
     return addr - addr % stretch_bytes(p);
 }
 
+uint64_t ph_home_place(const struct ph_pool *p, uint32_t slot, uint64_t addr)
+{
+    const struct ph_extent *e = &p->extent[slot];
+
+    return e->offset + ph_table_pages(&p->super) * PH_PAGE + (addr - e->stretch);
+}
+
 static uint64_t trigger(const struct ph_pool *p)
 {
-    uint64_t third = p->root.home_pages * 7 / 20 * PH_PAGE;
+    uint64_t part = p->root.home_pages * 3 / 10 * PH_PAGE;
 
-    return third > ph_tuning.trigger_bytes ? third : ph_tuning.trigger_bytes;
+    return part > ph_tuning.trigger_bytes ? part : ph_tuning.trigger_bytes;
 }
 
 /* Epochs that may leave the log. While somebody holds a view, none: see pool_view.c. */
@@ -98,7 +106,7 @@ bool ph_home_behind(const struct ph_pool *p)
         if (p->epoch[i].info.bytes > largest)
             largest = p->epoch[i].info.bytes;
     return excess(p) > 4 * (size_t)ph_tuning.trigger_epochs ||
-           backlog(p) > 2 * trigger(p) + largest;
+           backlog(p) > trigger(p) / 4 * 5 + largest;
 }
 
 int ph_home_table(struct ph_pool *p, uint32_t slot, struct ph_sum_pm *table)
@@ -162,11 +170,11 @@ static int load(struct ph_pool *p, struct migration *m)
 /* How many entries from @p i on belong to the same stretch; whether one of them is a page. */
 static size_t group(const struct ph_pool *p, const struct ph_index *x, size_t i, bool *pages)
 {
-    uint64_t stretch = stretch_of(p, x->entry[i].addr);
+    uint64_t stretch = ph_stretch_of(p, x->entry[i].addr);
     size_t n = 0;
 
     *pages = false;
-    while (i + n < x->n && stretch_of(p, x->entry[i + n].addr) == stretch) {
+    while (i + n < x->n && ph_stretch_of(p, x->entry[i + n].addr) == stretch) {
         *pages = *pages || x->entry[i + n].offset;
         n++;
     }
@@ -175,6 +183,7 @@ static size_t group(const struct ph_pool *p, const struct ph_index *x, size_t i,
 
 static int zero_table(struct ph_pool *p, struct migration *m, uint32_t slot)
 {
+    ph_extent_clear(p, slot);
     memset(m->table, 0, ph_table_pages(&p->super) * PH_PAGE);
     return ph_io_write(&p->io, m->table, ph_table_pages(&p->super) * PH_PAGE,
                        p->extent[slot].offset);
@@ -192,14 +201,14 @@ static int settle_stretches(struct ph_pool *p, struct migration *m)
 
     pthread_mutex_lock(&p->lock);
     for (size_t i = 0; i < m->merged.n && !err; i += step) {
-        uint64_t stretch = stretch_of(p, m->merged.entry[i].addr);
+        uint64_t stretch = ph_stretch_of(p, m->merged.entry[i].addr);
         bool pages;
         step = group(p, &m->merged, i, &pages);
         if (!pages || home_of(p, stretch) != PH_NO_SLOT)
             continue;
         err = ph_pool_grow(&fresh, &capacity, n + 1, sizeof(*fresh));
         if (!err)
-            err = ph_extent_take(p, PH_EXTENT_LOG, &fresh[n].slot);
+            err = ph_extent_take(p, PH_EXTENT_TAKEN, &fresh[n].slot);
         if (!err)
             fresh[n++].stretch = stretch;
     }
@@ -245,26 +254,30 @@ static int copy_run(struct ph_pool *p, struct migration *m, const struct ph_entr
     return err ? err : ph_io_write(&p->io, m->buffer, n * PH_PAGE, offset);
 }
 
+/* Whether the page lies at its place already: see pool_first.c. */
+static bool is_home(const struct ph_pool *p, uint32_t slot, const struct ph_entry_pm *e)
+{
+    return e->offset == ph_home_place(p, slot, e->addr);
+}
+
 /* Step 3, for the @p n entries at @p e, all of the stretch whose home is @p slot. */
 static int bring_home(struct ph_pool *p, struct migration *m, const struct ph_entry_pm *e,
                       size_t n, uint32_t slot)
 {
     const uint32_t per_page = (uint32_t)(PH_PAGE / sizeof(struct ph_sum_pm));
     const uint64_t base = p->extent[slot].offset;
-    const uint64_t data = base + ph_table_pages(&p->super) * PH_PAGE;
     uint32_t first, last, page;
     bool empty = true;
     int err = ph_home_table(p, slot, m->table);
 
     for (size_t i = 0, k; i < n && !err; i += k) {
-        uint64_t index = (e[i].addr - p->extent[slot].stretch) / PH_PAGE;
         k = 1;
-        if (!e[i].offset)
+        if (!e[i].offset || is_home(p, slot, &e[i]))
             continue;
         while (i + k < n && k < PH_IO_CHUNK / PH_PAGE && e[i + k].offset &&
-               e[i + k].addr == e[i].addr + k * PH_PAGE)
+               e[i + k].addr == e[i].addr + k * PH_PAGE && !is_home(p, slot, &e[i + k]))
             k++;
-        err = copy_run(p, m, e + i, k, data + index * PH_PAGE);
+        err = copy_run(p, m, e + i, k, ph_home_place(p, slot, e[i].addr));
         m->migrated += k;
     }
     if (err)
@@ -297,7 +310,7 @@ static int bring_all_home(struct ph_pool *p, struct migration *m)
         uint32_t slot;
         step = group(p, &m->merged, i, &pages);
         pthread_mutex_lock(&p->lock);
-        slot = home_of(p, stretch_of(p, e->addr));
+        slot = home_of(p, ph_stretch_of(p, e->addr));
         pthread_mutex_unlock(&p->lock);
         if (slot != PH_NO_SLOT)
             err = bring_home(p, m, e, step, slot);
@@ -305,6 +318,22 @@ static int bring_all_home(struct ph_pool *p, struct migration *m)
             err = PH_EINTERNAL;
     }
     return err;
+}
+
+/* What went home is read by a recovery at most. In the page cache it would be in the program's
+ * way; and a page that is written into a larger folio there counts as all of it. */
+static void forget_cached(struct ph_pool *p, const struct migration *m)
+{
+    bool pages;
+
+    for (size_t i = 0; i < m->merged.n; i += group(p, &m->merged, i, &pages)) {
+        uint64_t stretch = ph_stretch_of(p, m->merged.entry[i].addr);
+        pthread_mutex_lock(&p->lock);
+        uint32_t slot = home_of(p, stretch);
+        pthread_mutex_unlock(&p->lock);
+        if (slot != PH_NO_SLOT)
+            ph_io_forget(&p->io, p->extent[slot].offset, p->super.extent_pages * PH_PAGE);
+    }
 }
 
 /* Steps 5 and 6. */
@@ -321,11 +350,8 @@ static int advance(struct ph_pool *p, struct migration *m)
     ph_root_set_recent(p);
     err = ph_tuning.wrong == PH_WRONG_EARLY_REUSE ? ph_root_write_lazily(p)
                                                   : ph_root_write_both(p);
-    if (!err) {
-        ph_extent_retire(p);
-        if (!p->views)
-            ph_extent_punch(p);
-    }
+    if (!err)
+        ph_room_retire(p);
     p->pages_migrated += m->migrated;
     return err;
 }
@@ -379,8 +405,12 @@ int ph_home_migrate(struct ph_pool *p)
         err = advance(p, &m);
         pthread_mutex_unlock(&p->lock);
     }
+    if (!err)
+        forget_cached(p, &m);
     if (!err && m.nemptied)
         give_up_empty(p, &m);
+    if (!err)
+        ph_room_punch(p);
     ph_index_free(&m.merged);
     free(m.table);
     free(m.buffer);

@@ -40,6 +40,7 @@ struct ph_tuning {
     uint32_t stretch_pages;  /* of pools created from now on */
     uint64_t trigger_bytes;  /* of log beyond the kept epochs, at least, before migration */
     uint32_t trigger_epochs; /* or so many epochs beyond the kept ones */
+    uint32_t first_run;      /* pages of a stretch in a row from which the first epoch goes home */
     uint64_t write_max;      /* largest single write of the log, bytes */
     uint32_t ahead;          /* free extents that the background thread keeps ready */
     bool single_threaded;    /* migration within commit, writes in the caller's thread */
@@ -149,17 +150,25 @@ enum ph_extent_role {
     PH_EXTENT_EMPTY,
     PH_EXTENT_GROWING,
     PH_EXTENT_FREE,
+    PH_EXTENT_TAKEN, /* as a whole, to become home: its slot does not say so yet */
     PH_EXTENT_LOG,
     PH_EXTENT_HOME,
     PH_EXTENT_FILES
 };
 
+/* The log takes an extent by segments: so it fills what it has freed, and takes no more of the
+ * disk than it needs. What lies in which segment is not on the medium, but follows from the
+ * epochs. */
+#define PH_SEGMENTS 16u
+#define PH_ALL_SEGMENTS ((1u << PH_SEGMENTS) - 1)
+
 struct ph_extent {
     uint64_t offset; /* of the first page; 0: the slot is empty */
     enum ph_extent_role role;
-    uint64_t stretch;    /* HOME: its first address */
-    uint64_t last_epoch; /* LOG: the newest epoch that has something here */
-    bool blank;          /* a hole of the file: allocated or punched, and not written since */
+    uint64_t stretch; /* HOME, TAKEN: its first address */
+    uint32_t used;    /* LOG: a bit for each segment that is not free; else 0 */
+    uint32_t holes;   /* FREE, LOG: a bit for each segment that takes no space on the disk */
+    uint64_t last_epoch[PH_SEGMENTS]; /* of used ones: the newest epoch that has something there */
 };
 
 #define PH_EPOCH_OPEN UINT64_MAX /* last_epoch while the epoch in progress writes here */
@@ -173,23 +182,56 @@ int ph_extent_mark(struct ph_pool *p, const struct ph_header_pm *h, uint64_t hea
 int ph_extent_mark_file(struct ph_pool *p, uint64_t offset, uint64_t size);
 /** The slot whose extent holds @p offset, or PH_NO_SLOT. */
 uint32_t ph_extent_find(const struct ph_pool *p, uint64_t offset);
-/** Take a free extent, a new one if there is none. @pre lock held; released
+/** Take a free extent as a whole, a new one if there is none. @pre lock held; released
  * meanwhile.
  * @return 0, PH_EFULL, PH_EPOOLSIZE, PH_EIO. */
 int ph_extent_take(struct ph_pool *p, enum ph_extent_role role, uint32_t *slot);
 /** Have a new extent allocated by libpmemobj. @pre lock held; released meanwhile. @return as
  * above. */
 int ph_extent_grow(struct ph_pool *p, uint32_t *slot);
-/** Free the log's extents that no epoch after H uses, and give those back to the file system
- * that the log will not need soon. @pre lock held; both root records say H. */
-void ph_extent_retire(struct ph_pool *p);
-/** Give free extents back to the file system that the log has not needed since the last call.
- * @pre lock held; no view; both root records say H. */
-void ph_extent_punch(struct ph_pool *p);
+/** Make a hole of an extent that has been taken: a stretch takes space for the pages that it
+ * has, not for what the log left there. */
+void ph_extent_clear(struct ph_pool *p, uint32_t slot);
 /** Write the slot's role and stretch; not durable yet. @return 0, PH_EFULL, PH_EIO. */
 int ph_extent_name(struct ph_pool *p, uint32_t slot, uint32_t role, uint64_t stretch);
 /** How many extents have @p role. */
 uint32_t ph_extent_count(const struct ph_pool *p, enum ph_extent_role role);
+
+/* ---- pool_room.c: the log's segments, and where the log ends ----------------------- */
+
+/** Pages of a segment; the last one of an extent has what is left over, too. */
+static inline uint32_t ph_segment_pages(const struct ph_super_pm *s)
+{
+    return s->extent_pages / PH_SEGMENTS;
+}
+
+/** The segment that @p page of an extent is in, and where that ends. */
+static inline uint32_t ph_segment_of(const struct ph_super_pm *s, uint32_t page)
+{
+    uint32_t n = page / ph_segment_pages(s);
+    return n < PH_SEGMENTS ? n : PH_SEGMENTS - 1;
+}
+static inline uint32_t ph_segment_end(const struct ph_super_pm *s, uint32_t segment)
+{
+    return segment == PH_SEGMENTS - 1 ? s->extent_pages : (segment + 1) * ph_segment_pages(s);
+}
+
+/** The log goes on after the page at @p offset. @pre lock held. */
+void ph_room_end_at(struct ph_pool *p, uint64_t offset);
+/** Take up to @p want pages at the end of the log. @return 0, PH_EFULL, PH_EPOOLSIZE, PH_EIO,
+ * PH_ENOMEM. */
+int ph_room_take(struct ph_pool *p, uint64_t want, uint64_t *offset, uint64_t *got);
+/** The epoch in progress is given up, or has become durable. @pre lock held. */
+void ph_room_abort(struct ph_pool *p);
+void ph_room_adopt(struct ph_pool *p);
+/** Free the log's segments that no epoch after H uses. @pre lock held; both root records say
+ * H. */
+void ph_room_retire(struct ph_pool *p);
+/** Note how little of the disk has been spare. @pre lock held. */
+void ph_room_note_spare(struct ph_pool *p);
+/** Give free segments back to the file system that the log has not needed since the last call.
+ * @pre both root records say H. */
+void ph_room_punch(struct ph_pool *p);
 
 /* ---- pool_guard.c: libpmemobj on a full disk -------------------------------------- */
 
@@ -236,9 +278,14 @@ void ph_queue_drop(struct ph_pool *p);
 /* ---- pool_log.c: the epoch in progress ------------------------------------------ */
 
 struct ph_touched {
-    uint32_t slot;
-    enum ph_extent_role old_role;
-    uint64_t old_last;
+    uint32_t slot, segment;
+    uint64_t old_last; /* 0: it was free */
+};
+
+/** Where the log ends. */
+struct ph_end {
+    uint32_t slot; /* PH_NO_SLOT: it needs a segment */
+    uint32_t page, limit; /* of the extent: the next one, and the end of the segment */
 };
 
 struct ph_again {
@@ -261,9 +308,28 @@ struct ph_writing {
     bool present_set, all_within; /* all_within: no page was appended outside of the spans */
     struct ph_touched *touched;
     size_t ntouched, touched_capacity;
-    uint32_t start_slot, start_page; /* where the log ended before */
-    uint64_t log_pages;              /* taken so far */
+    struct ph_end start; /* where the log ended before */
+    bool first;          /* the pool's first epoch */
+    uint32_t *home;      /* of the first: extents that its pages were placed in */
+    size_t homes, home_capacity;
+    void *zeros; /* a table */
+    uint64_t log_pages;  /* taken so far */
 };
+
+/* ---- pool_first.c: the first epoch goes home at once ------------------------------ */
+
+/** Whether the epoch that begins is the pool's first. @pre lock held. */
+bool ph_first_is_due(const struct ph_pool *p);
+/** Give those of the first epoch's @p n pages that lie in the first one's stretch, @p run of
+ * them in a row, their places at home; unless @p placed is false: they are to go to the log.
+ * @return 0, PH_EIO, PH_ENOMEM. */
+int ph_first_place(struct ph_pool *p, struct ph_entry_pm *e, size_t n, size_t *run,
+                   bool *placed);
+/** Let the slots say home, before the root record is written. @pre lock held; the pages and
+ * tables are durable. @return 0, PH_EFULL, PH_EIO. */
+int ph_first_name(struct ph_pool *p);
+/** Free what the epoch in progress has taken. @pre lock held. */
+void ph_first_abort(struct ph_pool *p);
 
 /* ---- pool_again.c: pages that are appended more than once in an epoch ------------- */
 
@@ -314,6 +380,9 @@ void ph_home_wake(struct ph_pool *p);
 /** Migrate now and wait for the end. @pre lock held; released meanwhile. @return 0 if
  * something was migrated, PH_ENOEPOCH if there was nothing to migrate, or its error. */
 int ph_home_force(struct ph_pool *p);
+/** The stretch that @p addr is in, and its place in the home in @p slot. */
+uint64_t ph_stretch_of(const struct ph_pool *p, uint64_t addr);
+uint64_t ph_home_place(const struct ph_pool *p, uint32_t slot, uint64_t addr);
 /** Read the checksum table of the stretch in @p slot. @return 0, PH_EIO. */
 int ph_home_table(struct ph_pool *p, uint32_t slot, struct ph_sum_pm *table);
 
@@ -349,9 +418,8 @@ struct ph_pool {
     struct ph_extent *extent; /* by slot */
     uint32_t *by_offset;      /* slots in use, ascending by offset */
     uint32_t extents;         /* slots in use */
-    uint32_t least_spare;     /* fewest free extents with blocks since ph_extent_punch */
-    uint32_t log_slot;        /* where the log ends; PH_NO_SLOT: needs an extent */
-    uint32_t log_page;
+    uint32_t least_spare;     /* fewest free segments with blocks since ph_room_punch */
+    struct ph_end end;
     struct ph_files files;
     unsigned views;     /* a writer's, that are not freed yet */
     bool unsettled;     /* see ph_root_settle */

@@ -12,8 +12,7 @@
  *                    v                                             v
  *                  failed ------------------abort---------------> idle
  *
- * Invariant: an extent that the epoch in progress writes to has last_epoch == PH_EPOCH_OPEN,
- * so that migration does not free it.
+ * Where the pages go, pool_room.c says.
  */
 #include "allocator/pool_internal.h"
 
@@ -43,6 +42,8 @@ static void reset(struct ph_writing *w)
     free(w->record);
     free(w->span);
     free(w->touched);
+    free(w->home);
+    free(w->zeros);
     free(w->meta);
     *w = (struct ph_writing){0};
 }
@@ -72,81 +73,25 @@ int ph_pool_begin(struct ph_pool *p, uint64_t number)
         while (ph_home_behind(p) && ph_home_force(p) == 0)
             ;
         *w = (struct ph_writing){
-            .number = number, .start_slot = p->log_slot, .start_page = p->log_page};
+            .number = number, .start = p->end, .first = ph_first_is_due(p)};
     }
     pthread_mutex_unlock(&p->lock);
     return err;
 }
 
-/* Note that the epoch in progress writes to @p slot, whose role was @p old_role. */
-static int touch(struct ph_pool *p, uint32_t slot, enum ph_extent_role old_role)
-{
-    struct ph_writing *w = &p->writing;
-    struct ph_extent *e = &p->extent[slot];
-
-    if (w->ntouched && w->touched[w->ntouched - 1].slot == slot)
-        return 0;
-    if (ph_pool_grow(&w->touched, &w->touched_capacity, w->ntouched + 1, sizeof(*w->touched)))
-        return PH_ENOMEM;
-    w->touched[w->ntouched++] = (struct ph_touched){slot, old_role, e->last_epoch};
-    e->last_epoch = PH_EPOCH_OPEN;
-    return 0;
-}
-
-/* Go on in a new extent. When there is none, migration may give some back. */
-static int next_extent(struct ph_pool *p)
-{
-    uint32_t slot;
-    int err = ph_extent_take(p, PH_EXTENT_LOG, &slot);
-
-    while (err == PH_EPOOLSIZE || err == PH_EFULL) {
-        if (ph_home_force(p) && ph_files_give_up(p)) /* P10 */
-            break;
-        err = ph_extent_take(p, PH_EXTENT_LOG, &slot);
-    }
-    if (err)
-        return err;
-    err = touch(p, slot, PH_EXTENT_FREE);
-    if (err) {
-        p->extent[slot].role = PH_EXTENT_FREE;
-        return err;
-    }
-    p->log_slot = slot;
-    p->log_page = 0;
-    return 0;
-}
-
-/* Take up to @p want pages at the end of the log. */
-static int take_pages(struct ph_pool *p, uint64_t want, uint64_t *offset, uint64_t *got)
-{
-    int err = 0;
-
-    pthread_mutex_lock(&p->lock);
-    if (p->log_slot == PH_NO_SLOT || p->log_page == p->super.extent_pages)
-        err = next_extent(p);
-    else
-        err = touch(p, p->log_slot, PH_EXTENT_LOG);
-    if (!err) {
-        uint64_t left = p->super.extent_pages - p->log_page;
-        *got = want < left ? want : left;
-        *offset = p->extent[p->log_slot].offset + p->log_page * PH_PAGE;
-        p->log_page += (uint32_t)*got;
-        p->writing.log_pages += *got;
-    }
-    pthread_mutex_unlock(&p->lock);
-    return err;
-}
-
-/* Have @p n pages written to consecutive places. */
-static int queue_pages(struct ph_pool *p, const void *const *page, uint64_t n, uint64_t offset)
+/* Have @p n pages written to their places; what lies in a row in both is one request. */
+static int queue_pages(struct ph_pool *p, const struct ph_entry_pm *e, const void *const *page,
+                       uint64_t n)
 {
     int err = 0;
 
     for (uint64_t i = 0, k; i < n && !err; i += k) {
         const char *from = page[i];
-        for (k = 1; i + k < n && page[i + k] == from + k * PH_PAGE; k++)
+        for (k = 1; i + k < n && page[i + k] == from + k * PH_PAGE &&
+                    e[i + k].offset == e[i].offset + k * PH_PAGE;
+             k++)
             ;
-        err = ph_queue_add(p, from, k * PH_PAGE, offset + i * PH_PAGE);
+        err = ph_queue_add(p, from, k * PH_PAGE, e[i].offset);
     }
     return err;
 }
@@ -159,12 +104,19 @@ static int place_pages(struct ph_pool *p, const void *const *page, size_t n)
 
     while (n && !err) {
         uint64_t offset, got;
-        err = take_pages(p, n, &offset, &got);
+        size_t run = n;
+        bool placed = false;
+        if (p->writing.first)
+            err = ph_first_place(p, e, n, &run, &placed);
+        got = run;
+        if (!err && !placed) {
+            err = ph_room_take(p, run, &offset, &got);
+            for (uint64_t i = 0; i < got && !err; i++)
+                e[i].offset = offset + i * PH_PAGE;
+        }
         if (err)
             break;
-        for (uint64_t i = 0; i < got; i++)
-            e[i].offset = offset + i * PH_PAGE;
-        err = queue_pages(p, page, got, offset);
+        err = queue_pages(p, e, page, got);
         e += got;
         page += got;
         n -= got;
@@ -405,6 +357,20 @@ static int complete_index(struct ph_pool *p)
     return err;
 }
 
+static int add_piece(struct ph_header_pm *h, uint64_t offset, uint64_t size)
+{
+    struct ph_piece_pm *last = h->pieces ? &h->piece[h->pieces - 1] : NULL;
+
+    if (last && last->offset + last->size == offset) {
+        last->size += size;
+        return 0;
+    }
+    if (h->pieces == PH_PIECES_MAX)
+        return PH_EPOOLSIZE;
+    h->piece[h->pieces++] = (struct ph_piece_pm){offset, size};
+    return 0;
+}
+
 /* Queue the blob of @p size bytes that lies at @p blob, in pieces. @p blob has room up to a
  * whole page. */
 static int queue_blob(struct ph_pool *p, struct ph_header_pm *h, const char *blob,
@@ -414,13 +380,11 @@ static int queue_blob(struct ph_pool *p, struct ph_header_pm *h, const char *blo
 
     while (size && !err) {
         uint64_t want = (size + PH_PAGE - 1) / PH_PAGE, offset, got, part;
-        err = take_pages(p, want, &offset, &got);
+        err = ph_room_take(p, want, &offset, &got);
         if (err)
             break;
-        if (h->pieces == PH_PIECES_MAX)
-            return PH_EPOOLSIZE;
         part = got * PH_PAGE < size ? got * PH_PAGE : size;
-        h->piece[h->pieces++] = (struct ph_piece_pm){offset, part};
+        err = add_piece(h, offset, part);
         for (uint64_t at = 0; at < got * PH_PAGE && !err; at += ph_tuning.write_max) {
             uint64_t n = got * PH_PAGE - at;
             err = ph_queue_add(p, blob + at, n < ph_tuning.write_max ? n : ph_tuning.write_max,
@@ -481,7 +445,7 @@ static int queue_meta(struct ph_pool *p, const char *label, uint64_t time,
     h->record_sum = ph_sum(blob + index_size, w->record_size);
     err = queue_blob(p, h, blob, size);
     if (!err)
-        err = take_pages(p, 1, offset, &got);
+        err = ph_room_take(p, 1, offset, &got);
     if (err)
         return err;
     h->bytes = w->log_pages * PH_PAGE;
@@ -494,8 +458,7 @@ static void adopt(struct ph_pool *p)
 {
     struct ph_writing *w = &p->writing;
 
-    for (size_t i = 0; i < w->ntouched; i++)
-        p->extent[w->touched[i].slot].last_epoch = w->number;
+    ph_room_adopt(p);
     for (size_t i = 0; i < w->entries; i++)
         ph_filter_put(&p->filter, w->entry[i].addr,
                       w->entry[i].offset ? w->entry[i].sum : (struct ph_sum_pm){0, 0});
@@ -564,7 +527,9 @@ int ph_pool_commit(struct ph_pool *p, const char *label, uint64_t time)
     if (err)
         return failed(p, err);
     pthread_mutex_lock(&p->lock);
-    err = publish(p, h, header);
+    err = ph_first_name(p);
+    if (!err)
+        err = publish(p, h, header);
     if (!err) {
         adopt(p);
         if (!ph_tuning.single_threaded)
@@ -586,14 +551,9 @@ void ph_pool_abort(struct ph_pool *p)
         return;
     ph_queue_drop(p);
     pthread_mutex_lock(&p->lock);
-    p->log_slot = w->start_slot;
-    p->log_page = w->start_page;
-    while (w->ntouched--) {
-        const struct ph_touched *t = &w->touched[w->ntouched];
-        p->extent[t->slot].role = t->old_role;
-        p->extent[t->slot].last_epoch = t->old_last;
-    }
+    ph_room_abort(p);
+    ph_first_abort(p);
     reset(w);
-    ph_extent_retire(p);
+    ph_room_retire(p);
     pthread_mutex_unlock(&p->lock);
 }

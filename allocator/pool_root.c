@@ -323,12 +323,9 @@ int ph_root_load(struct ph_pool *p)
     if (p->epochs &&
         (p->epochs < listed || p->epoch[p->epochs - 1].info.number != p->root.recent[0].number))
         settled = false; /* damaged epochs at the end: give them up before going on */
-    p->log_slot = PH_NO_SLOT;
-    if (p->epochs) {
-        uint64_t header = p->epoch[p->epochs - 1].header;
-        p->log_slot = ph_extent_find(p, header);
-        p->log_page = (uint32_t)((header - p->extent[p->log_slot].offset) / PH_PAGE) + 1;
-    }
+    p->end.slot = PH_NO_SLOT;
+    if (p->epochs)
+        ph_room_end_at(p, p->epoch[p->epochs - 1].header);
     p->unsettled = !settled;
     return ph_files_load(p);
 }

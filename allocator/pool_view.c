@@ -244,7 +244,7 @@ void ph_view_free(struct ph_view *view)
     p = view->pool;
     pthread_mutex_lock(&p->lock);
     if (p->writable && --p->views == 0) {
-        ph_extent_retire(p);
+        ph_room_retire(p);
         if (p->awake)
             ph_home_wake(p);
     }
@@ -262,7 +262,8 @@ static int mismatch(const struct ph_view *v, uint64_t addr, uint64_t *bad_addr)
     struct ph_root_pm now;
     bool settled;
 
-    if (!p->writable && (ph_root_read(p, &now, &settled) || now.home_epoch != v->home_epoch))
+    if (!p->writable && (ph_root_read(p, &now, &settled) || now.home_epoch != v->home_epoch ||
+                         now.oldest > v->number)) /* P3: home may change for v already */
         return STALE;
     if (bad_addr)
         *bad_addr = addr;

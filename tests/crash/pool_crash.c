@@ -43,6 +43,7 @@
 #define EXTENTS   40
 #define KEEP      3
 #define LIFE      40 /* epochs */
+#define NEW_POOL  3  /* lives of a pool */
 #define FILES     30 /* stored by then they are given up, and it starts again */
 
 struct sector {
@@ -462,8 +463,13 @@ static void run(enum ph_wrong wrong, unsigned long n)
     random_state = seed;
     unlink(pool_path);
     create();
-    while (images < wanted && !failure[0])
+    while (images < wanted && !failure[0]) {
+        if (lives % NEW_POOL == NEW_POOL - 1) { /* first epochs are different */
+            unlink(pool_path);
+            create();
+        }
         life();
+    }
 }
 
 static unsigned long number(const char *name, unsigned long otherwise)
@@ -491,6 +497,7 @@ int main(int argc, char **argv)
     ph_tuning = (struct ph_tuning){.stretch_pages = 32,
                                    .trigger_bytes = 2 << 20,
                                    .trigger_epochs = 4,
+                                   .first_run = 1,
                                    .write_max = 16 * PH_PAGE,
                                    .single_threaded = true};
     if (argc == 8 && strcmp(argv[1], "--continue") == 0) {

@@ -157,6 +157,61 @@ Test(pool_home, epoch_larger_than_the_log_trigger_works)
     ph_pool_close(p);
 }
 
+Test(pool_home, first_epoch_goes_home_at_once)
+{
+    struct ph_pool *p;
+    const size_t n = 4096; /* 16 MiB */
+    uint64_t number = 1;
+
+    ph_tuning.first_run = 32;
+    p = fixture_create_sized(256 << 20, 2);
+    OK(fixture_big_append(p, number, n, 7000)); /* given up: nothing of it stays */
+    ph_pool_abort(p);
+    cr_assert_eq(ph_extent_count(p, PH_EXTENT_HOME) + ph_extent_count(p, PH_EXTENT_TAKEN), 0);
+    OK(fixture_big_epoch(p, number, n, 1000));
+    cr_assert_geq(ph_extent_count(p, PH_EXTENT_HOME), n / ph_tuning.stretch_pages);
+    cr_assert_leq(info_of(p).log_bytes, 1 << 20, "index and header");
+    ph_pool_close(p);
+    p = fixture_open(PH_POOL_WRITE);
+    for (size_t i = 0; i < n; i += 97)
+        cr_assert(fixture_holds(p, 1, HEAP + i * PH_PAGE, 1000 + i));
+    while (info_of(p).home_epoch < 1) {
+        number++;
+        fixture_one_page(p, number, HEAP + number * PH_PAGE, number, false);
+    }
+    cr_assert_leq(info_of(p).pages_migrated, number, "they were at home");
+    cr_assert_leq(info_of(p).allocated, n * PH_PAGE * 5 / 4 + (8 << 20));
+    for (size_t i = number + 1; i < n; i += 97)
+        cr_assert(fixture_holds(p, number, HEAP + i * PH_PAGE, 1000 + i));
+    cr_assert(fixture_holds(p, number, HEAP + 2 * PH_PAGE, 2));
+    ph_pool_close(p);
+}
+
+Test(pool_home, log_fills_the_segments_that_it_has_freed)
+{
+    struct ph_pool *p = fixture_create_sized(256 << 20, 2);
+    uint64_t segment = (uint64_t)ph_segment_pages(&p->super) * PH_PAGE, number = 0;
+
+    /* Each epoch takes 17 pages and its index, and seven at most are kept beyond two. */
+    while (number++ < 200)
+        OK(fixture_big_epoch(p, number, 17, number * 1000));
+    number--;
+    uint32_t used = 0;
+    for (uint32_t i = 0; i < p->extents; i++)
+        if (p->extent[i].role == PH_EXTENT_LOG)
+            used += (uint32_t)__builtin_popcount(p->extent[i].used);
+    cr_assert_leq(used * segment, info_of(p).log_bytes + 2 * segment);
+    ph_pool_close(p);
+    p = fixture_open(PH_POOL_WRITE); /* finds the same */
+    uint32_t again = 0;
+    for (uint32_t i = 0; i < p->extents; i++)
+        if (p->extent[i].role == PH_EXTENT_LOG)
+            again += (uint32_t)__builtin_popcount(p->extent[i].used);
+    cr_assert_leq(again, used);
+    cr_assert(fixture_holds(p, number, HEAP, number * 1000));
+    ph_pool_close(p);
+}
+
 static void full_pool(bool in_line)
 {
     struct ph_pool *p;

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pool_room.c - the log's room: segments, and where the log ends
+ *
+ * The log fills one segment after the other, always the first that is free, of extents that it
+ * has something in already before others. So what migration frees is filled again, the log lies
+ * together at the start of the file, and whole extents stay free to become home. Segments that
+ * were free all the time from one migration to the next become holes, the last ones first;
+ * those that the log needs again and again keep their blocks, since writing into a hole costs
+ * the file system more, and would take as much of the disk at its largest.
+ *
+ *   free --take--> used, PH_EPOCH_OPEN --adopt--> used by an epoch --retire--> free
+ *                        |                                                      |
+ *                        +------------------ abort ----> as it was     punch: a hole
+ *
+ * Invariants
+ *  S1  A segment is free only if neither root record reaches anything in it (P5), and nobody
+ *      holds a view that may.
+ *  S2  What the epoch in progress writes to has last_epoch == PH_EPOCH_OPEN, so that migration
+ *      does not free it; so has what is being punched, so that nobody takes it.
+ *  S3  An extent is LOG if and only if one of its segments is used.
+ *  S4  Of the segment where the log ends only what follows the end is written (P5).
+ */
+#include "allocator/pool_internal.h"
+
+#include <string.h>
+
+static uint64_t segment_offset(const struct ph_pool *p, uint32_t slot, uint32_t segment)
+{
+    return p->extent[slot].offset + segment * ph_segment_pages(&p->super) * PH_PAGE;
+}
+
+static void use(struct ph_extent *e, uint32_t segment, uint64_t epoch)
+{
+    e->role = PH_EXTENT_LOG; /* S3 */
+    e->used |= 1u << segment;
+    e->last_epoch[segment] = epoch;
+}
+
+static void set_free(struct ph_extent *e, uint32_t segment)
+{
+    e->used &= ~(1u << segment);
+    e->last_epoch[segment] = 0;
+    if (!e->used)
+        e->role = PH_EXTENT_FREE; /* S3 */
+}
+
+static bool has_segments(const struct ph_extent *e)
+{
+    return e->role == PH_EXTENT_FREE || e->role == PH_EXTENT_LOG;
+}
+
+/* Free segments that take space on the disk. */
+static uint32_t count_spare(const struct ph_pool *p)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < p->extents; i++) {
+        const struct ph_extent *e = &p->extent[p->by_offset[i]];
+        if (has_segments(e))
+            n += (uint32_t)__builtin_popcount(~(e->used | e->holes) & PH_ALL_SEGMENTS);
+    }
+    return n;
+}
+
+void ph_room_note_spare(struct ph_pool *p)
+{
+    uint32_t spare = count_spare(p);
+
+    if (spare < p->least_spare)
+        p->least_spare = spare;
+}
+
+void ph_room_end_at(struct ph_pool *p, uint64_t offset)
+{
+    uint32_t slot = ph_extent_find(p, offset);
+    uint32_t page = (uint32_t)((offset - p->extent[slot].offset) / PH_PAGE);
+
+    p->end = (struct ph_end){slot, page + 1,
+                             ph_segment_end(&p->super, ph_segment_of(&p->super, page))};
+}
+
+/* Note that the epoch in progress writes to a segment. */
+static int touch(struct ph_pool *p, uint32_t slot, uint32_t segment)
+{
+    struct ph_writing *w = &p->writing;
+    struct ph_extent *e = &p->extent[slot];
+    const struct ph_touched *last = w->ntouched ? &w->touched[w->ntouched - 1] : NULL;
+
+    if (last && last->slot == slot && last->segment == segment)
+        return 0;
+    if (ph_pool_grow(&w->touched, &w->touched_capacity, w->ntouched + 1, sizeof(*w->touched)))
+        return PH_ENOMEM;
+    w->touched[w->ntouched++] = (struct ph_touched){slot, segment, e->last_epoch[segment]};
+    use(e, segment, PH_EPOCH_OPEN); /* S2 */
+    return 0;
+}
+
+/* The first free segment of the extents of @p role. */
+static bool find(const struct ph_pool *p, enum ph_extent_role role, uint32_t *slot,
+                 uint32_t *segment)
+{
+    for (uint32_t i = 0; i < p->extents; i++) {
+        const struct ph_extent *e = &p->extent[p->by_offset[i]];
+        if (e->role == role && e->used != PH_ALL_SEGMENTS) {
+            *slot = p->by_offset[i];
+            *segment = (uint32_t)__builtin_ctz(~e->used);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Go on in a new segment. When there is none, migration may give some back. */
+static int next_segment(struct ph_pool *p)
+{
+    uint32_t slot, segment;
+    int err;
+
+    while (!find(p, PH_EXTENT_LOG, &slot, &segment) &&
+           !find(p, PH_EXTENT_FREE, &slot, &segment)) {
+        err = ph_extent_grow(p, &slot);
+        if (err && err != PH_EPOOLSIZE && err != PH_EFULL)
+            return err;
+        if (err && ph_home_force(p) && ph_files_give_up(p)) /* P10 */
+            return err;
+    }
+    err = touch(p, slot, segment);
+    if (err)
+        return err;
+    p->extent[slot].holes &= ~(1u << segment);
+    ph_room_note_spare(p);
+    p->end = (struct ph_end){slot, segment * ph_segment_pages(&p->super),
+                             ph_segment_end(&p->super, segment)};
+    return 0;
+}
+
+int ph_room_take(struct ph_pool *p, uint64_t want, uint64_t *offset, uint64_t *got)
+{
+    int err = 0;
+
+    pthread_mutex_lock(&p->lock);
+    if (p->end.slot == PH_NO_SLOT || p->end.page == p->end.limit)
+        err = next_segment(p);
+    else
+        err = touch(p, p->end.slot, ph_segment_of(&p->super, p->end.page));
+    if (!err) {
+        uint64_t left = p->end.limit - p->end.page;
+        *got = want < left ? want : left;
+        *offset = p->extent[p->end.slot].offset + p->end.page * PH_PAGE;
+        p->end.page += (uint32_t)*got;
+        p->writing.log_pages += *got;
+    }
+    pthread_mutex_unlock(&p->lock);
+    return err;
+}
+
+void ph_room_adopt(struct ph_pool *p)
+{
+    const struct ph_writing *w = &p->writing;
+
+    for (size_t i = 0; i < w->ntouched; i++)
+        p->extent[w->touched[i].slot].last_epoch[w->touched[i].segment] = w->number;
+}
+
+void ph_room_abort(struct ph_pool *p)
+{
+    struct ph_writing *w = &p->writing;
+
+    p->end = w->start;
+    while (w->ntouched) {
+        const struct ph_touched *t = &w->touched[--w->ntouched];
+        if (t->old_last)
+            p->extent[t->slot].last_epoch[t->segment] = t->old_last;
+        else
+            set_free(&p->extent[t->slot], t->segment);
+    }
+}
+
+void ph_room_retire(struct ph_pool *p)
+{
+    if (p->views) /* S1; done when the last is freed */
+        return;
+    for (uint32_t i = 0; i < p->extents; i++) {
+        uint32_t slot = p->by_offset[i];
+        struct ph_extent *e = &p->extent[slot];
+        if (e->role != PH_EXTENT_LOG)
+            continue;
+        for (uint32_t s = 0; s < PH_SEGMENTS; s++)
+            if (e->used >> s & 1 && e->last_epoch[s] <= p->root.home_epoch &&
+                !(slot == p->end.slot && s == ph_segment_of(&p->super, p->end.page - 1)))
+                set_free(e, s);
+    }
+}
+
+/* The last free segment that takes space on the disk. */
+static bool find_spare(const struct ph_pool *p, uint32_t *slot, uint32_t *segment)
+{
+    for (uint32_t i = p->extents; i-- > 0;) {
+        const struct ph_extent *e = &p->extent[p->by_offset[i]];
+        uint32_t spare = ~(e->used | e->holes) & PH_ALL_SEGMENTS;
+        if (has_segments(e) && spare) {
+            *slot = p->by_offset[i];
+            *segment = 31u - (uint32_t)__builtin_clz(spare);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Nothing reaches free segments (S1), unless a record could not be written: then nobody knows
+ * what the disk holds. The lock is not held while the file system works. */
+void ph_room_punch(struct ph_pool *p)
+{
+    uint32_t slot, segment;
+
+    pthread_mutex_lock(&p->lock);
+    while (p->least_spare && !p->views && !p->broken && find_spare(p, &slot, &segment)) {
+        uint64_t pages = ph_segment_end(&p->super, segment) -
+                         (uint64_t)segment * ph_segment_pages(&p->super);
+        p->least_spare--;
+        use(&p->extent[slot], segment, PH_EPOCH_OPEN); /* S2 */
+        pthread_mutex_unlock(&p->lock);
+        ph_io_discard(&p->io, segment_offset(p, slot, segment), pages * PH_PAGE);
+        pthread_mutex_lock(&p->lock);
+        p->extent[slot].holes |= 1u << segment;
+        set_free(&p->extent[slot], segment);
+    }
+    p->least_spare = count_spare(p);
+    pthread_mutex_unlock(&p->lock);
+}
