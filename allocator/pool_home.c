@@ -215,7 +215,7 @@ static int settle_stretches(struct ph_pool *p, struct migration *m)
     pthread_mutex_unlock(&p->lock);
     for (size_t i = 0; i < n && !err; i++)
         err = zero_table(p, m, fresh[i].slot);
-    if (n && !err)
+    if (n && !err && ph_tuning.wrong != PH_WRONG_EARLY_NAME)
         err = ph_pool_sync(p);
     pthread_mutex_lock(&p->lock);
     for (size_t i = 0; i < n; i++) {
@@ -362,7 +362,7 @@ static void give_up_empty(struct ph_pool *p, struct migration *m)
 
     while (named < m->nemptied && !ph_extent_name(p, m->emptied[named], PH_SLOT_NONE, 0))
         named++;
-    if (named == 0 || ph_pool_sync(p))
+    if (named == 0 || (ph_tuning.wrong != PH_WRONG_LATE_UNNAME && ph_pool_sync(p)))
         return; /* they stay empty homes */
     pthread_mutex_lock(&p->lock);
     for (uint32_t i = 0; i < named; i++)

@@ -34,6 +34,8 @@ enum ph_wrong {
     PH_WRONG_EARLY_REUSE,     /* breaks P5 */
     PH_WRONG_NO_FILE_BARRIER, /* breaks P1 for files */
     PH_WRONG_LATE_WRITES,     /* breaks W4, and so P1 */
+    PH_WRONG_EARLY_NAME,      /* breaks P7: a slot says home before its table is zeros */
+    PH_WRONG_LATE_UNNAME,     /* breaks P7: reused while its slot may still say home */
 };
 
 struct ph_tuning {

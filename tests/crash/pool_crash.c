@@ -16,8 +16,9 @@
  *     byte for byte;
  *   - at least `keep` epochs are listed, once there are so many.
  *
- * A life ends with such an image, and the next life goes on from it. Now and then an image is
- * also opened for writing and continued for some epochs.
+ * Now and then an epoch fills all that the pool believes to be free, and is given up: so what is
+ * free too early is overwritten. A life ends with such an image, and the next life goes on from
+ * it. Now and then an image is also opened for writing and continued for some epochs.
  *
  * What the model leaves out: libpmemobj's own metadata. Its stores go through a mapping, and
  * are not seen by io.c. So all extents are allocated before the recording starts, what opening
@@ -62,6 +63,7 @@ static uint64_t seed, random_state;
 static char pool_path[512], image_path[512], copy_path[512];
 static int image_fd = -1;
 static bool recording;
+static unsigned write_odds = 12; /* a crash at one in so many writes, before and after */
 static unsigned long images, continued, lives, wanted;
 static char failure[400];
 
@@ -306,7 +308,7 @@ static void on_write(void *arg, uint64_t offset, const struct iovec *iov, int n)
     (void)arg;
     if (!recording)
         return;
-    maybe_crash(12);
+    maybe_crash(write_odds);
     for (int i = 0; i < n; offset += iov[i].iov_len, i++) {
         uint64_t end = offset + iov[i].iov_len;
         memcpy(current + offset, iov[i].iov_base, iov[i].iov_len);
@@ -322,7 +324,7 @@ static void on_write(void *arg, uint64_t offset, const struct iovec *iov, int n)
             memcpy(pending[npending++].bytes, current + at, PH_SECTOR);
         }
     }
-    maybe_crash(12);
+    maybe_crash(write_odds);
 }
 
 static int before(void *arg, enum ph_io_op op, uint64_t offset, uint64_t size)
@@ -401,6 +403,35 @@ static int some_file(struct ph_pool *p)
     return err || rnd() % 4 ? err : ph_pool_file_publish(p);
 }
 
+/* An epoch that fills all that is believed to be free, and is given up. */
+static int scribble(struct ph_pool *p, uint64_t number)
+{
+    static uint64_t page[PH_PAGE / 8] __attribute__((aligned(PH_PAGE)));
+    const void *from = page;
+    uint64_t left = 0;
+    int err = ph_pool_begin(p, number);
+
+    for (uint32_t i = 0; i < p->extents; i++) {
+        const struct ph_extent *e = &p->extent[p->by_offset[i]];
+        if (e->role != PH_EXTENT_FREE && e->role != PH_EXTENT_LOG)
+            continue;
+        for (uint32_t s = 0; s < PH_SEGMENTS; s++)
+            if (!(e->used >> s & 1))
+                left += ph_segment_end(&p->super, s) - s * ph_segment_pages(&p->super);
+    }
+    write_odds = 300;
+    for (uint64_t i = 0; i < left && !err; i++) {
+        uint64_t addr = (UINT64_C(1) << 40) + i * PH_PAGE;
+        model_fill(rnd(), page);
+        err = ph_pool_append(p, &addr, &from, 1, NULL);
+        if (!err)
+            err = ph_queue_flush(p); /* the page is used again */
+    }
+    ph_pool_abort(p);
+    write_odds = 12;
+    return err;
+}
+
 static void life(void)
 {
     struct ph_pool *p;
@@ -427,6 +458,8 @@ static void life(void)
             err = model_append(&ahead, p);
             ph_pool_abort(p);
         }
+        if (!err && m.epoch && rnd() % 8 == 0)
+            err = scribble(p, m.epoch + 1);
         if (!err)
             err = some_file(p);
         model_step(&m);
@@ -488,6 +521,8 @@ int main(int argc, char **argv)
         [PH_WRONG_EARLY_REUSE] = "log reused before the root is synced (P5)",
         [PH_WRONG_NO_FILE_BARRIER] = "no sync between files and root (P1)",
         [PH_WRONG_LATE_WRITES] = "sync while writes of the log are pending (W4)",
+        [PH_WRONG_EARLY_NAME] = "home named before its table is synced (P7)",
+        [PH_WRONG_LATE_UNNAME] = "home reused before its slot is synced (P7)",
     };
     char directory[] = "/dev/shm/pool_crash.XXXXXX", elsewhere[] = "/tmp/pool_crash.XXXXXX";
     const char *dir;
@@ -528,7 +563,7 @@ int main(int argc, char **argv)
     bad = failure[0] != 0;
     printf("pool_crash: %lu images in %lu lives, %lu of them continued: %s%s\n", images, lives,
            continued, bad ? "WRONG: " : "all right", failure);
-    for (int i = PH_WRONG_NO_DATA_BARRIER; i <= PH_WRONG_LATE_WRITES; i++) {
+    for (int i = PH_WRONG_NO_DATA_BARRIER; i <= PH_WRONG_LATE_UNNAME; i++) {
         run((enum ph_wrong)i, 4000);
         orders++;
         caught += failure[0] != 0;
