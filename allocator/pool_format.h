@@ -47,7 +47,8 @@
  *              one, what is at home if its table entry is not zero; else absent. P3 makes it
  *              so that a half-written home page is never what P6 reads.
  *  P7 stretch  A slot says home only after the stretch's table is durable zeros, and an extent
- *              that was home is reused only after its slot durably says so no more.
+ *              that was home is reused only after its slot durably says so no more, and H has
+ *              risen since, by which readers notice.
  *  P8 trust    Nothing read from the file is used before its checksum or bounds are checked.
  *  P9 sector   Root records and slots do not cross a 512-byte sector, the unit that a disk
  *              writes whole.

@@ -10,8 +10,9 @@
  *   2  extents for new stretches: zero tables, sync, name the slots    (P7)
  *   3  pages and table entries, stretch by stretch
  *   4  sync                                                            (P4)
- *   5  root, both records: H = the newest epoch that went home         (P5)
- *   6  free the log's segments; stretches without pages are given up;  (P5, P7)
+ *   5  slots of stretches without pages say none                       (P7)
+ *      root, both records: H = the newest epoch that went home         (P5)
+ *   6  free the log's segments, and the extents of those stretches;
  *      segments that the log has not needed become holes
  *
  * A crash or an error anywhere leaves every epoch from O on readable, since the log is whole
@@ -336,7 +337,6 @@ static void forget_cached(struct ph_pool *p, const struct migration *m)
     }
 }
 
-/* Steps 5 and 6. */
 static int advance(struct ph_pool *p, struct migration *m)
 {
     int err;
@@ -356,18 +356,30 @@ static int advance(struct ph_pool *p, struct migration *m)
     return err;
 }
 
-static void give_up_empty(struct ph_pool *p, struct migration *m)
+/* Let the slots of stretches without pages say home no more: an extent without a home page is
+ * as good as none, so that may be durable before H rises, but not after (P7). @return how many.
+ */
+static uint32_t unname_empty(struct ph_pool *p, const struct migration *m)
 {
-    uint32_t named = 0;
+    uint32_t n = 0;
 
-    while (named < m->nemptied && !ph_extent_name(p, m->emptied[named], PH_SLOT_NONE, 0))
-        named++;
-    if (named == 0 || (ph_tuning.wrong != PH_WRONG_LATE_UNNAME && ph_pool_sync(p)))
-        return; /* they stay empty homes */
-    pthread_mutex_lock(&p->lock);
-    for (uint32_t i = 0; i < named; i++)
+    while (n < m->nemptied && !ph_extent_name(p, m->emptied[n], PH_SLOT_NONE, 0))
+        n++;
+    return n; /* the others stay empty homes */
+}
+
+/* Steps 5 and 6. @pre lock held. */
+static int finish(struct ph_pool *p, struct migration *m)
+{
+    bool late = ph_tuning.wrong == PH_WRONG_LATE_UNNAME;
+    uint32_t unnamed = late ? 0 : unname_empty(p, m);
+    int err = advance(p, m);
+
+    if (!err && late)
+        unnamed = unname_empty(p, m);
+    for (uint32_t i = 0; i < unnamed && !err; i++)
         p->extent[m->emptied[i]].role = PH_EXTENT_FREE;
-    pthread_mutex_unlock(&p->lock);
+    return err;
 }
 
 int ph_home_migrate(struct ph_pool *p)
@@ -402,13 +414,11 @@ int ph_home_migrate(struct ph_pool *p)
         err = ph_pool_sync(p);
     if (!err) {
         pthread_mutex_lock(&p->lock);
-        err = advance(p, &m);
+        err = finish(p, &m);
         pthread_mutex_unlock(&p->lock);
     }
     if (!err)
         forget_cached(p, &m);
-    if (!err && m.nemptied)
-        give_up_empty(p, &m);
     if (!err)
         ph_room_punch(p);
     ph_index_free(&m.merged);
