@@ -62,6 +62,65 @@ Test(pool_home, thread_and_writer_agree_with_the_shadow)
     ph_pool_close(p);
 }
 
+/* Before each write of the writer's, and each sync, a reader looks at the newest epoch. It
+ * notices only now and then that the writer has gone on, as one in another process does. */
+static struct {
+    struct ph_pool *pool;
+    unsigned long looks;
+    char wrong[300];
+} reader;
+
+static void look(void)
+{
+    struct ph_epoch_info newest;
+    struct ph_view *view;
+    const char *wrong;
+
+    if (!reader.pool || reader.wrong[0] || ph_pool_epochs(reader.pool, &newest, 1) == 0)
+        return;
+    int err = ph_pool_view(reader.pool, newest.number, &view);
+    if (err) {
+        snprintf(reader.wrong, sizeof(reader.wrong), "%s", ph_error_name(err));
+        return;
+    }
+    struct model then;
+    model_at(&then, 15, newest.number);
+    wrong = model_compare(&then, reader.pool, view);
+    if (wrong)
+        snprintf(reader.wrong, sizeof(reader.wrong), "epoch %llu: %s",
+                 (unsigned long long)newest.number, wrong);
+    ph_view_free(view);
+    reader.looks++;
+}
+
+static int look_before(void *arg, enum ph_io_op op, uint64_t offset, uint64_t size)
+{
+    (void)arg, (void)offset, (void)size;
+    if (op == PH_IO_WRITE || op == PH_IO_SYNC)
+        look();
+    return 0;
+}
+
+Test(pool_home, reader_is_right_at_every_moment)
+{
+    struct ph_pool *p = fixture_create();
+    struct model m = {.seed = 15};
+    const struct ph_io_hooks hooks = {.before = look_before};
+
+    fixture_run(p, &m, 1);
+    reader.pool = fixture_open(PH_POOL_READ);
+    ph_io_hooks = &hooks;
+    for (unsigned i = 0; i < 120 && !reader.wrong[0]; i++) {
+        fixture_run(p, &m, 1);
+        fixture_scribble(p); /* what is free too early is overwritten */
+    }
+    ph_io_hooks = NULL;
+    cr_assert(!reader.wrong[0], "%s", reader.wrong);
+    cr_assert_gt(reader.looks, 1000);
+    ph_pool_close(reader.pool);
+    ph_pool_close(p);
+}
+
 Test(pool_home, at_least_keep_epochs_stay)
 {
     for (uint32_t keep = 2; keep < 12; keep += 3) {
