@@ -38,5 +38,6 @@ def run(bench):
     out.plots["pool.svg"] = svg.plot("The pool on disk, epoch by epoch", "epoch", "MiB", lines)
     out.notes.append("Counted after a quarter of the epochs, by /proc/PID/io of the keeper. "
                      "The first epoch alone is as large as the heap, so that 240 epochs are "
-                     "about ten times the heap.")
+                     "about ten times the heap. Live memory is what the first epoch found "
+                     "present. The pool also has a copy of each file that the program maps.")
     return out

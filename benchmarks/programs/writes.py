@@ -38,6 +38,7 @@ def main():
         return len(np.unique(some))
 
     pyheap.epoch(wait=True)
+    live = pyheap.status()["pages_staged"] * 4096  # the first epoch stages all that is present
     sizes, start, counted = [], None, 0
     for i in range(epochs):
         if i == epochs // 4:
@@ -52,7 +53,7 @@ def main():
     print(json.dumps({"bytes": written(keeper) - start[0],
                       "pages": status["total_pages_written"] - start[1],
                       "sizes": sizes, "last": os.stat(pool).st_blocks * 512,
-                      "live": array.nbytes, "epoch_pages": status["pages_written"],
+                      "live": live, "epoch_pages": status["pages_written"],
                       "changed": changed}))
 
 
