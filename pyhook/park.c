@@ -178,13 +178,16 @@ struct dirent64_kernel {
 /**
  * Signal every thread that has not been signalled; the main thread only when @p with_main. The
  * memory of whom is the tid written into `signalled`, an area of its own.
+ * @param to_park counts those that are to be parked, whether they have announced themselves
+ * or not.
  * @return how many have not announced themselves, or -1.
  */
 static int signal_rest(uint32_t *signalled, uint32_t *nsignalled, bool with_main,
-                       uint32_t *some_tid)
+                       uint32_t *to_park, uint32_t *some_tid)
 {
     char buf[4096];
     int missing = 0;
+    *to_park = 0;
     int pid = (int)syscall(SYS_getpid);
     int fd = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
@@ -197,8 +200,10 @@ static int signal_rest(uint32_t *signalled, uint32_t *nsignalled, bool with_main
             if (d->name[0] == '.')
                 continue;
             uint32_t tid = (uint32_t)strtoul(d->name, NULL, 10);
-            if ((int)tid == parking.caller || has_announced(tid) ||
-                ((int)tid == pid && !with_main))
+            if ((int)tid == parking.caller || ((int)tid == pid && !with_main))
+                continue;
+            (*to_park)++;
+            if (has_announced(tid))
                 continue;
             missing++;
             *some_tid = tid;
@@ -228,11 +233,11 @@ static int park_others(void)
 {
     uint32_t *signalled =
         (uint32_t *)(ph_agent.areas.threads.base + MAX_THREADS * sizeof(struct ph_thread_pm));
-    uint32_t nsignalled = 0, some_tid = 0;
+    uint32_t nsignalled = 0, to_park = 0, some_tid = 0;
     uint64_t began = ph_now_ns();
     bool with_main = parking.caller == parking.main;
     for (;;) {
-        int missing = signal_rest(signalled, &nsignalled, with_main, &some_tid);
+        int missing = signal_rest(signalled, &nsignalled, with_main, &to_park, &some_tid);
         uint32_t announced = atomic_load(&parking.announced);
         if (missing < 0 || announced > MAX_THREADS)
             return PH_ETHREAD;
@@ -249,7 +254,7 @@ static int park_others(void)
                             ph_format_u64(number, some_tid), 0);
             return PH_ETHREAD;
         }
-        await_parked(announced - 1 + (uint32_t)missing);
+        await_parked(to_park);
     }
 }
 
