@@ -217,13 +217,16 @@ long ph_track_scan(const struct ph_track *track, enum ph_track_what what, uint64
 {
     if (track->soft_dirty && (what == PH_TRACK_CHANGED || what == PH_TRACK_WRITTEN))
         return read_noted(track, at, end, out, max);
-    if (track->soft_dirty && what != PH_TRACK_PRESENT) {
+    bool present = what == PH_TRACK_PRESENT || what == PH_TRACK_ANONYMOUS;
+    if (track->soft_dirty && !present) {
         *at = end;
         return 0;
     }
     if (!track->scan)
-        return what == PH_TRACK_PRESENT ? read_entries(track, 0, at, end, out, max)
-                                        : PH_EKERNEL;
+        return present ? read_entries(track, 0, at, end, out, max) : PH_EKERNEL;
+    /* The kernel gets memory for as many regions as there is room for, at most 512. */
+    if (max > (end - *at) / PH_PAGE / 2 + 1)
+        max = (end - *at) / PH_PAGE / 2 + 1;
     struct pm_scan_arg arg = {
         .size = sizeof arg,
         .start = *at,
@@ -245,10 +248,13 @@ long ph_track_scan(const struct ph_track *track, enum ph_track_what what, uint64
         arg.category_inverted = arg.category_anyof_mask = 0;
         break;
     case PH_TRACK_UNREGISTERED:
-        arg.category_mask |= PAGE_IS_WPALLOWED;
-        arg.category_inverted |= PAGE_IS_WPALLOWED;
+        arg.category_mask = arg.category_inverted = arg.return_mask = PAGE_IS_WPALLOWED;
+        arg.category_anyof_mask = 0;
         break;
     case PH_TRACK_PRESENT:
+        break;
+    case PH_TRACK_ANONYMOUS: /* not to look for each page's file is what makes it fast */
+        arg.category_mask = arg.category_inverted = arg.return_mask = PAGE_IS_PFNZERO;
         break;
     case PH_TRACK_PROTECT:
         arg.flags = PM_SCAN_WP_MATCHING;

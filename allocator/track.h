@@ -19,7 +19,7 @@
  * Invariants
  *  T1  A private page whose content differs from the last epoch's lacks the bit, or its
  *      mapping is not registered. New mappings are not registered, and mremap loses the
- *      registration: therefore every present page of an unregistered mapping counts as changed.
+ *      registration: therefore every page of an unregistered mapping counts as changed.
  *  T2  Pages that a private file mapping still shares with the page cache, and the zero page,
  *      are never reported: their content is known without us.
  */
@@ -79,8 +79,9 @@ enum ph_track_what {
                               PH_TRACK_PRESENT in what is reported. The kernel is ten times
                               faster when it need not tell them apart. */
     PH_TRACK_WRITTEN,      /* the same, but does not protect them */
-    PH_TRACK_UNREGISTERED, /* present in mappings that are not registered */
+    PH_TRACK_UNREGISTERED, /* of mappings that are not registered, whether present or not */
     PH_TRACK_PRESENT,      /* present in any mapping */
+    PH_TRACK_ANONYMOUS,    /* the same in mappings without a file, three times as fast */
     PH_TRACK_PROTECT,      /* present in registered mappings; protects them */
 };
 

@@ -11,6 +11,7 @@
 #include "allocator/syscall.h"
 #include "children.h"
 #include "libc_next.h"
+#include "signals.h"
 
 #include <errno.h>
 #include <stdint.h>
@@ -112,7 +113,26 @@ EXPORT int killpg(pid_t group, int sig)
 
 EXPORT int tgkill(pid_t pid, pid_t thread, int sig)
 {
-    return ph_libc_next()->tgkill(ph_identity_real(pid), ph_identity_real(thread), sig);
+    ph_signals_directed();
+    int r = ph_libc_next()->tgkill(ph_identity_real(pid), ph_identity_real(thread), sig);
+    ph_signals_directed();
+    return r;
+}
+
+EXPORT int pthread_kill(pthread_t thread, int sig)
+{
+    ph_signals_directed();
+    int r = ph_libc_next()->pthread_kill(thread, sig);
+    ph_signals_directed();
+    return r;
+}
+
+EXPORT int pthread_sigqueue(pthread_t thread, int sig, const union sigval value)
+{
+    ph_signals_directed();
+    int r = ph_libc_next()->pthread_sigqueue(thread, sig, value);
+    ph_signals_directed();
+    return r;
 }
 
 EXPORT int sigqueue(pid_t pid, int sig, const union sigval value)

@@ -11,6 +11,7 @@
 
 #include "allocator/syscall.h"
 #include "clock.h"
+#include "signals.h"
 
 #include <errno.h>
 #include <linux/ioprio.h>
@@ -181,6 +182,11 @@ long ph_identity_syscall(long nr, long a, long b, long c, long d, long e, long f
     default:
         a = ph_identity_real((pid_t)a);
     }
+    bool directed = nr == SYS_tgkill || nr == SYS_rt_tgsigqueueinfo;
+    if (directed)
+        ph_signals_directed();
     long r = ph_syscall(nr, a, b, c, d, e, f);
+    if (directed)
+        ph_signals_directed();
     return r < 0 && r >= -4095 ? ph_identity_failed(r) : r;
 }

@@ -33,6 +33,8 @@
     X(setlocale)                                                                               \
     X(killpg)                                                                                  \
     X(tgkill)                                                                                  \
+    X(pthread_kill)                                                                            \
+    X(pthread_sigqueue)                                                                        \
     X(sigqueue)                                                                                \
     X(sigwaitinfo)                                                                             \
     X(sigtimedwait)                                                                            \

@@ -12,23 +12,19 @@
  *  M2  areas.present covers exactly the pages that have content of their own. A page outside
  *      is zero or the file's, whatever the pool still knows of it.
  *  M3  A page that has content of its own had it at the epoch before, or has been written since
- *      and is reported as changed. So only those two are asked about: asking about all pages
- *      of the libraries took most of a short epoch.
+ *      and is reported as changed.
+ *  M4  What a scan has protected is staged in the same epoch; what has been staged without
+ *      being protected is reported again by the next.
  */
-#include "agent_internal.h"
+#include "pages.h"
 
 #include "allocator/syscall.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
-
-#define NEAR (32 * PH_PAGE) /* looking at as many pages in vain costs about a system call */
 
 /* ---- staging pages --------------------------------------------------------------------- */
 
@@ -38,7 +34,7 @@ static struct {
     int mem;                /* /proc/self/mem, for pages without PROT_READ; -1: not open */
     const struct ph_vma_pm *vma, *vmas_end;    /* cursor: the mapping of the last page */
     const struct ph_vma_pm *ahead;             /* the same for page_ahead */
-    const struct ph_span *before, *before_end; /* cursor: what was present the last time */
+    bool heap_anonymous;                       /* no part of the heap is a file's */
 } staging;
 
 static bool close_batch(void)
@@ -141,13 +137,18 @@ static int stage_region(uint64_t start, uint64_t end)
     return rc;
 }
 
+int ph_pages_stage(uint64_t start, uint64_t end)
+{
+    return stage_span(start, &end, true);
+}
+
 struct ph_track_region *ph_memory_regions(bool inner, size_t *max)
 {
     *max = ph_agent.areas.regions.size / sizeof(struct ph_track_region) / 2;
     return (struct ph_track_region *)ph_agent.areas.regions.base + (inner ? *max : 0);
 }
 
-static void add_present(uint64_t start, uint64_t end)
+void ph_pages_note_present(uint64_t start, uint64_t end)
 {
     struct ph_area *a = &ph_agent.areas.present;
     struct ph_span *last = (struct ph_span *)(a->base + a->used) - 1;
@@ -160,72 +161,121 @@ static void add_present(uint64_t start, uint64_t end)
     s->end = end;
 }
 
-/** A list of spans, ascending, that is gone through once. */
-struct cursor {
-    const struct ph_track_region *at, *end;
-};
-
-/** Stage what of [start, end), which is present, is in @p changed. */
-static int stage_both(uint64_t start, uint64_t end, struct cursor *changed)
+int ph_pages_stage_both(uint64_t start, uint64_t end, struct ph_pages_cursor *changed)
 {
     int rc = 0;
     while (changed->at < changed->end && changed->at->end <= start)
         changed->at++;
     for (const struct ph_track_region *c = changed->at;
          rc == 0 && c < changed->end && c->start < end; c++) {
-        uint64_t to = c->end < end ? c->end : end;
-        rc = stage_span(c->start > start ? c->start : start, &to, true);
+        rc = ph_pages_stage(c->start > start ? c->start : start, c->end < end ? c->end : end);
     }
     return rc;
 }
 
-/** Stage what is present in [start, end), and is in @p changed; NULL: all. Outside of the heap
- *  also note what is present. */
-static int take_present(uint64_t start, uint64_t end, struct cursor *changed)
+int ph_pages_take_present(uint64_t start, uint64_t end, bool anonymous,
+                          struct ph_pages_cursor *changed)
 {
+    enum ph_track_what what = anonymous ? PH_TRACK_ANONYMOUS : PH_TRACK_PRESENT;
     size_t max;
     struct ph_track_region *r = ph_memory_regions(true, &max);
-    int rc = 0;
-    for (uint64_t at = start; at < end && rc == 0;) {
-        long n = ph_track_scan(&ph_agent.track, PH_TRACK_PRESENT, &at, end, r, max);
-        if (n < 0)
-            return PH_EKERNEL;
-        for (long i = 0; i < n && rc == 0; i++) {
-            if (!in_heap(r[i].start))
-                add_present(r[i].start, r[i].end);
-            rc = changed ? stage_both(r[i].start, r[i].end, changed)
-                         : stage_region(r[i].start, r[i].end);
-        }
-    }
-    return rc;
-}
-
-/** Scan [start, end) of the heap for changes, @p what: CHANGED or WRITTEN, and stage them. */
-static int stage_changed(enum ph_track_what what, uint64_t start, uint64_t end)
-{
-    size_t max;
-    struct ph_track_region *r = ph_memory_regions(false, &max);
     int rc = 0;
     for (uint64_t at = start; at < end && rc == 0;) {
         long n = ph_track_scan(&ph_agent.track, what, &at, end, r, max);
         if (n < 0)
             return PH_EKERNEL;
         for (long i = 0; i < n && rc == 0; i++) {
-            if (what == PH_TRACK_CHANGED)
+            if (!in_heap(r[i].start))
+                ph_pages_note_present(r[i].start, r[i].end);
+            rc = changed ? ph_pages_stage_both(r[i].start, r[i].end, changed)
+                         : stage_region(r[i].start, r[i].end);
+        }
+    }
+    return rc;
+}
+
+/*
+ * Some pages change in most epochs: the interpreter's variables, the stack. To protect one
+ * costs a flush of the other processors' TLBs, and the fault that comes soon costs another:
+ * ten times as much as copying it. So as long as few pages are found to have changed they stay
+ * as they are, and are found again. Their number grows with every epoch; at `most` all are
+ * protected, and the next epoch shows how many change at once.
+ */
+#define FEW       256u
+#define FEW_PAUSE 8 /* epochs, after it was more than a few at once */
+
+static struct {
+    uint64_t most;  /* pages that this epoch may leave unprotected; 0: none */
+    uint64_t found; /* pages in this epoch */
+    bool first;     /* all were protected in the epoch before */
+    unsigned pause;
+} few;
+
+static void begin_few(bool full)
+{
+    few.first = few.most == 0;
+    if (few.pause)
+        few.pause--;
+    else if (few.first)
+        few.most = FEW;
+    if (full)
+        few.most = 0;
+    few.found = 0;
+}
+
+static void end_few(void)
+{
+    if (few.most == 0)
+        return;
+    if (few.found > few.most) {
+        few.most = 0; /* the next epoch protects all */
+        few.pause = few.first ? FEW_PAUSE : 1;
+    } else if (few.first && few.most > 2 * few.found + 32) {
+        few.most = 2 * few.found + 32;
+    }
+}
+
+long ph_pages_changed(uint64_t *at, uint64_t end, struct ph_track_region *r, size_t max)
+{
+    uint64_t from = *at;
+    if (few.found < few.most) {
+        long n = ph_track_scan(&ph_agent.track, PH_TRACK_WRITTEN, at, end, r,
+                               max < FEW ? max : FEW);
+        for (long i = 0; i < n; i++)
+            few.found += (r[i].end - r[i].start) / PH_PAGE;
+        if (n < 0 || (*at == end && few.found <= few.most))
+            return n;
+    }
+    *at = from;
+    return ph_track_scan(&ph_agent.track, PH_TRACK_CHANGED, at, end, r, max);
+}
+
+/** Scan [start, end) of the heap for changes and stage them; what is @p hot stays unprotected. */
+static int stage_changed(bool hot, uint64_t start, uint64_t end)
+{
+    size_t max;
+    struct ph_track_region *r = ph_memory_regions(false, &max);
+    int rc = 0;
+    for (uint64_t at = start; at < end && rc == 0;) {
+        long n = hot ? ph_track_scan(&ph_agent.track, PH_TRACK_WRITTEN, &at, end, r, max)
+                     : ph_pages_changed(&at, end, r, max);
+        if (n < 0)
+            return PH_EKERNEL;
+        for (long i = 0; i < n && rc == 0; i++) {
+            if (!hot)
                 ph_hot_changed(r[i].start, r[i].end, false);
             /* Asking about a single page costs more than copying it; absent it reads as zero.
              */
             if (r[i].end - r[i].start == PH_PAGE)
                 rc = stage_region(r[i].start, r[i].end);
             else
-                rc = take_present(r[i].start, r[i].end, NULL);
+                rc = ph_pages_take_present(r[i].start, r[i].end, staging.heap_anonymous, NULL);
         }
     }
     return rc;
 }
 
-/** Protect what is present in [start, end) again, without staging it. */
-static int protect(uint64_t start, uint64_t end)
+int ph_pages_protect(uint64_t start, uint64_t end)
 {
     if (!ph_track_protects(&ph_agent.track))
         return 0;
@@ -237,7 +287,7 @@ static int protect(uint64_t start, uint64_t end)
     return 0;
 }
 
-static int register_stretch(uint64_t start, uint64_t end)
+int ph_pages_register(uint64_t start, uint64_t end)
 {
     if (ph_track_register(&ph_agent.track, start, end) == 0)
         return 0;
@@ -245,75 +295,7 @@ static int register_stretch(uint64_t start, uint64_t end)
     return PH_EKERNEL;
 }
 
-/* ---- outside of the heap --------------------------------------------------------------- */
-
-/** Have [*start, *end) reach over [from, to), if that begins near it or it is empty. */
-static bool join(uint64_t *start, uint64_t *end, uint64_t from, uint64_t to)
-{
-    if (*start == *end) {
-        *start = from;
-        *end = to;
-    } else if (from > *end + NEAR) {
-        return false;
-    } else if (to > *end) {
-        *end = to;
-    }
-    return true;
-}
-
-/** In [start, end): stage what is in @p changed; note what is present (M3). */
-static int take_changed(uint64_t start, uint64_t end, struct cursor changed)
-{
-    const struct ph_span *old = staging.before;
-    const struct ph_track_region *c = changed.at;
-    int rc = 0;
-    while (rc == 0) {
-        uint64_t from = start, to = start;
-        for (bool more = true; more && to < end;) {
-            while (old < staging.before_end && old->end <= to)
-                old++;
-            while (c < changed.end && c->end <= to)
-                c++;
-            uint64_t o = old < staging.before_end && old->start < end ? old->start : end;
-            o = o > start ? o : start;
-            uint64_t n = c < changed.end ? c->start : end;
-            if (o <= n)
-                more = o < end && join(&from, &to, o, old->end < end ? old->end : end);
-            else
-                more = join(&from, &to, n, c->end);
-        }
-        if (from == to)
-            break;
-        rc = take_present(from, to, &changed);
-        start = to;
-    }
-    staging.before = old;
-    return rc;
-}
-
-/** One stretch of mappings that can be registered together. */
-static int stage_stretch(uint64_t start, uint64_t end, bool full)
-{
-    size_t max;
-    struct ph_track_region *r = ph_memory_regions(false, &max);
-    int rc = full ? register_stretch(start, end) : 0;
-    if (full && rc == 0)
-        rc = protect(start, end);
-    if (full)
-        return rc ? rc : take_present(start, end, NULL);
-
-    uint64_t at = start;
-    long n = ph_track_scan(&ph_agent.track, PH_TRACK_UNREGISTERED, &at, end, r, 1);
-    if (n > 0)
-        rc = register_stretch(start, end); /* so that all its new pages count as changed */
-    for (at = start; at < end && n >= 0 && rc == 0;) {
-        uint64_t from = at;
-        n = ph_track_scan(&ph_agent.track, PH_TRACK_CHANGED, &at, end, r, max);
-        if (n >= 0)
-            rc = take_changed(from, at, (struct cursor){r, r + n});
-    }
-    return n < 0 ? PH_EKERNEL : rc;
-}
+/* ---- the heap and the other mappings --------------------------------------------------- */
 
 static bool private(const struct ph_vma_pm *v)
 {
@@ -330,12 +312,12 @@ static int stage_heap_part(uint64_t start, uint64_t end, bool full)
     for (uint64_t at = start, stop; at < end && rc == 0; at = stop) {
         bool hot = ph_hot_run(at, end, &stop);
         if (!full)
-            rc = stage_changed(hot ? PH_TRACK_WRITTEN : PH_TRACK_CHANGED, at, stop);
+            rc = stage_changed(hot, at, stop);
         else if (!hot)
-            rc = protect(at, stop);
+            rc = ph_pages_protect(at, stop);
     }
     if (full && rc == 0)
-        rc = take_present(start, end, NULL);
+        rc = ph_pages_take_present(start, end, staging.heap_anonymous, NULL);
     ph_hot_settle(start, end);
     return rc;
 }
@@ -347,7 +329,7 @@ static void note_live(uint64_t start, uint64_t end)
     uint64_t at = start;
     for (; ph_heap_live_run(at, end, &live); at = live.end) {
         ph_hot_dead(at, live.start);
-        add_present(live.start, live.end);
+        ph_pages_note_present(live.start, live.end);
     }
     ph_hot_dead(at, end);
 }
@@ -358,7 +340,7 @@ static int stage_heap(bool full)
     struct ph_span used[16];
     size_t n = ph_heap_used_spans(used, sizeof used / sizeof used[0]);
     /* All of it at once, so that the heap grows into memory that is registered already. */
-    if (full && register_stretch(PH_HEAP_BASE, PH_HEAP_END) != 0)
+    if (full && ph_pages_register(PH_HEAP_BASE, PH_HEAP_END) != 0)
         return PH_EKERNEL;
     for (size_t i = 0; i < n; i++) {
         int rc = stage_heap_part(used[i].start, used[i].end, full);
@@ -404,52 +386,19 @@ static int stage_mappings(bool full)
             uint64_t to = v->end;
             rc = stage_span(v->start, &to, false);
             if (to > v->start)
-                add_present(v->start, to);
+                ph_pages_note_present(v->start, to);
             v++;
         } else {
-            uint64_t from = v->start, to = v->end;
+            const struct ph_vma_pm *from = v;
             /* A stretch must not reach over what cannot be registered. */
-            for (v++; v < end && private(v) && !in_heap(v->start) && !apart(to, v->start); v++)
-                to = v->end;
-            rc = stage_stretch(from, to, full);
+            for (v++; v < end && private(v) && !in_heap(v->start) && !apart(v[-1].end, v->start);)
+                v++;
+            rc = ph_outside_stage(from, v, full);
         }
         if (rc)
             return rc;
     }
     return 0;
-}
-
-/**
- * mremap(2) marks what it has moved as changed, but not page tables that it moves whole
- * (move_normal_pmd in the kernel's mm/mremap.c): these keep the bits that we have cleared. The
- * word is set before the call and after it, so that no epoch comes between it and the move.
- */
-static _Atomic bool moved;
-
-__attribute__((visibility("default"))) void *mremap(void *old, size_t old_size, size_t size,
-                                                    int flags, ...)
-{
-    va_list rest;
-    va_start(rest, flags);
-    void *to = flags & MREMAP_FIXED ? va_arg(rest, void *) : NULL;
-    va_end(rest);
-    bool may = flags & MREMAP_MAYMOVE;
-    if (may)
-        moved = true;
-    long at = ph_syscall(SYS_mremap, old, old_size, size, flags, to);
-    if (at < 0 && at > -4096) {
-        errno = (int)-at;
-        return MAP_FAILED;
-    }
-    if (may)
-        moved = true;
-    return (void *)at;
-}
-
-bool ph_memory_moved(void)
-{
-    bool was = atomic_exchange(&moved, false);
-    return was && ph_agent.track.soft_dirty;
 }
 
 /**
@@ -483,31 +432,24 @@ static int note_soft_dirty(void)
     return rc;
 }
 
-/** What the epoch before has noted as present is what was. */
-static void remember_present(void)
-{
-    struct ph_areas *a = &ph_agent.areas;
-    struct ph_area was = a->present;
-    a->present = a->before;
-    a->before = was;
-    a->present.used = 0;
-    staging.before = (const struct ph_span *)was.base;
-    staging.before_end = (const struct ph_span *)(was.base + was.used);
-}
-
 int ph_memory_stage(uint64_t epoch, bool full)
 {
     const struct ph_area *vmas = &ph_agent.areas.vmas;
     staging.epoch = epoch;
     staging.batch = NULL;
     staging.mem = -1;
-    remember_present();
+    ph_outside_begin();
+    begin_few(full);
     ph_track_begin(&ph_agent.track);
     staging.vma = staging.ahead = (const struct ph_vma_pm *)vmas->base;
     staging.vmas_end = (const struct ph_vma_pm *)(vmas->base + vmas->used);
+    staging.heap_anonymous = true;
+    for (const struct ph_vma_pm *v = staging.vma; v < staging.vmas_end; v++)
+        staging.heap_anonymous &= !in_heap(v->start) || v->kind == PH_VMA_ANON;
     int rc = ph_agent.track.soft_dirty ? note_soft_dirty() : 0;
     if (rc == 0)
         rc = stage_mappings(full);
+    end_few();
     close_batch();
     if (staging.mem >= 0)
         close(staging.mem);

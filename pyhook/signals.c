@@ -377,9 +377,22 @@ static bool pass_on(int sig, const siginfo_t *info)
         main_blocks(pid, sig) ||
         !atomic_compare_exchange_strong(&passed_on[sig].state, &none, BUSY))
         return false;
+    ph_signals_directed();
     passed_on[sig].info = *info;
     atomic_store(&passed_on[sig].state, FULL);
     return ph_syscall(SYS_tgkill, pid, pid, sig) == 0;
+}
+
+static _Atomic bool directed;
+
+void ph_signals_directed(void)
+{
+    directed = true;
+}
+
+bool ph_signals_were_directed(void)
+{
+    return atomic_exchange(&directed, false);
 }
 
 /** Whether it is one that another thread has passed on; then *info becomes what it was. */

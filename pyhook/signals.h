@@ -6,6 +6,7 @@
 #define PH_SIGNALS_H
 
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <ucontext.h>
 
@@ -23,5 +24,10 @@ void ph_signals_set_back(ucontext_t *frame, siginfo_t *info);
  */
 _Noreturn void ph_signals_leave(ucontext_t *frame, _Atomic uint32_t *left)
     __attribute__((visibility("hidden")));
+
+/** Before and after the program sends a signal to a thread, which may be parked by then. */
+void ph_signals_directed(void);
+/** While all are parked: whether it has, since the last time. */
+bool ph_signals_were_directed(void);
 
 #endif

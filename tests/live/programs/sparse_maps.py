@@ -21,7 +21,7 @@ except ImportError:
 PAGE = mmap.PAGESIZE
 PAGES = 4096
 PROT_READ, PROT_WRITE = 1, 2
-MAP_PRIVATE, MAP_ANONYMOUS, MREMAP_MAYMOVE, MADV_DONTNEED = 2, 32, 1, 4
+MAP_PRIVATE, MAP_ANONYMOUS, MAP_FIXED, MREMAP_MAYMOVE, MADV_DONTNEED = 2, 32, 16, 1, 4
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = libc.mremap.restype = ctypes.c_void_p
@@ -36,8 +36,15 @@ class Mapping:
 
     def __init__(self, fd=-1):
         self.fill = fd >= 0
-        flags = MAP_PRIVATE | (0 if self.fill else MAP_ANONYMOUS)
-        self.at = libc.mmap(None, PAGES * PAGE, PROT_READ | PROT_WRITE, flags, fd, 0)
+        self.fd = fd
+        self.at = None
+        self.renew()
+
+    def renew(self):
+        """A new mapping in the place of the old one, as when a library is loaded again."""
+        flags = (0 if self.fill else MAP_ANONYMOUS) | (MAP_FIXED if self.at else 0)
+        self.at = libc.mmap(self.at, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | flags,
+                            self.fd, 0)
         self.number = {}
 
     def write(self, page, number):
@@ -101,6 +108,8 @@ def main():
             change(mapping, chance, step)
             if chance.randrange(6) == 0:
                 mapping.move()
+            if chance.randrange(12) == 0:
+                mapping.renew()
             mapping.protect(chance.choice((PROT_READ, PROT_READ | PROT_WRITE)))
         if step % 9 == 8:
             old = mappings.pop(2)

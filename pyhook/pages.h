@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pages.h - between the parts of staging pages: pages.c, outside.c, moved.c
+ */
+#ifndef PH_PAGES_H
+#define PH_PAGES_H
+
+#include "agent_internal.h"
+
+/** A list of spans, ascending, that is gone through once. */
+struct ph_pages_cursor {
+    const struct ph_track_region *at, *end;
+};
+
+/** Stage [start, end). Pages come in ascending order. @return 0, PH_EKEEPER, PH_EKERNEL. */
+int ph_pages_stage(uint64_t start, uint64_t end);
+
+/** Stage what of [start, end), which is present, is in @p changed. */
+int ph_pages_stage_both(uint64_t start, uint64_t end, struct ph_pages_cursor *changed);
+
+/**
+ * Stage what is present in [start, end), and is in @p changed; NULL: all. Outside of the heap
+ * also note what is present. @p anonymous: no part of it is a file's.
+ */
+int ph_pages_take_present(uint64_t start, uint64_t end, bool anonymous,
+                          struct ph_pages_cursor *changed);
+
+/** Note [start, end), above all that was noted, as having content of its own (M2). */
+void ph_pages_note_present(uint64_t start, uint64_t end);
+
+/** As ph_track_scan for PH_TRACK_CHANGED, but does not protect what is few. */
+long ph_pages_changed(uint64_t *at, uint64_t end, struct ph_track_region *r, size_t max);
+
+/** Protect what is present in [start, end) again, without staging it. */
+int ph_pages_protect(uint64_t start, uint64_t end);
+
+/** Register [start, end) with the tracker; a failure is named. */
+int ph_pages_register(uint64_t start, uint64_t end);
+
+/** outside.c: what the epoch before has noted as present is what was; before staging. */
+void ph_outside_begin(void);
+
+/** Stage the private mappings [first, last), between which there is none of another kind. */
+int ph_outside_stage(const struct ph_vma_pm *first, const struct ph_vma_pm *last, bool full);
+
+/** moved.c, while all are parked: whether the program has called madvise since the last time. */
+bool ph_memory_advised(void);
+
+#endif
