@@ -431,14 +431,15 @@ class Descriptors(Case):
         file.seek(0)
         file.truncate()
         names = set(os.listdir("test.pm.undo"))
-        assert f"{n + 1}-{n + 1}" in names, names
+        assert any(name.startswith(f"{n + 1}-") for name in names), (n, names)
         file.write("y")
         file.seek(0)
         file.truncate()  # nobody needs that
         assert names >= set(os.listdir("test.pm.undo")), (n, names)""",
                      "assert file.tell() == 10000 and n == 5")
         sizes = {name.name: name.stat().st_size for name in self.UNDO.iterdir()}
-        self.assertEqual({name for name, size in sizes.items() if size > 10000}, {"6-6"}, sizes)
+        whole = [name for name, size in sizes.items() if size > 10000]
+        self.assertEqual([name.split("-")[0] for name in whole], ["6"], sizes)
         self.assert_refused(self.recover("--epoch", "3"), "PH_EFILES", "cut", "newest epochs")
         self.assert_recovers("--epoch", "6")
         self.assertEqual((self.directory / "cut").read_text(), "0123456789" * 1000)
