@@ -22,7 +22,8 @@
  * are hashed as they are staged, and hashed again before the next scan. If they are the same in
  * `patience` epochs running the block rests: it is copied once more, protected before that, and
  * costs nothing from then on. Patience is 1 at first, so what never changes is copied twice; it
- * doubles when a block turns hot soon after it was protected. So does the number of epochs in
+ * doubles when a block turns hot soon after it was protected. If one sample changes and the
+ * others do not, as where an eighth of a block is in use, it takes four times as long. So does the number of epochs in
  * which a block is not copied ahead, when that was in vain.
  *
  * Invariant: a page is protected only by a scan that reports it, and everything that a scan
@@ -42,17 +43,20 @@
          saved as many copies of a page as a fault costs, or more, after that */
 #define MISTAKES_MOST 6
 
+/* What an epoch adds in which the samples did not change, or one of them did. */
+enum { PARTLY = 1, UNCHANGED = 4 };
+
 #define VAIN_MOST     6
 
 enum state { HOT, RESTING, COLD, WARM, COPIED };
 
 struct block {
-    uint64_t sum;     /* of the samples that were staged, or are to be compared */
+    uint16_t sum[SAMPLES]; /* of the samples that were staged, or are to be compared */
     uint16_t changed; /* but HOT: pages found changed by this epoch */
+    uint16_t rested;  /* HOT: for epochs running, UNCHANGED or PARTLY each */
     uint8_t state;
     uint8_t sampled; /* which samples are in `sum`, a bit each */
     uint8_t salt;    /* which pages are samples */
-    uint8_t rested;  /* HOT: epochs running in which the samples were unchanged */
     uint8_t age;     /* COLD: epochs since it was protected, at most SOON */
     uint8_t mistakes;
     uint8_t vain; /* epochs running in which it was copied ahead in vain */
@@ -103,17 +107,17 @@ static uint64_t sample_page(const struct block *b, unsigned i)
 }
 
 /** Four lanes, so that it runs at the speed of memory. */
-static uint64_t hash_page(const void *page, uint64_t seed)
+static uint16_t hash_page(const void *page)
 {
     const uint64_t *word = page;
-    uint64_t lane[4] = {seed, seed + 1, seed + 2, seed + 3};
+    uint64_t lane[4] = {0, 1, 2, 3};
     for (unsigned i = 0; i < PH_PAGE / 8; i += 4)
         for (unsigned k = 0; k < 4; k++)
             lane[k] = (lane[k] ^ word[i + k]) * UINT64_C(0x9e3779b97f4a7c15) + (lane[k] >> 29);
     uint64_t sum = 0;
     for (unsigned k = 0; k < 4; k++)
         sum = (sum ^ lane[k]) * UINT64_C(0xd6e8feb86659fd93) + (lane[k] >> 32);
-    return sum;
+    return (uint16_t)(sum >> 48 ^ sum >> 32 ^ sum >> 16 ^ sum);
 }
 
 void ph_hot_staged(uint64_t start, uint64_t n, const void *copy)
@@ -131,25 +135,26 @@ void ph_hot_staged(uint64_t start, uint64_t n, const void *copy)
             uint64_t page = base + sample_page(b, i) * PH_PAGE;
             if (page < at || page >= stop)
                 continue;
-            b->sum = hash_page(from + (page - start), b->sum);
+            b->sum[i] = hash_page(from + (page - start));
             b->sampled |= (uint8_t)(1u << i);
         }
     }
 }
 
-/** Whether the samples are what they were. */
-static bool unchanged(const struct block *b, uint64_t base, ph_hot_page *page_at)
+/** How the samples compare with what they were: 0: not at all, PARTLY, UNCHANGED. */
+static unsigned compare(const struct block *b, uint64_t base, ph_hot_page *page_at)
 {
-    uint64_t sum = 0;
+    unsigned same = 0, other = 0;
     for (unsigned i = 0; i < SAMPLES; i++) {
         if (!(b->sampled & (1u << i)))
             continue;
         const void *page = page_at(base + sample_page(b, i) * PH_PAGE);
-        if (!page)
-            return false;
-        sum = hash_page(page, sum);
+        if (page && hash_page(page) == b->sum[i])
+            same++;
+        else
+            other++;
     }
-    return sum == b->sum;
+    return !other ? UNCHANGED : other == 1 && same == SAMPLES - 1 ? PARTLY : 0;
 }
 
 /* ---- from state to state --------------------------------------------------------------- */
@@ -163,13 +168,14 @@ void ph_hot_look(uint64_t start, uint64_t end, ph_hot_page *page_at)
         b->changed = 0;
         if (b->state != HOT && b->state != WARM)
             continue;
-        if (b->state == WARM || !b->sampled)
+        if (b->state == WARM || !b->sampled) {
             b->salt++; /* none of the samples was live: look elsewhere */
-        else if (!unchanged(b, start & ~(BLOCK - 1), page_at))
-            b->rested = 0;
-        else if (++b->rested >= 1u << b->mistakes)
-            b->state = RESTING;
-        b->sum = 0;
+        } else {
+            unsigned more = compare(b, start & ~(BLOCK - 1), page_at);
+            b->rested = more ? (uint16_t)(b->rested + more) : 0;
+            if (b->rested >= (unsigned)UNCHANGED << b->mistakes)
+                b->state = RESTING;
+        }
         b->sampled = 0;
         if (b->skip)
             b->skip--;
@@ -186,7 +192,7 @@ void ph_hot_sample(uint64_t start, uint64_t end, ph_hot_page *page_at)
             const void *page = addr >= at && addr < stop ? page_at(addr) : NULL;
             if (!page)
                 continue;
-            b->sum = hash_page(page, b->sum);
+            b->sum[i] = hash_page(page);
             b->sampled |= (uint8_t)(1u << i);
         }
     }
@@ -200,9 +206,9 @@ void ph_hot_decide(uint64_t start, uint64_t end, ph_hot_page *page_at)
         struct block *b = block_of(start);
         if (b->state != HOT)
             continue;
-        if (page_at && b->sampled && unchanged(b, start & ~(BLOCK - 1), page_at))
+        if (page_at && b->sampled &&
+            compare(b, start & ~(BLOCK - 1), page_at) == UNCHANGED)
             b->state = COPIED;
-        b->sum = 0;
         b->sampled = 0;
     }
 }
