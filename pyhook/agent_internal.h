@@ -45,13 +45,16 @@ void *ph_area_push(struct ph_area *area, size_t n);
     X(vmas, 64)                                                                                \
     X(threads, 8)                                                                              \
     X(files, 16)                                                                               \
-    X(locks, 8) X(timers, 1) X(auxv, 1) X(vdso, 1) X(data, 256) X(strings, 64) X(hot, 160)
+    X(locks, 8) X(timers, 1) X(auxv, 1) X(vdso, 1) X(data, 240) X(strings, 64) X(hot, 160)
 
 struct ph_areas {
 #define X(name, mib) struct ph_area name;
     PH_AREAS(X)
 #undef X
 };
+#define X(name, mib) +(UINT64_C(mib) << 20)
+_Static_assert(PH_AREAS(X) <= PH_SCRATCH_SIZE, "the areas fit in the scratch range");
+#undef X
 
 /* ---- agent.c ---------------------------------------------------------------------- */
 
