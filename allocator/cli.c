@@ -26,6 +26,29 @@ void ph_cli_die(const char *command, int err, const char *detail)
     exit(ph_error_status(err));
 }
 
+static char no_pool[4096 + 512];
+static size_t no_pool_size;
+
+static void on_sigbus(int sig)
+{
+    (void)sig;
+    ssize_t ignored = write(2, no_pool, no_pool_size);
+    (void)ignored;
+    _exit(ph_error_status(PH_EIO));
+}
+
+void ph_cli_expect_no_pool(const char *command, const char *path)
+{
+    struct sigaction action = {.sa_handler = on_sigbus};
+    int n = snprintf(no_pool, sizeof no_pool,
+                     "%s: a part of the pool is gone: its disk fails, or somebody has cut the "
+                     "file short; see what is left with pyheap-recover --verify (%.4000s)\n",
+                     command, path);
+    no_pool_size = n > 0 ? (size_t)n : 0;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGBUS, &action, NULL);
+}
+
 bool ph_cli_size(const char *text, unsigned long long *bytes)
 {
     char *end;

@@ -12,6 +12,10 @@ void ph_cli_complain(const char *command, const char *text, const char *detail);
 /** Complain about @p err (a PH_E* code) and exit with its status. */
 _Noreturn void ph_cli_die(const char *command, int err, const char *detail);
 
+/** From now on, if a page of the pool at @p path that is mapped cannot be had (SIGBUS: its disk
+ * fails, or it has been cut short), end with one line and PH_EIO's status. */
+void ph_cli_expect_no_pool(const char *command, const char *path);
+
 /** Bytes from text such as 512M, 64GiB, 1T or a plain number. @return false: no such size. */
 bool ph_cli_size(const char *text, unsigned long long *bytes);
 

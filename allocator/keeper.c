@@ -26,6 +26,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -382,9 +383,27 @@ static bool may_be_damage(int status)
     return sig == SIGSEGV || sig == SIGBUS || sig == SIGILL || sig == SIGFPE || sig == SIGABRT;
 }
 
+/** Somebody has cut the pool short under a program that had it mapped. To close it would touch
+ * it: it is left as it is. */
+static bool is_short(struct ph_keeper *k)
+{
+    struct stat st;
+    struct ph_pool_info info;
+    ph_pool_get_info(k->pool, &info);
+    return fstat(ph_pool_fd(k->pool), &st) == 0 && (uint64_t)st.st_size < info.size;
+}
+
+static int cut_short(struct ph_keeper *k)
+{
+    ph_cli_complain(k->command, ph_error_text(PH_ETRUNC), k->pool_path);
+    return W_EXITCODE(ph_error_status(PH_ETRUNC), 0);
+}
+
 /** The pool is as it was before the recovery. */
 static int damaged(struct ph_keeper *k, int rc)
 {
+    if (is_short(k))
+        return cut_short(k);
     ph_cli_complain(k->command, ph_error_text(rc), k->check.detail);
     ph_pool_close(k->pool);
     return W_EXITCODE(ph_error_status(rc), 0);
@@ -420,6 +439,8 @@ int ph_keeper_watch(struct ph_keeper *k, pid_t child)
     if (rc && rc != PH_EINTR)
         return damaged(k, rc);
 
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS && is_short(k))
+        return cut_short(k);
     if (!k->control->generation && !atomic_load(&k->control->attached))
         return never_attached(k, status);
     struct ph_pool_info info;

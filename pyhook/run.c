@@ -235,6 +235,7 @@ int main(int argc, char **argv)
         die(rc, library);
     find_interpreter(o.python, interpreter, sizeof interpreter);
     check_program(&o);
+    ph_cli_expect_no_pool(ME, o.pool);
     join_command(command, sizeof command, o.argv + 1);
     rc = claim_pool(&o, command, &pool);
     if (rc)

@@ -231,6 +231,7 @@ int main(int argc, char **argv)
     ph_recovery_note_given();
     ph_keeper_block_signals(&mask);
     parse(&o, argc, argv);
+    ph_cli_expect_no_pool(ME, o.path);
     struct ph_pool *pool;
     bool read_only = o.list || o.verify;
     int rc = ph_pool_open(&pool, o.path, read_only ? PH_POOL_READ : PH_POOL_WRITE);

@@ -3,9 +3,12 @@
 import os
 import re
 import signal
+import subprocess
+import unittest
 
-from case import MARKER, Case, offsets_in
+from case import MARKER, Case, data_of, offsets_in
 from commands import PATIENCE
+from processes import is_dead
 
 # Holds data that is recognised in the pool, and goes on step by step as files appear.
 STEPS = """
@@ -124,3 +127,69 @@ class Mapped(Case):
         done = self.recover()
         self.assert_ended(done)
         self.assertIn("child 0", done.stdout)
+
+    def test_a_pool_cut_short_while_it_is_mapped(self):
+        """By somebody else: the memory is gone, and a line says so. Whole again, it goes on."""
+        self.saved(EPOCH_THEN_END)
+        size = os.stat(self.pool).st_size
+        with open(self.pool, "rb") as file:
+            whole = list(data_of(file))
+        for cut in (4096, offsets_in(self.pool, MARKER * 3)[0]):
+            with self.subTest(cut):
+                for text in self.out, self.err:
+                    text.write_text("")
+                keeper, target = self.start([self.commands.recover, self.pool])
+                self.wait_printed("at first True")
+                os.truncate(self.pool, cut)
+                self.go("first")
+                self.assertIn(keeper.wait(PATIENCE),
+                              [self.STATUS[e] for e in ("PH_EIO", "PH_ECORRUPT", "PH_ETRUNC")])
+                said = self.err.read_text()
+                self.assertEqual(len(said.splitlines()), 1, said)
+                self.assertRegex(said, "cut the file short|damaged|truncated")
+                self.wait_until(lambda: is_dead(target.pid), "the program is gone")
+                with open(self.pool, "r+b") as file:
+                    file.truncate(size)
+                    for at, piece in whole:
+                        os.pwrite(file.fileno(), piece, at)
+                os.remove(self.directory / "first")
+        self.go("first")
+        self.go("second")
+        self.assert_ended(self.recover())
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can mount a small file system")
+    def test_a_disk_that_is_full_after_a_recovery(self):
+        """The first epoch fails and says so, the memory is whole, and the next one succeeds."""
+        small = self.directory / "small"
+        small.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", small],
+                              capture_output=True, text=True)
+        if done.returncode != 0:
+            self.skipTest(f"mounting is not allowed here: {done.stderr.strip()}")
+        self.addCleanup(subprocess.run, ["umount", "-l", small], check=True)
+        self.pool = str(small / "test.pm")
+        self.saved(STEPS + """
+    step("first")
+    more = os.urandom(120 << 20)  # more than all of the disk
+    try:
+        pyheap.epoch(wait=True)
+    except pyheap.PoolFullError as error:
+        print("full", zlib.crc32(data) == total, error, flush=True)
+    del more
+    step("second")
+    pyheap.epoch(wait=True)
+    print("done", zlib.crc32(data) == total)
+""")
+        keeper, target = self.start([self.commands.recover, self.pool])
+        self.wait_printed("at first True")
+        self.assertGreater(self.mapped(target), 4096)
+        with open(small / "filler", "wb", buffering=0) as file, self.assertRaises(OSError):
+            while True:
+                file.write(bytes(4096))
+        self.go("first")
+        self.wait_printed("full True")
+        self.wait_printed("at second True")
+        os.remove(small / "filler")
+        self.go("second")
+        self.wait_printed("done True")
+        self.assertEqual(keeper.wait(PATIENCE), 0)
