@@ -86,6 +86,32 @@ static int check_open_file(struct ph_recovery *r, const struct ph_file_pm *f)
     return 0;
 }
 
+/**
+ * A file that the program was in the middle of, and not at its end, and that has been written
+ * to since: what was overwritten there is nowhere, so the program should be able to do without.
+ */
+static void note_overwritten(struct ph_recovery *r)
+{
+    uint64_t n;
+    const struct ph_file_pm *f = ph_reopen_all(r, &n);
+    for (uint64_t i = 0; i < n && !r->note[0]; i++) {
+        const char *path = ph_record_text(r->record, f[i].path);
+        struct stat st;
+        if (f[i].kind != PH_FILE_REGULAR || !(f[i].flags & PH_FILE_WRITABLE) ||
+            (f[i].flags & PH_FILE_DELETED) || (f[i].open_flags & O_APPEND) ||
+            f[i].position >= f[i].size || ph_recovery_keeps(r, &f[i]) ||
+            ph_recovery_of_database(r, &f[i]) || stat(path, &st) != 0)
+            continue;
+        if ((uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec !=
+            f[i].mtime_ns)
+            snprintf(
+                r->note, sizeof r->note,
+                "%.3800s: has been written to after the epoch, perhaps not at its end: what "
+                "was overwritten stays so",
+                path);
+    }
+}
+
 static int check_open_files(struct ph_recovery *r)
 {
     const struct ph_record_pm *rec = r->record;
@@ -161,5 +187,7 @@ int ph_recovery_check(struct ph_recovery *r)
         rc = ph_recovery_check_databases(r);
     if (rc == 0)
         rc = check_open_files(r);
+    if (rc == 0)
+        note_overwritten(r);
     return rc ? rc : ph_recovery_check_locks(r);
 }

@@ -223,6 +223,20 @@ class Descriptors(Case):
         self.assertEqual((self.directory / "cut").read_text(), "1\n")
         self.assertEqual((self.directory / "other").read_text(), "1\n2\n")
 
+    def test_what_was_overwritten_in_the_middle_is_told(self):
+        """Nothing brings it back, but nobody shall believe so; of a file's end nothing is said."""
+        for where, told in (2, True), (10, False), (None, False):
+            with self.subTest(where):
+                for path in (self.directory / "test.pm", self.out):
+                    path.unlink(missing_ok=True)
+                after = "f.write('xyz') and f.flush()" if where else "0"
+                self.stopped("open('file', 'w').write('0123456789'); f = open('file', 'r+');"
+                             f"f.seek({where or 2}); after = lambda: {after}")
+                said = self.assert_recovers().stderr
+                self.assertEqual("overwritten" in said, told, said)
+                self.assertEqual((self.directory / "file").read_text(),
+                                 "01xyz56789" if told else "0123456789")
+
     def test_an_open_file_that_was_removed_is_named(self):
         self.stopped("f = open('gone', 'w'); f.write('x'); f.flush()")
         os.remove(self.directory / "gone")
