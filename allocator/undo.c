@@ -12,10 +12,13 @@
 
 void ph_undo_directory(const char *path, char buf[PH_UNDO_MAX])
 {
-    char real[PATH_MAX];
-    if (!realpath(path, real))
-        snprintf(real, sizeof real, "%s", path); /* it is gone, or never was */
-    if (snprintf(buf, PH_UNDO_MAX, "%s.undo", real) >= PH_UNDO_MAX)
+    /* Of the pool the directory alone is sure to be there; the program may leave it. */
+    char directory[PATH_MAX], real[PATH_MAX];
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    int length = slash ? (int)(slash - path) + 1 : 1;
+    snprintf(directory, sizeof directory, "%.*s", length, slash ? path : ".");
+    if (!realpath(directory, real) ||
+        snprintf(buf, PH_UNDO_MAX, "%s/%s.undo", real, name) >= PH_UNDO_MAX)
         buf[0] = 0;
 }
 

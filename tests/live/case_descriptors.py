@@ -419,6 +419,17 @@ class Descriptors(Case):
         self.assertEqual((self.directory / "cut").read_text(), "0123456789!")
         self.assertFalse(self.UNDO.exists())  # a finished program needs it no more
 
+    def test_what_is_cut_off_is_beside_the_pool_wherever_the_program_goes(self):
+        text = WAITING.format(prepare=self.CUT + "; os.chdir('/')", finish="pass")
+        keeper, target = self.start([self.commands.run, "--pool", "test.pm", "--python",
+                                     self.python, self.script(text)])
+        self.wait_printed("epoch")
+        target.signal(signal.SIGKILL)
+        keeper.wait(PATIENCE)
+        self.assertEqual(len(list(self.UNDO.iterdir())), 1)
+        self.assert_recovers()
+        self.assertEqual((self.directory / "cut").read_text(), "0123456789")
+
     def test_a_recovery_that_fails_or_is_killed_can_be_made_again(self):
         self.stopped(self.CUT, "time.sleep(600 if not os.path.exists('go') else 0)")
         wanted = self.directory / "cut"
