@@ -421,6 +421,8 @@ struct ph_pool {
     uint32_t *by_offset;      /* slots in use, ascending by offset */
     uint32_t extents;         /* slots in use */
     uint32_t least_spare;     /* fewest free segments with blocks since ph_room_punch */
+    bool punching;            /* a segment becomes a hole, and is not free meanwhile (S2) */
+    bool room_wanted;         /* and the writer waits for it */
     struct ph_end end;
     struct ph_files files;
     unsigned views;     /* a writer's, that are not freed yet */

@@ -122,9 +122,15 @@ static int next_segment(struct ph_pool *p)
         err = ph_extent_grow(p, &slot);
         if (err && err != PH_EPOOLSIZE && err != PH_EFULL)
             return err;
+        if (err && p->punching) {
+            p->room_wanted = true;
+            pthread_cond_wait(&p->done, &p->lock);
+            continue;
+        }
         if (err && ph_home_force(p) && ph_files_give_up(p)) /* P10 */
             return err;
     }
+    p->room_wanted = false;
     err = touch(p, slot, segment);
     if (err)
         return err;
@@ -215,16 +221,20 @@ void ph_room_punch(struct ph_pool *p)
     uint32_t slot, segment;
 
     pthread_mutex_lock(&p->lock);
-    while (p->least_spare && !p->views && !p->broken && find_spare(p, &slot, &segment)) {
+    while (p->least_spare && !p->views && !p->broken && !p->room_wanted &&
+           find_spare(p, &slot, &segment)) {
         uint64_t pages = ph_segment_end(&p->super, segment) -
                          (uint64_t)segment * ph_segment_pages(&p->super);
         p->least_spare--;
         use(&p->extent[slot], segment, PH_EPOCH_OPEN); /* S2 */
+        p->punching = true;
         pthread_mutex_unlock(&p->lock);
         ph_io_discard(&p->io, segment_offset(p, slot, segment), pages * PH_PAGE);
         pthread_mutex_lock(&p->lock);
         p->extent[slot].holes |= 1u << segment;
         set_free(&p->extent[slot], segment);
+        p->punching = false;
+        pthread_cond_broadcast(&p->done);
     }
     p->least_spare = count_spare(p);
     pthread_mutex_unlock(&p->lock);
