@@ -79,8 +79,8 @@ def trackers(bench, out):
         with bench.place("/dev/shm") as shared:
             report = bench.program("pause.py", 256, bench.rounds(5, 2), shared / "copy", "0:1",
                                    "1000:1", preexec_fn=deny(*denied) if denied else None)
-        for case, samples in report.items():
-            def stat(name, factor=1, samples=samples):
+        for case in ("0:1", "1000:1"):
+            def stat(name, factor=1, samples=report[case]):
                 return harness.Stat([s[name] * factor for s in samples])
             table.add(" and ".join(denied) or "nothing", case.partition(":")[0],
                       stat("pages_staged").show(0), stat("pages_written").show(0),

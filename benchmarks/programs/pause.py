@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Changes some pages, takes an epoch, copies the same pages once; again and again.
+"""Changes some pages, takes an epoch, copies the same pages once; again and again, for each
+PAGES:STEP in turn.
 
     pause.py MIB ROUNDS COPY_FILE PAGES:STEP... [--direct FILE]
 
 The array has MIB mebibytes. PAGES pages are changed, every STEP-th. COPY_FILE, on a tmpfs, is
 mapped shared: the copy's destination, which is not part of an epoch and is as warm as the
 staging ring. With --direct the same bytes are also written to FILE with O_DIRECT and made
-durable. Reports a list of samples for each PAGES:STEP.
+durable. Reports a list of samples for each PAGES:STEP, and as PAGES:STEP:first the first one
+after what was before, which is not among them, nor are the next few: what changes in every epoch
+is treated otherwise than what begins to.
 """
 import json
 import mmap
@@ -20,6 +23,7 @@ import pyheap
 
 PAGE = 4096
 WRITE = 8 << 20
+FEW = 8
 
 
 def shared_memory(path, size):
@@ -63,8 +67,8 @@ def main():
     memory, copy = shared_memory(copy_file, most * PAGE)
     samples = {f"{count}:{step}": [] for count, step in cases}
     pyheap.epoch(wait=True)
-    for i in range(-1, int(rounds)):
-        for count, step in cases:
+    for count, step in cases:
+        for i in range(-FEW, int(rounds)):
             some = array[: count * step : step]
             some[:, 100] += 1
             started, cpu = time.perf_counter(), time.thread_time()
@@ -79,9 +83,11 @@ def main():
                       ("pause", "wait", "commit", "pages_staged", "pages_written",
                        "bytes_written")}
             sample.update(call=call, cpu=cpu, copy=copied)
-            if direct:
+            if direct and i >= 0:
                 sample["direct"] = write_direct(direct, memory, count * PAGE)
-            if i >= 0:  # the first round warms up
+            if i == -FEW:
+                samples[f"{count}:{step}:first"] = [sample]
+            if i >= 0:
                 samples[f"{count}:{step}"].append(sample)
     print(json.dumps(samples))
 
