@@ -94,6 +94,7 @@ class Outcome:
     notes: list = dataclasses.field(default_factory=list)
     raw: dict = dataclasses.field(default_factory=dict)  # whatever belongs into the JSON
     taken: str = ""  # when, from which commit, by which command, at which load
+    machine: dict = dataclasses.field(default_factory=dict)  # where: machine.describe
 
     def table(self, title, *columns):
         t = Table(title, list(columns))

@@ -69,13 +69,13 @@ def where(machine):
     return ", ".join([*parts, f"Python {machine['python']}"])
 
 
-def put_targets(path, machine, outcomes):
+def put_targets(path, outcomes):
     takings = "\n".join(f"- {text}" for text in takings_of(outcomes))
     table = markdown_table(VERDICT_COLUMNS, verdict_rows(outcomes))
-    put_between(path, "results", f"{where(machine)}.\n\n{takings}\n\n{table}")
+    put_between(path, "results", f"{takings}\n\n{table}")
 
 
-def put_main_table(path, machine, heat):
+def put_main_table(path, heat):
     """What saving heat.py costs with pyheap and with its peers: the ratios alone."""
     cells = {}
     for table in heat.tables:
@@ -84,14 +84,14 @@ def put_main_table(path, machine, heat):
     columns = ["", *(table.title.partition(",")[0] for table in heat.tables)]
     rows = [[how, *ratios] for how, ratios in cells.items()]
     put_between(path, "main table", f"{markdown_table(columns, rows)}\n\n"
-                f"{where(machine)}; {heat.taken}.")
+                f"{where(heat.machine)}; {heat.taken}.")
 
 
 def takings_of(outcomes):
     """One line for each run that the outcomes are from."""
     names = {}
     for name, outcome in outcomes.items():
-        names.setdefault(outcome.taken, []).append(name)
+        names.setdefault(f"{outcome.taken}; {where(outcome.machine)}", []).append(name)
     return [f"{', '.join(names)}: {taken}" for taken, names in names.items()]
 
 
@@ -107,11 +107,20 @@ def load(directory):
                 verdicts=[harness.Verdict(**{k: v for k, v in t.items() if k != "met"})
                           for t in b["targets"]],
                 plots=dict.fromkeys(b["plots"]), notes=b["notes"], raw=b["raw"],
-                taken=b["taken"])
+                taken=b["taken"], machine=b["machine"])
     return docs, outcomes
 
 
-def write(directory, machine, docs, outcomes):
+def machines_of(outcomes):
+    """A table for each machine, or state of it, on which the outcomes were taken."""
+    names = {}
+    for name, outcome in outcomes.items():
+        names.setdefault(tuple(outcome.machine.items()), []).append(name)
+    return [text for machine, of in names.items()
+            for text in (f"{', '.join(of)}:", "", markdown_table(["", ""], machine), "")]
+
+
+def write(directory, docs, outcomes):
     """results.md, results.json and the plots."""
     directory.mkdir(parents=True, exist_ok=True)
     for outcome in outcomes.values():
@@ -121,7 +130,7 @@ def write(directory, machine, docs, outcomes):
     lines = ["# Results", "",
              "Where three figures stand together they are the median and, in brackets, the "
              "least and the greatest.", "",
-             markdown_table(["", ""], [[k, v] for k, v in machine.items()]), "",
+             *machines_of(outcomes),
              *[f"- {text}" for text in takings_of(outcomes)], ""]
     rows = verdict_rows(outcomes)
     if rows:
@@ -135,9 +144,9 @@ def write(directory, machine, docs, outcomes):
         for note in outcome.notes:
             lines += [note, ""]
     (directory / "results.md").write_text("\n".join(lines).rstrip() + "\n")
-    data = {"machine": machine,
-            "benchmarks": {
+    data = {"benchmarks": {
                 name: {"doc": docs[name], "taken": outcome.taken,
+                       "machine": outcome.machine,
                        "tables": [dataclasses.asdict(t) for t in outcome.tables],
                        "targets": [{**dataclasses.asdict(v), "met": v.met}
                                    for v in outcome.verdicts],

@@ -63,13 +63,13 @@ def main():
              f"{(time.monotonic() - started) / 60:.0f} minutes, load {load} before and "
              f"{machine.load()} after")
     for outcome in outcomes.values():
-        outcome.taken = taken
+        outcome.taken, outcome.machine = taken, about
     old_docs, old_outcomes = report.load(args.results) if args.only else ({}, {})
     docs, outcomes = old_docs | docs, old_outcomes | outcomes
-    report.write(args.results, about, docs, outcomes)
+    report.write(args.results, docs, outcomes)
     if not args.quick and args.results == harness.HERE / "results":
-        report.put_targets(harness.HERE / "README.md", about, outcomes)
-        report.put_main_table(harness.HERE.parent / "README.md", about, outcomes["heat"])
+        report.put_targets(harness.HERE / "README.md", outcomes)
+        report.put_main_table(harness.HERE.parent / "README.md", outcomes["heat"])
     print(f"\nwritten to {os.path.relpath(args.results)}")
     sys.exit(1 if failures else 0)
 
