@@ -22,9 +22,9 @@
  * are hashed as they are staged, and hashed again before the next scan. If they are the same in
  * `patience` epochs running the block rests: it is copied once more, protected before that, and
  * costs nothing from then on. Patience is 1 at first, so what never changes is copied twice; it
- * doubles when a block turns hot soon after it was protected. If one sample changes and the
- * others do not, as where an eighth of a block is in use, it takes four times as long. So does the number of epochs in
- * which a block is not copied ahead, when that was in vain.
+ * doubles when a block turns hot soon after it was protected. So does the number of epochs in
+ * which a block is not copied ahead, when that was in vain. Where one sample changes and the
+ * others do not, as when an eighth of a block is in use, resting takes four times the patience.
  *
  * Invariant: a page is protected only by a scan that reports it, and everything that a scan
  * reports is staged afterwards. So in any state every page that may have changed lacks the
@@ -46,14 +46,14 @@
 /* What an epoch adds in which the samples did not change, or one of them did. */
 enum { PARTLY = 1, UNCHANGED = 4 };
 
-#define VAIN_MOST     6
+#define VAIN_MOST 6
 
 enum state { HOT, RESTING, COLD, WARM, COPIED };
 
 struct block {
     uint16_t sum[SAMPLES]; /* of the samples that were staged, or are to be compared */
-    uint16_t changed; /* but HOT: pages found changed by this epoch */
-    uint16_t rested;  /* HOT: for epochs running, UNCHANGED or PARTLY each */
+    uint16_t changed;      /* but HOT: pages found changed by this epoch */
+    uint16_t rested;       /* HOT: for epochs running, UNCHANGED or PARTLY each */
     uint8_t state;
     uint8_t sampled; /* which samples are in `sum`, a bit each */
     uint8_t salt;    /* which pages are samples */
@@ -206,8 +206,7 @@ void ph_hot_decide(uint64_t start, uint64_t end, ph_hot_page *page_at)
         struct block *b = block_of(start);
         if (b->state != HOT)
             continue;
-        if (page_at && b->sampled &&
-            compare(b, start & ~(BLOCK - 1), page_at) == UNCHANGED)
+        if (page_at && b->sampled && compare(b, start & ~(BLOCK - 1), page_at) == UNCHANGED)
             b->state = COPIED;
         b->sampled = 0;
     }

@@ -61,57 +61,56 @@ const char *ph_identity_path(const char *path, char *buf, size_t size)
         va_end(ap);                                                                            \
     }
 
-EXPORT int open(const char *path, int flags, ...)
+static int open_path(__typeof__(&open) next, const char *path, int flags, mode_t mode)
 {
     char buf[ROOM];
-    mode_t mode = 0;
-    MODE_IF_CREATING(flags, mode)
     int fd = ph_identity_file(path, flags);
+    if (fd >= 0)
+        return fd;
     bool undo = ph_undo_before_open(AT_FDCWD, path, flags);
-    if (fd < 0)
-        fd = ph_libc_next()->open(ph_identity_path(path, buf, sizeof buf), flags, mode);
+    fd = next(ph_identity_path(path, buf, sizeof buf), flags, mode);
     ph_undo_after(undo);
     return fd;
 }
 
-EXPORT int open64(const char *path, int flags, ...)
+EXPORT int open(const char *path, int flags, ...)
 {
-    char buf[ROOM];
     mode_t mode = 0;
     MODE_IF_CREATING(flags, mode)
+    return open_path(ph_libc_next()->open, path, flags, mode);
+}
+
+EXPORT int open64(const char *path, int flags, ...)
+{
+    mode_t mode = 0;
+    MODE_IF_CREATING(flags, mode)
+    return open_path(ph_libc_next()->open64, path, flags, mode);
+}
+
+static int open_at(__typeof__(&openat) next, int dir, const char *path, int flags, mode_t mode)
+{
+    char buf[ROOM];
     int fd = ph_identity_file(path, flags);
-    bool undo = ph_undo_before_open(AT_FDCWD, path, flags);
-    if (fd < 0)
-        fd = ph_libc_next()->open64(ph_identity_path(path, buf, sizeof buf), flags, mode);
+    if (fd >= 0)
+        return fd;
+    bool undo = ph_undo_before_open(dir, path, flags);
+    fd = next(dir, ph_identity_path(path, buf, sizeof buf), flags, mode);
     ph_undo_after(undo);
     return fd;
 }
 
 EXPORT int openat(int dir, const char *path, int flags, ...)
 {
-    char buf[ROOM];
     mode_t mode = 0;
     MODE_IF_CREATING(flags, mode)
-    int fd = ph_identity_file(path, flags);
-    bool undo = ph_undo_before_open(dir, path, flags);
-    if (fd < 0)
-        fd = ph_libc_next()->openat(dir, ph_identity_path(path, buf, sizeof buf), flags, mode);
-    ph_undo_after(undo);
-    return fd;
+    return open_at(ph_libc_next()->openat, dir, path, flags, mode);
 }
 
 EXPORT int openat64(int dir, const char *path, int flags, ...)
 {
-    char buf[ROOM];
     mode_t mode = 0;
     MODE_IF_CREATING(flags, mode)
-    int fd = ph_identity_file(path, flags);
-    bool undo = ph_undo_before_open(dir, path, flags);
-    if (fd < 0)
-        fd =
-            ph_libc_next()->openat64(dir, ph_identity_path(path, buf, sizeof buf), flags, mode);
-    ph_undo_after(undo);
-    return fd;
+    return open_at(ph_libc_next()->openat64, dir, path, flags, mode);
 }
 
 /** Those of a stream's mode that begins with `r`. */
@@ -120,28 +119,26 @@ static int flags_of(const char *mode)
     return (strchr(mode, '+') ? O_RDWR : O_RDONLY) | (strchr(mode, 'e') ? O_CLOEXEC : 0);
 }
 
-EXPORT FILE *fopen(const char *path, const char *mode)
+static FILE *open_stream(__typeof__(&fopen) next, const char *path, const char *mode)
 {
     char buf[ROOM];
     int fd = mode[0] == 'r' ? ph_identity_file(path, flags_of(mode)) : -1;
     if (fd >= 0)
         return fdopen(fd, mode);
     bool undo = mode[0] == 'w' && ph_undo_before_open(AT_FDCWD, path, O_TRUNC);
-    FILE *file = ph_libc_next()->fopen(ph_identity_path(path, buf, sizeof buf), mode);
+    FILE *file = next(ph_identity_path(path, buf, sizeof buf), mode);
     ph_undo_after(undo);
     return file;
 }
 
+EXPORT FILE *fopen(const char *path, const char *mode)
+{
+    return open_stream(ph_libc_next()->fopen, path, mode);
+}
+
 EXPORT FILE *fopen64(const char *path, const char *mode)
 {
-    char buf[ROOM];
-    int fd = mode[0] == 'r' ? ph_identity_file(path, flags_of(mode)) : -1;
-    if (fd >= 0)
-        return fdopen(fd, mode);
-    bool undo = mode[0] == 'w' && ph_undo_before_open(AT_FDCWD, path, O_TRUNC);
-    FILE *file = ph_libc_next()->fopen64(ph_identity_path(path, buf, sizeof buf), mode);
-    ph_undo_after(undo);
-    return file;
+    return open_stream(ph_libc_next()->fopen64, path, mode);
 }
 
 EXPORT DIR *opendir(const char *path)

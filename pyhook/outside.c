@@ -104,8 +104,8 @@ static int take_asked(uint64_t start, uint64_t end, bool anonymous,
 }
 
 /** Of the mappings [v, end) what lies in [from, to), which the scan has reported on. */
-static int take(const struct ph_vma_pm *v, const struct ph_vma_pm *end, uint64_t from, uint64_t to,
-                bool kept, struct ph_pages_cursor changed)
+static int take(const struct ph_vma_pm *v, const struct ph_vma_pm *end, uint64_t from,
+                uint64_t to, bool kept, struct ph_pages_cursor changed)
 {
     int rc = 0;
     while (v < end && v->end <= from)

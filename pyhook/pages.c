@@ -32,9 +32,9 @@ static struct {
     uint64_t epoch;
     struct ph_batch *batch; /* being filled; NULL: none */
     int mem;                /* /proc/self/mem, for pages without PROT_READ; -1: not open */
-    const struct ph_vma_pm *vma, *vmas_end;    /* cursor: the mapping of the last page */
-    const struct ph_vma_pm *ahead;             /* the same for page_ahead */
-    bool heap_anonymous;                       /* no part of the heap is a file's */
+    const struct ph_vma_pm *vma, *vmas_end; /* cursor: the mapping of the last page */
+    const struct ph_vma_pm *ahead;          /* the same for page_ahead */
+    bool heap_anonymous;                    /* no part of the heap is a file's */
 } staging;
 
 static bool close_batch(void)
@@ -239,8 +239,8 @@ long ph_pages_changed(uint64_t *at, uint64_t end, struct ph_track_region *r, siz
 {
     uint64_t from = *at;
     if (few.found < few.most) {
-        long n = ph_track_scan(&ph_agent.track, PH_TRACK_WRITTEN, at, end, r,
-                               max < FEW ? max : FEW);
+        long n =
+            ph_track_scan(&ph_agent.track, PH_TRACK_WRITTEN, at, end, r, max < FEW ? max : FEW);
         for (long i = 0; i < n; i++)
             few.found += (r[i].end - r[i].start) / PH_PAGE;
         if (n < 0 || (*at == end && few.found <= few.most))
@@ -250,7 +250,8 @@ long ph_pages_changed(uint64_t *at, uint64_t end, struct ph_track_region *r, siz
     return ph_track_scan(&ph_agent.track, PH_TRACK_CHANGED, at, end, r, max);
 }
 
-/** Scan [start, end) of the heap for changes and stage them; what is @p hot stays unprotected. */
+/** Scan [start, end) of the heap for changes and stage them; what is @p hot stays unprotected.
+ */
 static int stage_changed(bool hot, uint64_t start, uint64_t end)
 {
     size_t max;
@@ -391,7 +392,8 @@ static int stage_mappings(bool full)
         } else {
             const struct ph_vma_pm *from = v;
             /* A stretch must not reach over what cannot be registered. */
-            for (v++; v < end && private(v) && !in_heap(v->start) && !apart(v[-1].end, v->start);)
+            for (v++;
+                 v < end && private(v) && !in_heap(v->start) && !apart(v[-1].end, v->start);)
                 v++;
             rc = ph_outside_stage(from, v, full);
         }

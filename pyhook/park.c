@@ -53,7 +53,7 @@ static struct {
     int caller, main;
     int result;
     void (*body)(void);
-    _Atomic uint32_t turn;                         /* counts the calls of ph_park_and_run */
+    _Atomic uint32_t turn;   /* counts the calls of ph_park_and_run */
     _Atomic uint64_t inside; /* the turn, and in the lower half how many are in parked_here */
     _Atomic uint32_t main_released, rest_released; /* futexes: the turn that is over */
     _Atomic uint32_t announced;
@@ -131,7 +131,8 @@ static void parked_here(int sig, siginfo_t *info, void *context)
 {
     if (info->si_code != SI_QUEUE) { /* glibc's own, for all threads to change their ids */
         if (ph_park_old_action.handler > 1)
-            ((void (*)(int, siginfo_t *, void *))ph_park_old_action.handler)(sig, info, context);
+            ((void (*)(int, siginfo_t *, void *))ph_park_old_action.handler)(sig, info,
+                                                                             context);
         return;
     }
     int tid = (int)ph_syscall(SYS_gettid);
@@ -212,8 +213,7 @@ static int signal_rest(uint32_t *signalled, uint32_t *nsignalled, bool with_main
             bool known = false;
             for (uint32_t i = 0; i < *nsignalled && !known; i++)
                 known = signalled[i] == tid;
-            if (!known && *nsignalled < MAX_THREADS &&
-                send_signal(pid, (pid_t)tid) == 0)
+            if (!known && *nsignalled < MAX_THREADS && send_signal(pid, (pid_t)tid) == 0)
                 signalled[(*nsignalled)++] = tid;
         }
     }

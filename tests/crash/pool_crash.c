@@ -32,6 +32,7 @@
  *   PH_CRASH_SEED    another history
  */
 #include "allocator/pool_internal.h"
+#include "tests/unit/pool_free.h"
 #include "tests/unit/pool_model.h"
 
 #include <errno.h>
@@ -408,17 +409,9 @@ static int scribble(struct ph_pool *p, uint64_t number)
 {
     static uint64_t page[PH_PAGE / 8] __attribute__((aligned(PH_PAGE)));
     const void *from = page;
-    uint64_t left = 0;
     int err = ph_pool_begin(p, number);
+    uint64_t left = pool_free_pages(p);
 
-    for (uint32_t i = 0; i < p->extents; i++) {
-        const struct ph_extent *e = &p->extent[p->by_offset[i]];
-        if (e->role != PH_EXTENT_FREE && e->role != PH_EXTENT_LOG)
-            continue;
-        for (uint32_t s = 0; s < PH_SEGMENTS; s++)
-            if (!(e->used >> s & 1))
-                left += ph_segment_end(&p->super, s) - s * ph_segment_pages(&p->super);
-    }
     write_odds = 300;
     for (uint64_t i = 0; i < left && !err; i++) {
         uint64_t addr = (UINT64_C(1) << 40) + i * PH_PAGE;

@@ -9,6 +9,7 @@
 #define POOL_FIXTURE_H
 
 #include "allocator/pool_internal.h"
+#include "tests/unit/pool_free.h"
 #include "tests/unit/pool_model.h"
 
 #include <criterion/criterion.h>
@@ -164,15 +165,7 @@ static inline int fixture_big_epoch(struct ph_pool *p, uint64_t number, size_t n
 /* Write over all that the log believes to be free. */
 static inline void fixture_scribble(struct ph_pool *p)
 {
-    size_t pages = 1;
-    for (uint32_t i = 0; i < p->extents; i++) {
-        const struct ph_extent *e = &p->extent[p->by_offset[i]];
-        if (e->role != PH_EXTENT_FREE && e->role != PH_EXTENT_LOG)
-            continue;
-        for (uint32_t s = 0; s < PH_SEGMENTS; s++)
-            if (!(e->used >> s & 1))
-                pages += ph_segment_end(&p->super, s) - s * ph_segment_pages(&p->super);
-    }
+    size_t pages = 1 + pool_free_pages(p);
     uint64_t number = p->epochs ? p->epoch[p->epochs - 1].info.number + 1 : 1;
 
     OK(fixture_big_append(p, number, pages, 1000000));
