@@ -108,6 +108,19 @@ class Case(unittest.TestCase):
         self.addCleanup(clean)
         return keeper, target
 
+    def small_file_system(self, size):
+        """A tmpfs of its own, of @p size as mount(8) has it; only root can have one."""
+        if os.geteuid() != 0:
+            self.skipTest("only root can mount a small file system")
+        small = self.directory / "small"
+        small.mkdir()
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", small],
+                                 capture_output=True, text=True)
+        if mounted.returncode != 0:
+            self.skipTest(f"mounting is not allowed here: {mounted.stderr.strip()}")
+        self.addCleanup(subprocess.run, ["umount", "-l", small], check=True)
+        return small
+
     # ---- waiting -------------------------------------------------------------------
 
     def wait_until(self, condition, what):

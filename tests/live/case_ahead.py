@@ -2,8 +2,6 @@
 """case_ahead - what is copied before the program is stopped (pyhook/ahead.c)"""
 import os
 import signal
-import subprocess
-import unittest
 
 from case import Case
 from commands import PATIENCE
@@ -135,15 +133,8 @@ class Ahead(Case):
     def test_memory_that_cannot_be_read_just_then(self):
         self.assertEqual(self.chain(UNREADABLE, 120, "10ms", kills=3), "end True\n")
 
-    @unittest.skipUnless(os.geteuid() == 0, "only root can mount a small file system")
     def test_a_full_disk(self):
-        small = self.directory / "small"
-        small.mkdir()
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", small],
-                                 capture_output=True, text=True, check=False)
-        if mounted.returncode != 0:
-            self.skipTest(f"mounting is not allowed here: {mounted.stderr.strip()}")
-        self.addCleanup(subprocess.run, ["umount", "-l", small], check=True)
+        small = self.small_file_system("200m")
         pool = str(small / "test.pm")
         keeper, target = self.start(self.argv(TOO_MUCH, options=["--every", "20ms"], pool=pool))
         self.wait_printed("goes on True")

@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import subprocess
-import unittest
 
 from case import COUNTING, Case
 from commands import PATIENCE
@@ -153,17 +152,10 @@ class Rivals(Claims):
             self.assertEqual(file.read(), "another's")
 
 
-@unittest.skipUnless(os.geteuid() == 0, "only root can mount a small file system")
 class NoSpace(Claims):
     def setUp(self):
         super().setUp()
-        self.small = self.directory / "small"
-        self.small.mkdir()
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", self.small],
-                                 capture_output=True, text=True)
-        if mounted.returncode != 0:
-            self.skipTest(f"mounting is not allowed here: {mounted.stderr.strip()}")
-        self.addCleanup(subprocess.run, ["umount", "-l", self.small], check=True)
+        self.small = self.small_file_system("64m")
 
     def fill(self):
         with open(self.small / "filler", "wb", buffering=0) as file:

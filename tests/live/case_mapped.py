@@ -3,8 +3,6 @@
 import os
 import re
 import signal
-import subprocess
-import unittest
 
 from case import MARKER, Case, data_of, offsets_in
 from commands import PATIENCE
@@ -157,16 +155,9 @@ class Mapped(Case):
         self.go("second")
         self.assert_ended(self.recover())
 
-    @unittest.skipUnless(os.geteuid() == 0, "only root can mount a small file system")
     def test_a_disk_that_is_full_after_a_recovery(self):
         """The first epoch fails and says so, the memory is whole, and the next one succeeds."""
-        small = self.directory / "small"
-        small.mkdir()
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", small],
-                              capture_output=True, text=True)
-        if done.returncode != 0:
-            self.skipTest(f"mounting is not allowed here: {done.stderr.strip()}")
-        self.addCleanup(subprocess.run, ["umount", "-l", small], check=True)
+        small = self.small_file_system("128m")
         self.pool = str(small / "test.pm")
         self.saved(STEPS + """
     step("first")

@@ -228,15 +228,8 @@ class Rights(Case):
 class FullDisk(Case):
     """A small file system of its own."""
 
-    @unittest.skipUnless(os.geteuid() == 0, "only root can mount a small file system")
     def test_the_program_goes_on_and_the_last_epoch_stays(self):
-        small = self.directory / "small"
-        small.mkdir()
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", small],
-                                 capture_output=True, text=True)
-        if mounted.returncode != 0:
-            self.skipTest(f"mounting is not allowed here: {mounted.stderr.strip()}")
-        self.addCleanup(subprocess.run, ["umount", "-l", small], check=True)
+        small = self.small_file_system("300m")
         pool = str(small / "test.pm")
         keeper, target = self.start(self.argv("""
             import os, time, pyheap
