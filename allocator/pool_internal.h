@@ -235,6 +235,10 @@ void ph_room_note_spare(struct ph_pool *p);
  * @pre both root records say H. */
 void ph_room_punch(struct ph_pool *p);
 
+/* After an epoch that was given up: if the disk was full, all free segments become holes, and
+ * the log goes home. */
+void ph_room_give_back(struct ph_pool *p);
+
 /* ---- pool_guard.c: libpmemobj on a full disk -------------------------------------- */
 
 /** Call fn(arg), which calls libpmemobj, so that a store into a hole of a full file system
@@ -421,8 +425,9 @@ struct ph_pool {
     uint32_t *by_offset;      /* slots in use, ascending by offset */
     uint32_t extents;         /* slots in use */
     uint32_t least_spare;     /* fewest free segments with blocks since ph_room_punch */
-    bool punching;            /* a segment becomes a hole, and is not free meanwhile (S2) */
+    unsigned punching;        /* segments that become holes, and are not free meanwhile (S2) */
     bool room_wanted;         /* and the writer waits for it */
+    bool disk_full;           /* an epoch has failed for it, and is not given up yet */
     struct ph_end end;
     struct ph_files files;
     unsigned views;     /* a writer's, that are not freed yet */

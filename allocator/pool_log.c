@@ -556,4 +556,5 @@ void ph_pool_abort(struct ph_pool *p)
     reset(w);
     ph_room_retire(p);
     pthread_mutex_unlock(&p->lock);
+    ph_room_give_back(p);
 }

@@ -20,6 +20,8 @@
  *      does not free it; so has what is being punched, so that nobody takes it.
  *  S3  An extent is LOG if and only if one of its segments is used.
  *  S4  Of the segment where the log ends only what follows the end is written (P5).
+ *  S5  A segment is taken only if the disk has room for all of the log, with it, to go home:
+ *      else a disk could fill with log that nothing takes away any more.
  */
 #include "allocator/pool_internal.h"
 
@@ -111,26 +113,53 @@ static bool find(const struct ph_pool *p, enum ph_extent_role role, uint32_t *sl
     return false;
 }
 
-/* Go on in a new segment. When there is none, migration may give some back. */
+/* Whether the disk has room for a segment, and for all of the log to go home (S5). */
+static int check_space(struct ph_pool *p, uint32_t slot, uint32_t segment)
+{
+    uint64_t pages =
+        ph_segment_end(&p->super, segment) - (uint64_t)segment * ph_segment_pages(&p->super);
+    uint64_t log = (p->writing.log_pages + pages) * PH_PAGE;
+
+    for (size_t i = 0; i < p->epochs; i++)
+        log += p->epoch[i].info.bytes;
+    if (p->extent[slot].holes >> segment & 1)
+        log += pages * PH_PAGE;
+    return ph_io_space(&p->io, log);
+}
+
+/* Make room on a full disk, or in a full pool. @return 0 to look again. */
+static int make_room(struct ph_pool *p)
+{
+    if (p->punching) {
+        p->room_wanted = true;
+        pthread_cond_wait(&p->done, &p->lock);
+        p->room_wanted = false;
+        return 0;
+    }
+    if (ph_home_force(p) == 0)
+        return 0;
+    return ph_files_give_up(p); /* P10 */
+}
+
+/* Go on in a new segment. */
 static int next_segment(struct ph_pool *p)
 {
     uint32_t slot, segment;
     int err;
 
-    while (!find(p, PH_EXTENT_LOG, &slot, &segment) &&
-           !find(p, PH_EXTENT_FREE, &slot, &segment)) {
-        err = ph_extent_grow(p, &slot);
+    for (;;) {
+        bool found =
+            find(p, PH_EXTENT_LOG, &slot, &segment) || find(p, PH_EXTENT_FREE, &slot, &segment);
+        err = found ? check_space(p, slot, segment) : ph_extent_grow(p, &slot);
+        if (found && !err)
+            break;
         if (err && err != PH_EPOOLSIZE && err != PH_EFULL)
             return err;
-        if (err && p->punching) {
-            p->room_wanted = true;
-            pthread_cond_wait(&p->done, &p->lock);
-            continue;
+        if (err && make_room(p)) {
+            p->disk_full |= err == PH_EFULL;
+            return err == PH_EFULL ? ph_pool_fail(p, err, "asking for free space") : err;
         }
-        if (err && ph_home_force(p) && ph_files_give_up(p)) /* P10 */
-            return err;
     }
-    p->room_wanted = false;
     err = touch(p, slot, segment);
     if (err)
         return err;
@@ -183,6 +212,24 @@ void ph_room_abort(struct ph_pool *p)
     }
 }
 
+/* An epoch on a full disk leaves blocks where it was, but the next one may go elsewhere; and
+ * what it gives back migration must have before, which frees more of the log than it needs. */
+void ph_room_give_back(struct ph_pool *p)
+{
+    pthread_mutex_lock(&p->lock);
+    bool full = p->disk_full;
+    p->disk_full = false;
+    if (full)
+        p->least_spare = count_spare(p);
+    pthread_mutex_unlock(&p->lock);
+    if (!full)
+        return;
+    ph_room_punch(p);
+    pthread_mutex_lock(&p->lock);
+    ph_home_force(p); /* a failure leaves all as it was */
+    pthread_mutex_unlock(&p->lock);
+}
+
 void ph_room_retire(struct ph_pool *p)
 {
     if (p->views) /* S1; done when the last is freed */
@@ -227,13 +274,13 @@ void ph_room_punch(struct ph_pool *p)
                          (uint64_t)segment * ph_segment_pages(&p->super);
         p->least_spare--;
         use(&p->extent[slot], segment, PH_EPOCH_OPEN); /* S2 */
-        p->punching = true;
+        p->punching++;
         pthread_mutex_unlock(&p->lock);
         ph_io_discard(&p->io, segment_offset(p, slot, segment), pages * PH_PAGE);
         pthread_mutex_lock(&p->lock);
         p->extent[slot].holes |= 1u << segment;
         set_free(&p->extent[slot], segment);
-        p->punching = false;
+        p->punching--;
         pthread_cond_broadcast(&p->done);
     }
     p->least_spare = count_spare(p);

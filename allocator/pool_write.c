@@ -115,6 +115,7 @@ static int clear_failure(struct ph_pool *p)
     pthread_mutex_lock(&p->lock);
     if (ph_files_give_up(p) == 0)
         err = 0;
+    p->disk_full = err != 0;
     pthread_mutex_unlock(&p->lock);
     pthread_mutex_lock(&q->lock);
     q->err = err;
