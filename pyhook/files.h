@@ -9,6 +9,8 @@
 
 #include "agent_internal.h"
 
+#include <sys/stat.h>
+
 /** The descriptors found so far. */
 struct ph_file_pm *ph_files_all(size_t *n);
 
@@ -21,11 +23,40 @@ void *ph_files_chunk(struct ph_file_pm *f, uint64_t offset, size_t size);
 /** The kernel's text about @p fd; "" if there is none. Good until the next one is read. */
 const char *ph_files_info(int fd);
 
+/** When its content was changed, as the record has it. */
+uint64_t ph_files_mtime(const struct stat *st);
+
+/* ---- files_cannot.c ----------------------------------------------------------------- */
+
 /** @p f cannot come back: say so once, or in strict mode fail the epoch. */
 void ph_files_dead(struct ph_file_pm *f, const char *what);
 
-/** The same for what is no descriptor. @param advice goes on after "cannot come back". */
+/** The same of something about @p f, which comes back itself.
+ *  @param advice goes on after "cannot come back". */
+void ph_files_lost(const struct ph_file_pm *f, const char *what, const char *advice);
+
+/** The same for what is no descriptor. */
 void ph_files_cannot(const char *what, const char *advice);
+
+/** Before and after all are looked at. @return whether the epoch fails for it. */
+void ph_files_cannot_start(void);
+bool ph_files_cannot_end(void);
+
+/* ---- files_embed.c ------------------------------------------------------------------ */
+
+/** The content of the file behind @p f, but for its holes, goes into the epoch. @param name as
+ *  the kernel calls it. @return whether it could. */
+bool ph_files_embed(struct ph_file_pm *f, const char *name);
+
+/* ---- files_locks.c ------------------------------------------------------------------ */
+
+/** Those that the program holds by @p f's descriptor. */
+void ph_files_capture_locks(const struct ph_file_pm *f);
+
+/* ---- files_durable.c ---------------------------------------------------------------- */
+
+/** When all are known: what was written to is on its way to the disk before the epoch is. */
+int ph_files_make_durable(uint64_t epoch);
 
 /* ---- files_inherit.c ---------------------------------------------------------------- */
 
@@ -69,8 +100,8 @@ const char *ph_watches_path(uint64_t dev, uint64_t ino);
 /** Whether the program has made the shared memory of this path, and not removed it since. */
 bool ph_segments_made(const char *path);
 
-/** The path of the semaphore that is mapped at @p start (the kernel knows another: glibc makes it
- *  under a temporary name); NULL: none that the program has made and not removed since. */
+/** The path of the semaphore that is mapped at @p start (the kernel knows another: glibc makes
+ * it under a temporary name); NULL: none that the program has made and not removed since. */
 const char *ph_segments_semaphore(uint64_t start, char *path, size_t size);
 
 #endif

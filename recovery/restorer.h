@@ -8,6 +8,12 @@
 size_t ph_r_length(const char *s);
 bool ph_r_equal(const char *a, const char *b);
 
+/** Whether [s, end) has @p what in it. */
+bool ph_r_contains(const char *s, const char *end, const char *what);
+
+/** A number in hexadecimal; @p p goes on behind it. */
+uint64_t ph_r_hex(const char **p);
+
 void ph_r_say(const char *s);
 
 /** End this process with one line on stderr; with the exit status that belongs to @p code. */
@@ -39,6 +45,16 @@ bool ph_r_page_right(const void *page, const struct ph_sum_pm *sum);
  * become system calls. @p now_size 0: there is none.
  */
 void ph_r_vdso_jumps(uint64_t at, uint64_t size, uint64_t now, uint64_t now_size);
+
+/** Make the program's threads; they wait. @return the leader's, which this one is to become. */
+const struct ph_thread_pm *ph_r_threads(const struct ph_record_pm *record);
+
+/** Signals that were under way at the epoch. */
+void ph_r_send_pending(void);
+
+/** The others may get ready; then, with all of them, the leader goes. */
+void ph_r_owners_fixed(void);
+_Noreturn void ph_r_resume(const struct ph_thread_pm *t);
 
 /** Write the threads' new ids into locks that name their owner by its old id. */
 void ph_r_fix_owners(const struct ph_plan *plan, const struct ph_record_pm *record);

@@ -64,9 +64,9 @@ static long open_again(const struct ph_file_pm *f)
 }
 
 /**
- * Shared memory under a name, of which no descriptor is open. Whoever is to remove it at the end
- * of the program (Python's resource tracker, a child) may be about to, and must not find the new
- * one; but a child of the killed program that uses it may keep it there.
+ * Shared memory under a name, of which no descriptor is open. Whoever is to remove it at the
+ * end of the program (Python's resource tracker, a child) may be about to, and must not find
+ * the new one; but a child of the killed program that uses it may keep it there.
  */
 static long open_segment(const struct ph_vma_pm *v)
 {

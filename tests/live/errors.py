@@ -17,7 +17,9 @@ from case_ahead import *
 from case_asked import *
 from case_claim import *
 from case_confined import *
+from case_cuts import *
 from case_descriptors import *
+from case_files import *
 from case_hot import *
 from case_keeper import *
 from case_mapped import *

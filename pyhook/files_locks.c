@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * files_locks.c - the program's locks on its files
+ */
+#include "files.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/** fcntl(F_SETLEASE): the file comes back, the kernel's promise to tell of others does not. */
+static void lose_lease(const struct ph_file_pm *f)
+{
+    char what[512];
+    const char *path = (const char *)ph_agent.areas.strings.base + f->path;
+    ph_join(what, sizeof what, "the lease on ", path, NULL);
+    ph_files_lost(f, what, "; take it again in a pyheap.on_restore callback");
+}
+
+/** The next word of a line. @return whether there was one. */
+static bool word(const char **p, char *buf, size_t size)
+{
+    *p += strspn(*p, " \t");
+    size_t n = strcspn(*p, " \t\n");
+    size_t copied = n < size ? n : size - 1;
+    memcpy(buf, *p, copied);
+    buf[copied] = 0;
+    *p += n;
+    return n > 0;
+}
+
+/**
+ * Those that the program holds by this description, from fdinfo (proc_pid_fdinfo(5)):
+ * "lock: 1: POSIX  ADVISORY  WRITE 359 00:13:11691 0 EOF": number, kind, mode, type, pid, file,
+ * first and last byte.
+ */
+void ph_files_capture_locks(const struct ph_file_pm *f)
+{
+    for (const char *p = ph_files_info(f->fd); (p = strstr(p, "lock:\t"));) {
+        char w[8][32];
+        p += strlen("lock:\t");
+        int words = 0;
+        while (words < 8 && word(&p, w[words], sizeof w[0]))
+            words++;
+        if (words < 8)
+            break;
+        int kind = strcmp(w[1], "POSIX") == 0    ? PH_LOCK_POSIX
+                   : strcmp(w[1], "OFDLCK") == 0 ? PH_LOCK_OFD
+                   : strcmp(w[1], "FLOCK") == 0  ? PH_LOCK_FLOCK
+                                                 : 0;
+        if (!kind) {
+            lose_lease(f);
+            continue;
+        }
+        struct ph_lock_pm *l = ph_area_push(&ph_agent.areas.locks, sizeof *l);
+        l->fd = f->fd;
+        l->kind = (uint16_t)kind;
+        l->exclusive = strcmp(w[3], "WRITE") == 0;
+        l->start = strtoull(w[6], NULL, 10);
+        if (strcmp(w[7], "EOF") != 0)
+            l->length = strtoull(w[7], NULL, 10) - l->start + 1;
+    }
+}

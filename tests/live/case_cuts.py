@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""case_cuts - files that the program makes shorter after the epoch"""
+import os
+import signal
+
+from commands import PATIENCE
+from waiting import WAITING, Waiting
+
+
+class Cuts(Waiting):
+    UNDO = property(lambda self: self.directory / "test.pm.undo")
+    CUT = ("f = open('cut', 'w'); f.write('0123456789'); f.flush();"
+           "after = lambda: [f.truncate(3), f.seek(3), f.write('after'), f.flush()]")
+
+    def test_what_the_program_cuts_off_comes_back(self):
+        self.stopped(self.CUT, "assert open('cut').read() == '0123456789'; f.write('!')")
+        self.assertEqual((self.directory / "cut").read_text(), "012after")
+        self.assertEqual(len(list(self.UNDO.iterdir())), 1)
+        self.assertEqual(self.UNDO.stat().st_mode & 0o777, 0o700)
+        self.assert_recovers()
+        self.assertEqual((self.directory / "cut").read_text(), "0123456789!")
+        self.assertFalse(self.UNDO.exists())  # a finished program needs it no more
+
+    def test_what_is_cut_off_is_beside_the_pool_wherever_the_program_goes(self):
+        text = WAITING.format(prepare=self.CUT + "; os.chdir('/')", finish="pass")
+        keeper, target = self.start([self.commands.run, "--pool", "test.pm", "--python",
+                                     self.python, self.script(text)])
+        self.wait_printed("epoch")
+        target.signal(signal.SIGKILL)
+        keeper.wait(PATIENCE)
+        self.assertEqual(len(list(self.UNDO.iterdir())), 1)
+        self.assert_recovers()
+        self.assertEqual((self.directory / "cut").read_text(), "0123456789")
+
+    def test_a_recovery_that_fails_or_is_killed_can_be_made_again(self):
+        self.stopped(self.CUT, "time.sleep(600 if not os.path.exists('go') else 0)")
+        wanted = self.directory / "cut"
+        for _ in range(2):
+            keeper, target = self.start([self.commands.recover, self.pool])
+            self.wait_until(lambda: wanted.read_text() == "0123456789", "the file is back")
+            target.signal(signal.SIGKILL)
+            keeper.wait(PATIENCE)
+            wanted.write_text("012nonsense, longer than it was")
+        (self.directory / "go").touch()
+        self.assert_recovers()
+        self.assertEqual(wanted.read_text(), "0123456789")
+
+    def test_what_was_cut_off_is_kept_for_the_newest_epochs(self):
+        """And of older ones, which a pool may hold by the hundred, it is said that it is not."""
+        self.stopped("""
+    file = open("cut", "w")
+    for n in range(6):
+        file.write("0123456789" * 1000)
+        file.flush()
+        pyheap.epoch(wait=True)
+        if pyheap.status()["recoveries"]:
+            break
+        file.seek(0)
+        file.truncate()
+        names = set(os.listdir("test.pm.undo"))
+        assert any(name.startswith(f"{n + 1}-") for name in names), (n, names)
+        file.write("y")
+        file.seek(0)
+        file.truncate()  # nobody needs that
+        assert names >= set(os.listdir("test.pm.undo")), (n, names)""",
+                     "assert file.tell() == 10000 and n == 5")
+        sizes = {name.name: name.stat().st_size for name in self.UNDO.iterdir()}
+        whole = [name for name, size in sizes.items() if size > 10000]
+        self.assertEqual([name.split("-")[0] for name in whole], ["6"], sizes)
+        self.assert_refused(self.recover("--epoch", "3"), "PH_EFILES", "cut", "newest epochs")
+        self.assert_recovers("--epoch", "6")
+        self.assertEqual((self.directory / "cut").read_text(), "0123456789" * 1000)
+
+    def test_cuts_of_discarded_epochs_are_not_undone(self):
+        self.stopped("f = open('cut', 'w'); f.write('0123456789'); f.flush();"
+                     "pyheap.epoch(wait=True); f.truncate(4); f.seek(4); f.write('45');"
+                     "f.flush(); done = pyheap.status()['recoveries'];"
+                     "after = lambda: f.truncate(1)",
+                     "assert open('cut').read() == '012345', open('cut').read()")
+        self.assertEqual(len(list(self.UNDO.iterdir())), 2)
+        # From the first epoch on: the file is as it was then, and so is what follows.
+        keeper, target = self.start([self.commands.recover, "--epoch", "1", self.pool])
+        self.wait_printed("recovered")
+        keeper.wait(PATIENCE)
+        self.assertEqual((self.directory / "cut").read_text(), "012345")
+
+    def test_cuts_are_not_believed_if_damaged_or_of_others(self):
+        self.stopped(self.CUT)
+        (kept,) = self.UNDO.iterdir()
+        os.truncate(self.directory / "cut", 2)
+        self.UNDO.chmod(0o777)
+        self.assert_refused(self.recover(), "PH_EOWNER", "test.pm.undo")
+        self.UNDO.chmod(0o700)
+        content = bytearray(kept.read_bytes())
+        content[-20] ^= 1
+        kept.write_bytes(content)
+        self.assert_refused(self.recover(), "PH_EFILES", "shorter", "--keep-file")
+        self.assert_recovers("--keep-file", "cut")
+        self.assertEqual((self.directory / "cut").read_text(), "01")
+
+    def test_a_full_disk_does_not_keep_a_program_from_cutting(self):
+        """But recovery says that it cannot."""
+        self.stopped("import resource; f = open('cut', 'w'); f.write('x' * 100000); f.flush();"
+                     "signal = __import__('signal'); signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+                     "after = lambda: [resource.setrlimit(resource.RLIMIT_FSIZE, (50000, -1)),"
+                     "f.truncate(3)]")
+        self.assertEqual((self.directory / "cut").stat().st_size, 3)
+        self.assertIn("could not be kept", self.err.read_text())
+        self.assert_refused(self.recover(), "PH_EFILES", "shorter")
+
+    def test_locks_survive_the_cut(self):
+        self.stopped("""
+    f = open("cut", "w"); f.write("0123456789"); f.flush()
+    fcntl.lockf(f, fcntl.LOCK_EX)
+    g = open("both", "w+"); g.write("0123456789"); g.flush()
+    fcntl.lockf(g, fcntl.LOCK_EX)
+    def after():
+        f.truncate(3)
+        g.truncate(3)
+        with open("/proc/locks") as locks:
+            print(locks.read().count(f" {os.getpid()} "), "locks")""")
+        self.wait_printed("2 locks")
+        self.assert_refused(self.recover(), "PH_EFILES", "cut", "shorter")  # said beforehand
+        self.assertIn("could not be kept", self.err.read_text())
+        self.assert_recovers("--keep-file", "cut")
+        self.assertEqual((self.directory / "both").read_text(), "0123456789")

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: MIT
+"""case_files - files that are kept, or gone; locks on them; databases"""
+import fcntl
+import os
+import textwrap
+
+from waiting import Waiting
+
+
+class Files(Waiting):
+    def test_a_kept_file_is_not_cut_back(self):
+        self.stopped("f = pyheap.keep_file(open('kept', 'w')); g = open('cut', 'w');"
+                     "f.write('1\\n'); g.write('1\\n'); f.flush(); g.flush();"
+                     "after = lambda: [h.write('2\\n') and h.flush() for h in (f, g)]")
+        self.assertEqual((self.directory / "cut").read_text(), "1\n2\n")
+        self.assert_recovers()
+        self.assertEqual((self.directory / "kept").read_text(), "1\n2\n")
+        self.assertEqual((self.directory / "cut").read_text(), "1\n")
+
+    def test_a_file_that_was_cut_short_is_kept_if_asked_for(self):
+        """By path, by pattern; a name that is none of the program's is an error."""
+        self.stopped("f = open('short', 'w'); g = open('cut', 'w'); h = open('other', 'w');"
+                     "[x.write('1\\n') and x.flush() for x in (f, g, h)];"
+                     "after = lambda: [x.write('2\\n') and x.flush() for x in (g, h)]")
+        os.truncate(self.directory / "short", 1)
+        self.assert_refused(self.recover(), "PH_EFILES", "short", "shorter", "--keep-file")
+        self.assert_refused(self.recover("--keep-file", "shirt"), "PH_EUSAGE", "shirt")
+        self.assertEqual((self.directory / "cut").read_text(), "1\n2\n")
+        self.assert_recovers("--keep-file", "short", "--keep-file", "*/oth*")
+        self.assertEqual((self.directory / "short").read_text(), "1")
+        self.assertEqual((self.directory / "cut").read_text(), "1\n")
+        self.assertEqual((self.directory / "other").read_text(), "1\n2\n")
+
+    def test_what_was_overwritten_in_the_middle_is_told(self):
+        """Nothing brings it back, but nobody shall believe so; of a file's end nothing is said."""
+        for where, told in (2, True), (10, False), (None, False):
+            with self.subTest(where):
+                for path in (self.directory / "test.pm", self.out):
+                    path.unlink(missing_ok=True)
+                after = "f.write('xyz') and f.flush()" if where else "0"
+                self.stopped("open('file', 'w').write('0123456789'); f = open('file', 'r+');"
+                             f"f.seek({where or 2}); after = lambda: {after}")
+                said = self.assert_recovers().stderr
+                self.assertEqual("overwritten" in said, told, said)
+                self.assertEqual((self.directory / "file").read_text(),
+                                 "01xyz56789" if told else "0123456789")
+
+    def test_an_open_file_that_was_removed_is_named(self):
+        self.stopped("f = open('gone', 'w'); f.write('x'); f.flush()")
+        os.remove(self.directory / "gone")
+        self.assert_refused(self.recover(), "PH_EFILES", "gone", "removed since", "--epoch")
+
+
+class Locks(Waiting):
+    def test_a_lock_that_the_caller_holds_is_not_in_the_way(self):
+        """As of `flock file pyheap-run ...`: the program has the caller's descriptor."""
+        with open(self.directory / "held", "w") as mine:
+            fcntl.flock(mine, fcntl.LOCK_EX)
+            give = {"pass_fds": [7], "preexec_fn": lambda: os.dup2(mine.fileno(), 7)}
+            self.stopped("os.write(7, b'1')", "os.write(7, b'2')", **give)
+            self.assert_refused(self.recover(), "PH_EFILES", "held", "another process")
+            os.chmod(self.directory / "held", 0)  # nobody needs to open it
+            done = self.finish([self.commands.recover, self.pool], **give)
+            os.chmod(self.directory / "held", 0o644)
+            self.assertEqual((done.returncode, done.stdout), (0, "recovered\n"), done.stderr)
+            with open(self.directory / "held") as other:
+                with self.assertRaises(BlockingIOError):
+                    fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        self.assertEqual((self.directory / "held").read_text(), "12")
+
+    LOCKS = {
+        "fcntl": "f = open('locked', 'w'); fcntl.lockf(f, fcntl.LOCK_EX, 10, 5)",
+        "flock": "f = open('locked', 'w'); fcntl.flock(f, fcntl.LOCK_EX)",
+    }
+
+    def test_a_lock_that_another_process_holds_refuses(self):
+        for kind, prepare in self.LOCKS.items():
+            with self.subTest(kind), open(self.directory / "locked", "w") as mine:
+                if os.path.exists(self.pool):
+                    os.remove(self.pool)
+                self.out.write_text("")
+                self.stopped(prepare)
+                lock = fcntl.lockf if kind == "fcntl" else fcntl.flock
+                lock(mine, fcntl.LOCK_EX)
+                words = [f"process {os.getpid()}"] if kind == "fcntl" else ["another process"]
+                self.assert_refused(self.recover(), "PH_EFILES", "locked", *words)
+                lock(mine, fcntl.LOCK_UN)
+                self.assert_recovers()
+
+    def test_a_lock_goes_when_the_program_closes_its_file(self):
+        """Though the keeper, which stands still here, has yet to make the file durable."""
+        self.stopping_the_keeper("""
+            held = open("held", "w")
+            fcntl.lockf(held, fcntl.LOCK_EX)
+            for round_ in range(3):
+                file = open("locked", "a")
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for one in file, held:
+                    print(round_, file=one, flush=True)
+                pyheap.epoch()
+                file.close()
+            with open("/proc/locks") as locks:  # of the process's own, none was lost
+                assert f"POSIX  ADVISORY  WRITE {os.getpid()} " in locks.read()
+        """)
+
+    def test_more_files_than_can_be_on_their_way(self):
+        self.stopping_the_keeper("""
+            files = [open(f"f{n}", "w") for n in range(40)]
+            for round_ in range(5):
+                for file in files:
+                    print(round_, file=file, flush=True)
+                pyheap.epoch()
+        """, ["/bin/sh", "-c", 'ulimit -n 64; exec "$@"', "sh"])
+
+    def test_a_lock_on_a_file_without_a_name_stays(self):
+        done = self.run_program("""
+            import fcntl, os, tempfile, pyheap
+            file = tempfile.TemporaryFile()
+            file.write(b"text")
+            file.flush()
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            pyheap.epoch(wait=True)
+            assert file.tell() == 4 and os.lseek(file.fileno(), 0, os.SEEK_CUR) == 4
+            with open("/proc/locks") as locks:
+                print(f" {os.getpid()} " in locks.read())
+        """)
+        self.assertEqual(done.stdout, "True\n", done.stderr)
+
+    def stopping_the_keeper(self, text, before=()):
+        done = self.finish([*before, *self.argv(
+            "import fcntl, os, signal, pyheap\n"
+            "keeper = os.getppid()\n"
+            "os.kill(keeper, signal.SIGSTOP)\n"
+            "try:\n" + textwrap.indent(textwrap.dedent(text), "    ") +
+            "finally:\n"
+            "    os.kill(keeper, signal.SIGCONT)\n"
+            "pyheap.sync()\n")])
+        self.assert_ended(done)
+        self.assertEqual(done.stderr, "")
+
+
+class Databases(Waiting):
+    DATABASE = ("db = sqlite3.connect('data.db', isolation_level=None);"
+                "db.execute('PRAGMA journal_mode = {mode}');"
+                "db.execute('CREATE TABLE IF NOT EXISTS t (k PRIMARY KEY, v)');"
+                "db.execute('INSERT INTO t VALUES (1, 1)');")
+    GROW = ("[db.execute('BEGIN'), db.executemany('INSERT OR REPLACE INTO t VALUES (?, 5)', "
+            "[(i,) for i in range(2, 9999)]), db.execute('COMMIT')]")
+
+    def test_a_database_that_grew_after_the_epoch_stays_whole(self):
+        for mode in ("DELETE", "TRUNCATE", "PERSIST", "WAL"):
+            with self.subTest(mode):
+                for path in self.directory.glob("*.*"):
+                    path.unlink()
+                self.stopped(self.DATABASE.format(mode=mode) + f"after = lambda: {self.GROW}",
+                             f"{self.GROW}; n = db.execute('SELECT count(*), sum(v) FROM t')"
+                             ".fetchone(); assert n == (9998, 1 + 5 * 9997), n; "
+                             "n = db.execute('PRAGMA integrity_check').fetchone();"
+                             "assert n == ('ok',), n")
+                self.assertIn("SQLite", self.assert_recovers().stderr)
+
+    def test_a_database_changed_since_an_epoch_in_a_transaction_is_refused(self):
+        for mode in ("DELETE", "WAL"):
+            with self.subTest(mode):
+                for path in self.directory.glob("*.*"):
+                    path.unlink()
+                self.stopped(self.DATABASE.format(mode=mode) + "db.execute('BEGIN');"
+                             "db.execute('INSERT INTO t VALUES (2, 2)');"
+                             "after = lambda: db.execute('COMMIT')")
+                self.assert_refused(self.recover(), "PH_EFILES", "data.db", "transaction",
+                                    "--epoch")
+
+    def test_an_open_transaction_goes_on(self):
+        for mode in ("DELETE", "WAL"):
+            with self.subTest(mode):
+                for path in self.directory.glob("*.*"):
+                    path.unlink()
+                self.stopped(self.DATABASE.format(mode=mode) + "db.execute('BEGIN');"
+                             "db.execute('INSERT INTO t VALUES (2, 2)')",
+                             "db.execute('COMMIT'); n = db.execute('SELECT sum(v) FROM t')"
+                             ".fetchone(); assert n == (3,), n; "
+                             "n = db.execute('PRAGMA integrity_check').fetchone();"
+                             "assert n == ('ok',), n")
+                done = self.assert_recovers()
+                self.assertNotIn("SQLite", done.stderr)
