@@ -2,12 +2,16 @@
 /* undo.c - the directory of what was cut off; see undo.h */
 #include "undo.h"
 
+#include "error.h"
+
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 void ph_undo_directory(const char *path, char buf[PH_UNDO_MAX])
@@ -86,4 +90,84 @@ void ph_undo_clear(const char *path)
     char directory[PH_UNDO_MAX];
     ph_undo_directory(path, directory);
     ph_undo_remove(directory, 0, UINT64_MAX);
+}
+
+/** @return 0, errno */
+static int copy_bytes(int in, int out)
+{
+    ssize_t n;
+    while ((n = copy_file_range(in, NULL, out, NULL, SIZE_MAX >> 1, 0)) > 0)
+        ;
+    if (n == 0)
+        return fdatasync(out) == 0 ? 0 : errno;
+    if (errno != EXDEV && errno != EINVAL && errno != EOPNOTSUPP && errno != ENOSYS)
+        return errno;
+    char buf[65536]; /* between file systems of different kinds */
+    while ((n = read(in, buf, sizeof buf)) > 0)
+        if (write(out, buf, (size_t)n) != n)
+            return errno ? errno : ENOSPC;
+    return n == 0 && fdatasync(out) == 0 ? 0 : errno;
+}
+
+static int copy_one(int from, int to, const char *name)
+{
+    int in = openat(from, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (in < 0)
+        return errno;
+    int out = openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    int err = out < 0 ? errno : copy_bytes(in, out);
+    if (out >= 0)
+        close(out);
+    close(in);
+    return err;
+}
+
+static int copy_all(DIR *from, const char *directory)
+{
+    uint64_t epoch, number;
+    const struct dirent *e;
+    int to = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int err = to < 0 ? errno : 0;
+    while (!err && (e = readdir(from)))
+        if (ph_undo_name(e->d_name, &epoch, &number))
+            err = copy_one(dirfd(from), to, e->d_name);
+    if (!err && fsync(to) != 0)
+        err = errno;
+    if (to >= 0)
+        close(to);
+    return err;
+}
+
+static int as_error(int err)
+{
+    switch (err) {
+    case EEXIST:
+        return PH_EUSAGE;
+    case ENOSPC:
+    case EDQUOT:
+        return PH_EFULL;
+    case EACCES:
+    case EPERM:
+    case EROFS:
+        return PH_EACCES;
+    case ENOENT:
+        return PH_ENOENT;
+    default:
+        return PH_EIO;
+    }
+}
+
+int ph_undo_copy(const char *path, const char *to, char failed[PH_UNDO_MAX])
+{
+    char from[PH_UNDO_MAX];
+    ph_undo_directory(path, from);
+    ph_undo_directory(to, failed);
+    DIR *d = from[0] ? opendir(from) : NULL;
+    if (!d)
+        return 0;
+    int err = mkdir(failed[0] ? failed : to, 0700) != 0 ? errno : 0;
+    if (!err && (err = copy_all(d, failed)) != 0)
+        ph_undo_remove(failed, 0, UINT64_MAX);
+    closedir(d);
+    return err ? as_error(err) : 0;
 }

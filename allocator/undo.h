@@ -24,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PH_UNDO_MAGIC UINT64_C(0x314f444e55594850) /* "PHYUNDO1" */
+#define PH_UNDO_MAGIC UINT64_C(0x324f444e55594850) /* "PHYUNDO2" */
 #define PH_UNDO_MAX   4096                         /* bytes of the directory's path */
 
 /* Host byte order. The path follows, padded to 8; then the pieces, each with its bytes behind
@@ -33,9 +33,11 @@
 struct ph_undo_pm {
     uint64_t magic, epoch;
     uint64_t from, to; /* bytes of the file: what was cut off */
+    uint64_t dev, ino; /* the file, as at the epoch; the path is for people */
+    uint64_t self;     /* inode of this one here: another one is a copy */
     uint32_t path_size, flags;
 };
-_Static_assert(sizeof(struct ph_undo_pm) == 40, "ph_undo_pm is part of the format");
+_Static_assert(sizeof(struct ph_undo_pm) == 64, "ph_undo_pm is part of the format");
 
 #define PH_UNDO_FORGOTTEN 1u /* what follows the path is gone */
 
@@ -72,5 +74,12 @@ void ph_undo_forget(const char *directory, uint64_t first, uint64_t last);
 
 /** Remove all that belongs to the pool at @p path, which is done with. */
 void ph_undo_clear(const char *path);
+
+/**
+ * Copy what belongs to the pool at @p path to where it belongs to one at @p to, durably. There
+ * may be nothing. @return 0; PH_EUSAGE: there is something at @p to; or errno's PH_E*, the
+ * directory that was to be made in @p failed.
+ */
+int ph_undo_copy(const char *path, const char *to, char failed[PH_UNDO_MAX]);
 
 #endif

@@ -254,7 +254,10 @@ static void capture_one(int fd)
     f->size = (uint64_t)st.st_size;
     f->dev = st.st_dev;
     f->ino = st.st_ino;
-    f->rdev = st.st_rdev;
+    if (S_ISREG(st.st_mode))
+        f->birth_ns = ph_files_birth(fd);
+    else
+        f->rdev = st.st_rdev;
     f->mtime_ns = ph_files_mtime(&st);
     off_t position = lseek(fd, 0, SEEK_CUR);
     f->position = position > 0 ? (uint64_t)position : 0;
@@ -320,6 +323,7 @@ int ph_files_capture(uint64_t epoch)
     for (size_t i = 0; i < count; i++)
         capture_one(list[i]);
     ph_files_match_ends();
+    ph_files_identify();
     ph_children_name();
     if (ph_files_cannot_end())
         return PH_EUNSUPPORTED;

@@ -53,6 +53,18 @@ bool ph_files_embed(struct ph_file_pm *f, const char *name);
 /** Those that the program holds by @p f's descriptor. */
 void ph_files_capture_locks(const struct ph_file_pm *f);
 
+/** Whether closing another descriptor of the file of @p f would lose a lock of the process's,
+ *  or opening it would break a lease. When all are known. */
+bool ph_files_is_touchy(const struct ph_file_pm *f);
+
+/* ---- files_identity.c --------------------------------------------------------------- */
+
+/** When the file of @p fd was made, ns since 1970; 0: the file system does not tell. */
+uint64_t ph_files_birth(int fd);
+
+/** When all are known: by what recovery knows files again. */
+void ph_files_identify(void);
+
 /* ---- files_durable.c ---------------------------------------------------------------- */
 
 /** When all are known: what was written to is on its way to the disk before the epoch is. */

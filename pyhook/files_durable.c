@@ -77,21 +77,6 @@ static int send_descriptors(uint64_t epoch, const int *fd, size_t n)
     return 0;
 }
 
-/** Whether closing another descriptor of the file of @p f would lose a lock of the process's,
- * or opening it would break a lease (fcntl(2)). */
-static bool is_touchy(const struct ph_file_pm *f)
-{
-    size_t n = ph_agent.areas.locks.used / sizeof(struct ph_lock_pm), nfiles;
-    const struct ph_lock_pm *l = (const struct ph_lock_pm *)ph_agent.areas.locks.base;
-    const struct ph_file_pm *all = ph_files_all(&nfiles);
-    for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; l[i].kind == PH_LOCK_POSIX && j < nfiles; j++)
-            if (all[j].fd == l[i].fd && all[j].ino == f->ino && all[j].dev == f->dev)
-                return true;
-    int lease = fcntl(f->fd, F_GETLEASE);
-    return lease == F_RDLCK || lease == F_WRLCK;
-}
-
 /**
  * What the keeper makes durable: a description of its own, where that can be had. With the
  * program's, a lock (flock) would stay until the epoch is durable, though the program has
@@ -100,7 +85,7 @@ static bool is_touchy(const struct ph_file_pm *f)
 static int to_send(const struct ph_file_pm *f)
 {
     char path[40] = "/proc/self/fd/", number[24];
-    if (f->kind != PH_FILE_REGULAR || is_touchy(f))
+    if (f->kind != PH_FILE_REGULAR || ph_files_is_touchy(f))
         return f->fd;
     int fd = open(strcat(path, ph_format_u64(number, (uint64_t)f->fd)),
                   O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);

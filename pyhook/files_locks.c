@@ -4,6 +4,7 @@
  */
 #include "files.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,4 +60,18 @@ void ph_files_capture_locks(const struct ph_file_pm *f)
         if (strcmp(w[7], "EOF") != 0)
             l->length = strtoull(w[7], NULL, 10) - l->start + 1;
     }
+}
+
+/* fcntl(2) */
+bool ph_files_is_touchy(const struct ph_file_pm *f)
+{
+    size_t n = ph_agent.areas.locks.used / sizeof(struct ph_lock_pm), nfiles;
+    const struct ph_lock_pm *l = (const struct ph_lock_pm *)ph_agent.areas.locks.base;
+    const struct ph_file_pm *all = ph_files_all(&nfiles);
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; l[i].kind == PH_LOCK_POSIX && j < nfiles; j++)
+            if (all[j].fd == l[i].fd && all[j].ino == f->ino && all[j].dev == f->dev)
+                return true;
+    int lease = fcntl(f->fd, F_GETLEASE);
+    return lease == F_RDLCK || lease == F_WRLCK;
 }

@@ -123,17 +123,36 @@ struct ph_file_pm {
     int32_t peer;        /* socket: descriptor of the other end, or -1 */
     uint32_t mode;       /* st_mode */
     uint64_t position, size;
-    uint64_t dev, ino, rdev;
+    uint64_t dev, ino;
+    union {
+        uint64_t rdev;     /* of a device */
+        uint64_t birth_ns; /* of a regular file: when it was made; 0: not known */
+    };
     uint64_t mtime_ns;
     uint64_t data_offset,
         data_size;        /* into the data table: contents, watches, bytes in flight */
     uint32_t path;        /* string: the kernel's name for it */
     uint32_t socket_type; /* SOCK_* of a socketpair */
     uint32_t detail;      /* pipe: size of its buffer; socket: that of its send buffer; memfd:
-                             seals; inherited: the number */
+                             seals; inherited: the number; another regular file: ph_tail_sum
+                             of the bytes before `size`, 0: not known */
     uint32_t shutdown;    /* socket: RCV_SHUTDOWN 1, SEND_SHUTDOWN 2 */
 };
 _Static_assert(sizeof(struct ph_file_pm) == 112, "ph_file_pm is part of the format");
+
+/* What a copy of a file is known by. */
+#define PH_TAIL_BYTES 4096 /* at most */
+
+/** @p tail is zero beyond the @p n bytes. @return never 0 */
+static inline uint32_t ph_tail_sum(const uint64_t tail[PH_TAIL_BYTES / 8], size_t n)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325) ^ n;
+    for (size_t i = 0; i < (n + 7) / 8; i++) {
+        hash = (hash ^ tail[i]) * UINT64_C(0x9e3779b97f4a7c15);
+        hash ^= hash >> 32;
+    }
+    return (uint32_t)(hash >> 16) | 1u;
+}
 
 /* Content: bytes at an offset of a file, or one message; the bytes follow, padded to 8. */
 struct ph_chunk_pm {

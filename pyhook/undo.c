@@ -238,7 +238,8 @@ static long make_file(long dir, char name[64])
     return fd;
 }
 
-static long write_file(int fd, bool own, const char *path, uint64_t from, uint64_t to)
+static long write_file(int fd, bool own, const struct stat *st, const char *path, uint64_t from,
+                       uint64_t to)
 {
     char name[64];
     _Alignas(8) char padded[PH_UNDO_MAX] = {0};
@@ -251,7 +252,17 @@ static long write_file(int fd, bool own, const char *path, uint64_t from, uint64
         file = dir < 0 ? dir : make_file(dir, name);
     }
     struct out out = {(int)file, file < 0 ? file : 0, PH_UNDO_SEED};
-    struct ph_undo_pm head = {PH_UNDO_MAGIC, newest(), from, to, (uint32_t)n, 0};
+    struct stat self = {0};
+    if (file >= 0)
+        fstat((int)file, &self);
+    struct ph_undo_pm head = {.magic = PH_UNDO_MAGIC,
+                              .epoch = newest(),
+                              .from = from,
+                              .to = to,
+                              .dev = st->st_dev,
+                              .ino = st->st_ino,
+                              .self = self.st_ino,
+                              .path_size = (uint32_t)n};
     if (n > sizeof padded)
         out.err = -ENAMETOOLONG;
     memcpy(padded, path, n < sizeof padded ? n : sizeof padded);
@@ -315,7 +326,7 @@ static void keep(int fd, const struct stat *st, uint64_t length)
     long own = locked ? -EBUSY : ph_syscall(SYS_open, link, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     long err = own < 0 && !can_read
                    ? own
-                   : write_file(own < 0 ? fd : (int)own, own >= 0, path, length, to);
+                   : write_file(own < 0 ? fd : (int)own, own >= 0, st, path, length, to);
     if (own >= 0)
         ph_syscall(SYS_close, own);
     if (err)

@@ -91,7 +91,7 @@ static int make_plan(const struct ph_recovery *r, const struct ph_view *view,
                         .parent = getpid(),
                         .undoing = r->nundo != 0};
     uint64_t end = PH_PAGE, sums = pages_to_read(place, nplaces, false);
-    p.record_offset = take(&end, record_size);
+    p.record_offset = take(&end, record_size + ph_recovery_located_size(r));
     p.places_offset = take(&end, nplaces * sizeof *place);
     p.cuts_offset = take(&end, r->record->files.count * sizeof(struct ph_cut));
     p.marked_offset = take(&end, nmarked * sizeof *marked);
@@ -109,7 +109,7 @@ static int make_plan(const struct ph_recovery *r, const struct ph_view *view,
         die(PH_ENOMEM, "plan");
     *plan = p;
     memcpy(part(plan, p.record_offset), record, record_size);
-    ph_recovery_detach(r, part(plan, p.record_offset));
+    ph_recovery_detach(r, part(plan, p.record_offset), record_size);
     memcpy(part(plan, p.places_offset), place, nplaces * sizeof *place);
     if (nmarked)
         memcpy(part(plan, p.marked_offset), marked, nmarked * sizeof *marked);

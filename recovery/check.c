@@ -53,7 +53,7 @@ static int check_kept(struct ph_recovery *r)
 
 static int check_open_file(struct ph_recovery *r, const struct ph_file_pm *f)
 {
-    const char *path = ph_record_text(r->record, f->path);
+    const char *path = ph_recovery_path(r, f);
     struct stat st;
     int given = ph_reopen_given(f);
     if (given >= 0 ? fstat(given, &st) != 0 : stat(path, &st) != 0)
@@ -73,6 +73,12 @@ static int check_open_file(struct ph_recovery *r, const struct ph_file_pm *f)
         return fail(r, PH_EFILES, path, strerror(errno));
     if (ph_recovery_keeps(r, f) || ph_recovery_of_database(r, f))
         return 0;
+    if (ph_recovery_is_stranger(r, f))
+        return fail(
+            r, PH_EFILES, path,
+            "is another file than the program had open at the epoch, which has been "
+            "removed or replaced since; bring that back, or go on with this one as it is, "
+            "nothing cut off (--keep-file PATH)");
     if (ph_recovery_undo_forgotten(r, f))
         return fail(r, PH_EFILES, path,
                     "the program has made it shorter since, and what was cut off is kept for "
@@ -95,7 +101,7 @@ static void note_overwritten(struct ph_recovery *r)
     uint64_t n;
     const struct ph_file_pm *f = ph_reopen_all(r, &n);
     for (uint64_t i = 0; i < n && !r->note[0]; i++) {
-        const char *path = ph_record_text(r->record, f[i].path);
+        const char *path = ph_recovery_path(r, &f[i]);
         struct stat st;
         if (f[i].kind != PH_FILE_REGULAR || !(f[i].flags & PH_FILE_WRITABLE) ||
             (f[i].flags & PH_FILE_DELETED) || (f[i].open_flags & O_APPEND) ||
@@ -179,6 +185,8 @@ int ph_recovery_check(struct ph_recovery *r)
         rc = check_kept(r);
     if (rc == 0)
         rc = ph_recovery_undo_read(r);
+    if (rc == 0)
+        rc = ph_recovery_locate(r);
     if (rc == 0)
         rc = ph_recovery_check_mapped(r);
     if (rc == 0)

@@ -115,7 +115,9 @@ static int cut_back(struct ph_recovery *r, const struct ph_file_pm *f, int fd)
     /* Not yet: the epoch may still turn out to be damaged. */
     if (cut && fstat(fd, &st) == 0 && (uint64_t)st.st_size > f->size)
         r->cut[r->ncut++] = (struct ph_cut){(uint64_t)f->fd, f->size};
-    if (lseek(fd, (off_t)f->position, SEEK_SET) < 0)
+    /* Of another file, the end is what the end of the program's was. */
+    bool at_end = ph_recovery_is_stranger(r, f) && f->position >= f->size;
+    if (lseek(fd, at_end ? 0 : (off_t)f->position, at_end ? SEEK_END : SEEK_SET) < 0)
         return ph_reopen_fail(r, f, "cannot be positioned");
     return 0;
 }
@@ -128,8 +130,9 @@ int ph_reopen_given(const struct ph_file_pm *f)
         return -1;
     for (size_t i = 0; i < ngiven; i++) {
         int fd = given[i].aside >= 0 ? given[i].aside : given[i].fd;
-        if (given[i].fd == f->fd && fstat(fd, &st) == 0 && st.st_ino == f->ino &&
-            st.st_dev == f->dev && !((fcntl(fd, F_GETFL) ^ (int)f->open_flags) & mode))
+        if (given[i].fd == f->fd && fstat(fd, &st) == 0 && st.st_dev == f->dev &&
+            ph_recovery_is_very_file(f, fd, "") &&
+            !((fcntl(fd, F_GETFL) ^ (int)f->open_flags) & mode))
             return fd;
     }
     return -1;
@@ -148,8 +151,8 @@ static int inherit(struct ph_recovery *r, const struct ph_file_pm *f)
                              : ph_reopen_dead(r, f);
     if (dup2(own, f->fd) < 0)
         return ph_reopen_fail(r, f, "dup2");
-    if (fstat(f->fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_ino != f->ino ||
-        st.st_dev != f->dev)
+    if (fstat(f->fd, &st) != 0 || st.st_dev != f->dev ||
+        !ph_recovery_is_very_file(f, f->fd, ""))
         return 0;
     if ((f->flags & PH_FILE_WRITABLE) && (uint64_t)st.st_size < f->size)
         return 0; /* the shell has emptied it: what follows is all there is */
@@ -237,7 +240,7 @@ static int open_regular(struct ph_recovery *r, const struct ph_file_pm *f)
     int given_fd = ph_reopen_given(f);
     int fd = (f->flags & PH_FILE_DELETED) ? make_anew(r, f)
              : given_fd >= 0              ? dup(given_fd)
-                             : open(ph_record_text(r->record, f->path), ph_reopen_flags(f));
+                                          : open(ph_recovery_path(r, f), ph_reopen_flags(f));
     if (fd < 0)
         return ph_reopen_fail(r, f, "cannot be opened again");
     /* The locks first: what another process holds by now must not be cut. */

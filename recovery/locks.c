@@ -52,7 +52,7 @@ int ph_recovery_check_locks(struct ph_recovery *r)
     const struct ph_lock_pm *l = locks(r);
     for (uint64_t i = 0; i < r->record->locks.count; i++) {
         const struct ph_file_pm *f = ph_reopen_by_number(r, l[i].fd);
-        const char *path = ph_record_text(r->record, f->path);
+        const char *path = ph_recovery_path(r, f);
         if (f->kind != PH_FILE_REGULAR || (f->flags & PH_FILE_DELETED))
             continue;
         int given = ph_reopen_given(f);

@@ -65,7 +65,9 @@ static const char *objection(struct ph_recovery *r, const struct ph_vma_pm *v,
 {
     struct stat st;
     const char *why = "";
-    int fd = open(ph_record_text(r->record, v->path), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    const char *renamed = ph_recovery_new_name(r, v->dev, v->ino);
+    int fd = open(renamed ? renamed : ph_record_text(r->record, v->path),
+                  O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return strerror(errno);
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
@@ -238,8 +240,32 @@ struct ph_place *ph_recovery_places(const struct ph_recovery *r, const struct ph
     return out.place;
 }
 
-void ph_recovery_detach(const struct ph_recovery *r, struct ph_record_pm *record)
+/** The names that files have by now go behind the record, where its strings can reach. */
+static void rename_mapped(const struct ph_recovery *r, struct ph_record_pm *record, size_t end)
 {
+    struct ph_vma_pm *v = (void *)((char *)record + record->vmas.offset);
+    for (size_t i = 0; i < record->vmas.count; i++) {
+        const char *name = v[i].kind == PH_VMA_FILE || v[i].kind == PH_VMA_SHARED_FILE
+                               ? ph_recovery_new_name(r, v[i].dev, v[i].ino)
+                               : NULL;
+        if (!name)
+            continue;
+        size_t j = 0;
+        while (j < i && (v[j].dev != v[i].dev || v[j].ino != v[i].ino))
+            j++;
+        if (j < i) {
+            v[i].path = v[j].path;
+            continue;
+        }
+        v[i].path = (uint32_t)(end - record->strings.offset);
+        strcpy((char *)record + end, name);
+        end += strlen(name) + 1;
+    }
+}
+
+void ph_recovery_detach(const struct ph_recovery *r, struct ph_record_pm *record, size_t size)
+{
+    rename_mapped(r, record, size);
     struct ph_vma_pm *v = (void *)((char *)record + record->vmas.offset);
     for (size_t i = 0; i < record->vmas.count; i++)
         if (r->copy[i])

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define ME PH_COMMAND
 
@@ -158,6 +159,7 @@ static void try_epoch(struct ph_pool *pool, const struct options *o, struct ph_v
     rc = ph_recovery_check(&r);
     if (rc)
         die(rc, r.detail);
+    ph_recovery_say_located(&r, ME);
     if (r.note[0])
         ph_cli_complain(ME, "going on, but", r.note);
 
@@ -181,6 +183,7 @@ static void try_epoch(struct ph_pool *pool, const struct options *o, struct ph_v
         snprintf(detail, size, "epoch %llu: %.64s", (unsigned long long)number, r.detail);
         free(r.copy);
         ph_recovery_undo_free(&r);
+        ph_recovery_locate_free(&r);
         return;
     }
     if (rc)
@@ -188,6 +191,7 @@ static void try_epoch(struct ph_pool *pool, const struct options *o, struct ph_v
     ph_recovery_say_copies(&r, ME);
     free(r.copy);
     ph_recovery_undo_free(&r);
+    ph_recovery_locate_free(&r);
     if (!newest && (rc = ph_pool_rewind(pool, number)) != 0) {
         kill(child, SIGKILL);
         die(rc, ph_pool_error_detail(pool));
@@ -224,6 +228,23 @@ static _Noreturn void recover(struct ph_pool *pool, const struct options *o)
     die(rc, detail);
 }
 
+/** What the program has cut off its files goes first: without it the copy is of little use. */
+static _Noreturn void pack(struct ph_pool *pool, const struct options *o)
+{
+    char directory[PH_UNDO_MAX];
+    bool is_new = access(o->pack, F_OK) != 0; /* else packing refuses */
+    int rc = is_new ? ph_undo_copy(o->path, o->pack, directory) : 0;
+    if (rc)
+        die(rc, directory);
+    rc = ph_pool_pack(pool, o->pack);
+    if (rc && is_new)
+        ph_undo_clear(o->pack);
+    if (rc)
+        die(rc, ph_pool_error_detail(pool));
+    ph_pool_close(pool);
+    exit(0);
+}
+
 int main(int argc, char **argv)
 {
     struct options o;
@@ -239,13 +260,8 @@ int main(int argc, char **argv)
         die(rc, rc == PH_ENOMEM
                     ? "addresses or a thread for the pool; is there a limit, ulimit -v or -u?"
                     : o.path);
-    if (o.pack) {
-        rc = ph_pool_pack(pool, o.pack);
-        if (rc)
-            die(rc, ph_pool_error_detail(pool));
-        ph_pool_close(pool);
-        return 0;
-    }
+    if (o.pack)
+        pack(pool, &o);
     if (!read_only)
         recover(pool, &o);
     if (o.list)

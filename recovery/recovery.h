@@ -17,6 +17,7 @@
 
 struct ph_place; /* plan.h */
 struct ph_cut;
+struct ph_located;
 
 struct ph_recovery {
     const struct ph_record_pm *record;
@@ -32,6 +33,8 @@ struct ph_recovery {
     struct ph_undo *undo; /* cuts of files to be undone, newest first (undo.c) */
     size_t nundo;
     char undo_directory[PH_UNDO_MAX];
+    struct ph_located **located; /* files that are not what and where they were (locate.c) */
+    size_t nlocated;
     char detail[4352]; /* about the last failure */
     char note[4352];   /* what a person should know although recovery goes on; "": nothing */
 };
@@ -71,6 +74,27 @@ int ph_recovery_check_databases(struct ph_recovery *r);
 /** Whether @p f is a file of an SQLite database, which must not be cut back. */
 bool ph_recovery_of_database(const struct ph_recovery *r, const struct ph_file_pm *f);
 
+/** Part of that: where the files are by now (locate.c). @return 0, PH_EFILES, PH_ENOMEM. */
+int ph_recovery_locate(struct ph_recovery *r);
+
+/** Then: the name of @p f's file; whether it is another one than the program had. */
+const char *ph_recovery_path(const struct ph_recovery *r, const struct ph_file_pm *f);
+bool ph_recovery_is_stranger(const struct ph_recovery *r, const struct ph_file_pm *f);
+
+/** Whether that is the file that @p f had. @param path "": the file of descriptor @p dir. */
+bool ph_recovery_is_very_file(const struct ph_file_pm *f, int dir, const char *path);
+
+/** Bytes that the names of such files take, for ph_recovery_detach. */
+size_t ph_recovery_located_size(const struct ph_recovery *r);
+
+/** The name of the file with this number, if it has another one than at the epoch; NULL. */
+const char *ph_recovery_new_name(const struct ph_recovery *r, uint64_t dev, uint64_t ino);
+
+/** A line for each file that has another name by now. */
+void ph_recovery_say_located(const struct ph_recovery *r, const char *command);
+
+void ph_recovery_locate_free(struct ph_recovery *r);
+
 /** Part of that: read what the program has cut off its files since the epoch. @return 0,
  *  PH_EFILES, PH_EOWNER (not ours alone), PH_ENOMEM. */
 int ph_recovery_undo_read(struct ph_recovery *r);
@@ -78,6 +102,10 @@ int ph_recovery_undo_read(struct ph_recovery *r);
 /** The size that @p f, which has @p size bytes, will have when its cuts are undone. */
 uint64_t ph_recovery_undone_size(const struct ph_recovery *r, const struct ph_file_pm *f,
                                  uint64_t size);
+
+/** Whether there are cuts of @p f to be undone. @param copied whether they are not where they
+ *  were kept. */
+bool ph_recovery_is_cut(const struct ph_recovery *r, const struct ph_file_pm *f, bool *copied);
 
 /** Whether cuts of @p f have been forgotten: it cannot be as it was. */
 bool ph_recovery_undo_forgotten(const struct ph_recovery *r, const struct ph_file_pm *f);
@@ -111,7 +139,7 @@ uint64_t ph_recovery_map(const struct ph_record_pm *record, struct ph_place **pl
                          struct ph_place **mapped, size_t *nmapped, uint64_t least);
 
 /** In a copy of the record: mappings whose file a copy replaces are files' no more. */
-void ph_recovery_detach(const struct ph_recovery *r, struct ph_record_pm *record);
+void ph_recovery_detach(const struct ph_recovery *r, struct ph_record_pm *record, size_t size);
 
 /**
  * Which files the program has mapped privately. @param bytes of those that the pool has a copy

@@ -26,6 +26,7 @@ struct ph_undo {
     const struct ph_undo_pm *head; /* all of the file, mapped */
     uint64_t size;
     bool forgotten;
+    bool copied; /* with the pool and all, it may be hoped */
 };
 
 static const char *path_of(const struct ph_undo *u)
@@ -100,6 +101,7 @@ static int add(struct ph_recovery *r, int dir, const char *name)
     u.head = map;
     if (map == MAP_FAILED || !has_head(&u))
         return 0;
+    u.copied = u.head->self != st.st_ino;
     u.forgotten = u.head->flags & PH_UNDO_FORGOTTEN;
     if (!u.forgotten && !is_whole(&u))
         return 0;
@@ -132,18 +134,28 @@ int ph_recovery_undo_read(struct ph_recovery *r)
 }
 
 /** Whether cut @p u is one of file @p f. */
-static bool is_of(const struct ph_recovery *r, const struct ph_undo *u,
-                  const struct ph_file_pm *f)
+static bool is_of(const struct ph_undo *u, const struct ph_file_pm *f)
 {
     return f->kind == PH_FILE_REGULAR && f->same_as < 0 && !(f->flags & PH_FILE_DELETED) &&
-           strcmp(path_of(u), ph_record_text(r->record, f->path)) == 0;
+           u->head->ino == f->ino && u->head->dev == f->dev;
+}
+
+bool ph_recovery_is_cut(const struct ph_recovery *r, const struct ph_file_pm *f, bool *copied)
+{
+    bool is_cut = false;
+    for (size_t i = 0; i < r->nundo; i++)
+        if (is_of(&r->undo[i], f)) {
+            is_cut = true;
+            *copied = r->undo[i].copied;
+        }
+    return is_cut;
 }
 
 uint64_t ph_recovery_undone_size(const struct ph_recovery *r, const struct ph_file_pm *f,
                                  uint64_t size)
 {
     for (size_t i = 0; i < r->nundo; i++)
-        if (is_of(r, &r->undo[i], f) && size >= r->undo[i].head->from)
+        if (is_of(&r->undo[i], f) && size >= r->undo[i].head->from)
             size = r->undo[i].head->to;
     return size;
 }
@@ -152,7 +164,7 @@ bool ph_recovery_undo_forgotten(const struct ph_recovery *r, const struct ph_fil
 {
     bool forgotten = false;
     for (size_t i = 0; i < r->nundo; i++)
-        forgotten |= r->undo[i].forgotten && is_of(r, &r->undo[i], f);
+        forgotten |= r->undo[i].forgotten && is_of(&r->undo[i], f);
     return forgotten;
 }
 
@@ -194,11 +206,11 @@ static bool undo(int fd, const struct ph_undo *u)
 /** All cuts of one file. */
 static int undo_file(struct ph_recovery *r, const struct ph_file_pm *f)
 {
-    const char *path = ph_record_text(r->record, f->path);
+    const char *path = ph_recovery_path(r, f);
     int fd = -1, rc = 0;
     struct stat st;
     for (size_t i = 0; i < r->nundo && rc == 0; i++) {
-        if (!is_of(r, &r->undo[i], f))
+        if (!is_of(&r->undo[i], f))
             continue;
         if (fd < 0 && (fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC)) < 0)
             return fail(r, path, "opening");

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """case_cuts - files that the program makes shorter after the epoch"""
 import os
+import shutil
 import signal
 
 from commands import PATIENCE
@@ -83,6 +84,34 @@ class Cuts(Waiting):
         self.wait_printed("recovered")
         keeper.wait(PATIENCE)
         self.assertEqual((self.directory / "cut").read_text(), "012345")
+
+    def test_a_packed_pool_takes_along_what_was_cut_off(self):
+        self.stopped(self.CUT, "f.write('!')")
+        packed = self.directory / "packed.pm"
+        kept = self.directory / "packed.pm.undo"
+        kept.mkdir()
+        done = self.finish([self.commands.recover, "--pack", packed, self.pool])
+        self.assert_refused(done, "PH_EUSAGE", "packed.pm.undo")
+        self.assertFalse(packed.exists())
+        kept.rmdir()
+        self.assert_ended(self.finish([self.commands.recover, "--pack", packed, self.pool]))
+        self.assertEqual(kept.stat().st_mode & 0o777, 0o700)
+        for path in (self.UNDO, kept):
+            self.assertEqual(len(list(path.iterdir())), 1)
+        again = self.finish([self.commands.recover, "--pack", packed, self.pool])
+        self.assert_refused(again, "PH_EUSAGE", "packed.pm")
+        self.assertEqual(len(list(kept.iterdir())), 1)  # refusing has done no harm
+        # On another machine, where the file has another inode.
+        shutil.rmtree(self.UNDO)
+        os.remove(self.pool)
+        text = (self.directory / "cut").read_text()
+        (self.directory / "cut").rename(self.directory / "elsewhere")
+        (self.directory / "elsewhere").unlink()
+        (self.directory / "cut").write_text(text)
+        self.pool = str(packed)
+        self.assert_recovers()
+        self.assertEqual((self.directory / "cut").read_text(), "0123456789!")
+        self.assertFalse(kept.exists())
 
     def test_cuts_are_not_believed_if_damaged_or_of_others(self):
         self.stopped(self.CUT)

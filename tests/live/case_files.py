@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""case_files - files that are kept, or gone; locks on them; databases"""
+"""case_files - files that are kept, gone, or replaced; locks on them; databases"""
 import fcntl
 import os
+import shutil
+import signal
+import subprocess
 import textwrap
 
+from commands import PATIENCE
 from waiting import Waiting
 
 
@@ -183,3 +187,155 @@ class Databases(Waiting):
                              "assert n == ('ok',), n")
                 done = self.assert_recovers()
                 self.assertNotIn("SQLite", done.stderr)
+
+
+class Replaced(Waiting):
+    """A file's name leads to another file by the time of the recovery, or to none."""
+
+    LOG = ("f = open('log', '{mode}'); f.write('before\\n'); f.flush();"
+           "after = lambda: [f.write('after\\n'), f.flush()]")
+    GO_ON = "f.write('again\\n'); f.flush()"
+
+    def log_stopped(self, mode="a", more=""):
+        self.stopped(self.LOG.format(mode=mode) + more, self.GO_ON)
+        self.log = self.directory / "log"
+        self.assertEqual(self.log.read_text(), "before\nafter\n")
+
+    def test_a_rotated_log_is_gone_on_with_under_its_new_name(self):
+        for mode in "a", "w", "r+":
+            with self.subTest(mode):
+                for path in (self.directory / "test.pm", self.out):
+                    path.unlink(missing_ok=True)
+                (self.directory / "log").write_text("")
+                self.log_stopped(mode)
+                self.log.rename(self.directory / "log.1")
+                self.log.write_text("others', and longer than the program's\n")
+                said = self.assert_recovers().stderr
+                self.assertIn("another name by now", said)
+                self.assertIn("log.1", said)
+                self.assertEqual((self.directory / "log.1").read_text(), "before\nagain\n")
+                self.assertEqual(self.log.read_text(),
+                                 "others', and longer than the program's\n")
+
+    def test_a_rotated_log_in_a_chain(self):
+        """Renamed again and again, between recoveries and while the program runs."""
+        text = """
+            import os, sys, time
+            import pyheap
+            log = open("log", "a")
+            for n in range(6):
+                print(n, file=log, flush=True)
+                pyheap.epoch(wait=True)
+                print("lost", file=log, flush=True)
+                if n == pyheap.status()["recoveries"]:
+                    print("stopped", n, flush=True)
+                    time.sleep(600)
+                log.seek(log.tell() - 5)
+                log.truncate()
+            print("recovered")
+        """
+        argv = self.argv(text)
+        name = "log"
+        for n in range(6):
+            keeper, target = self.start(argv)
+            self.wait_printed(f"stopped {n}")
+            if n % 2:
+                (self.directory / name).rename(self.directory / f"log.{n}")
+                name = f"log.{n}"
+            target.signal(signal.SIGKILL)
+            keeper.wait(PATIENCE)
+            if not n % 2:
+                (self.directory / name).rename(self.directory / f"log.{n}")
+                name = f"log.{n}"
+            (self.directory / "log").write_text("others'")
+            argv = [self.commands.recover, self.pool]
+        self.assert_ended(self.finish(argv))
+        self.assertEqual((self.directory / name).read_text(), "0\n1\n2\n3\n4\n5\n")
+        self.assertEqual((self.directory / "log").read_text(), "others'")
+
+    def test_what_was_cut_off_comes_back_under_the_new_name(self):
+        self.stopped("f = open('log', 'w'); f.write('0123456789'); f.flush();"
+                     "after = lambda: [f.truncate(3), os.rename('log', 'log.1'),"
+                     "open('log', 'w').write('others')]", "f.write('!')")
+        self.assert_recovers()
+        self.assertEqual((self.directory / "log.1").read_text(), "0123456789!")
+        self.assertEqual((self.directory / "log").read_text(), "others")
+
+    def test_a_stranger_is_not_cut(self):
+        """Not one of the same length, nor one that has got the inode's number."""
+        for text in "short", "another file, and longer\n", "afterr\nbefore\n":
+            with self.subTest(text):
+                for path in (self.directory / "test.pm", self.out, self.directory / "log"):
+                    path.unlink(missing_ok=True)
+                self.log_stopped()
+                self.log.unlink()
+                self.log.write_text(text)
+                self.assert_refused(self.recover(), "PH_EFILES", "log", "another file",
+                                    "--keep-file")
+                self.assertEqual(self.log.read_text(), text)
+                self.assert_recovers("--keep-file", "log")
+                self.assertEqual(self.log.read_text(), text + "again\n")
+
+    def test_with_a_stranger_the_program_goes_on_at_its_end(self):
+        self.log_stopped("w")
+        self.log.unlink()
+        self.log.write_text("0\n")
+        self.assert_recovers("--keep-file", "log")
+        self.assertEqual(self.log.read_text(), "0\nagain\n")
+
+    def test_an_input_that_was_replaced_is_not_read_on(self):
+        data = self.directory / "data"
+        data.write_text("one\ntwo\nthree\n")
+        self.stopped("f = open('data'); f.readline()", "print(f.read())")
+        data.rename(self.directory / "data.old")
+        data.write_text("ONE\nTWO\nTHREE\n")
+        self.assertIn("two\nthree", self.assert_recovers().stdout)  # buffered, even so
+        self.out.unlink()
+        os.unlink(self.pool)
+        self.stopped("f = open('data', 'rb', 0); f.readline()", "print(f.read())")
+        data.unlink()
+        data.write_text("1\n2\n3\n4\n5\n6\n7\n8\n")
+        self.assert_refused(self.recover(), "PH_EFILES", "data", "another file")
+
+    def test_a_file_that_was_brought_back_is_known_by_its_content(self):
+        self.log_stopped()
+        text = self.log.read_text()
+        self.log.unlink()
+        self.log.write_text(text)
+        self.assertNotIn("another", self.assert_recovers().stderr)
+        self.assertEqual(self.log.read_text(), "before\nagain\n")
+
+    def test_a_directory_that_was_copied(self):
+        """To where everything has other inodes; with what was cut off, too."""
+        self.stopped("f = open('log', 'w'); f.write('0123456789'); f.flush();"
+                     "g = open('cut', 'w'); g.write('0123456789'); g.flush();"
+                     "h = open('empty', 'w');"
+                     "after = lambda: [f.write('after'), f.flush(), g.truncate(2)]",
+                     "f.write('!'); g.write('!')")
+        was = self.directory.with_name(self.directory.name + ".was")
+        self.directory.rename(was)
+        self.addCleanup(shutil.rmtree, was, ignore_errors=True)
+        subprocess.run(["cp", "-r", "--sparse=always", was, self.directory], check=True)
+        self.assert_recovers()
+        self.assertEqual((self.directory / "log").read_text(), "0123456789!")
+        self.assertEqual((self.directory / "cut").read_text(), "0123456789!")
+
+    def test_of_a_cut_file_a_stranger_is_none(self):
+        """What was cut off is put back into the file that had it, and no other."""
+        self.stopped("f = open('log', 'w'); f.write('0123456789'); f.flush();"
+                     "after = lambda: f.truncate(3)")
+        os.remove(self.directory / "log")
+        (self.directory / "log").write_text("others'")
+        self.assert_refused(self.recover(), "PH_EFILES", "log", "another file")
+        self.assert_recovers("--keep-file", "log")
+        self.assertEqual((self.directory / "log").read_text(), "others'")
+
+    def test_a_mapped_file_under_another_name(self):
+        (self.directory / "data").write_bytes(bytes(8192))
+        self.stopped("import mmap; f = open('data', 'r+b'); m = mmap.mmap(f.fileno(), 0);"
+                     "m[0:4] = b'mine'", "m[4096:4100] = b'mine'; m.flush()")
+        (self.directory / "data").rename(self.directory / "data.1")
+        (self.directory / "data").write_bytes(b"x" * 8192)
+        self.assert_recovers()
+        self.assertEqual((self.directory / "data").read_bytes(), b"x" * 8192)
+        self.assertEqual((self.directory / "data.1").read_bytes().count(b"mine"), 2)
