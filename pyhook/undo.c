@@ -244,12 +244,15 @@ static long write_file(int fd, bool own, const struct stat *st, const char *path
     char name[64];
     _Alignas(8) char padded[PH_UNDO_MAX] = {0};
     size_t n = strlen(path) + 1;
-    long dir = open_directory();
-    long file = dir < 0 ? dir : make_file(dir, name);
-    if (dir >= 0 && file == -ENOENT) { /* the keeper has just removed it, as it was empty */
-        ph_syscall(SYS_close, dir);
+    long dir, file;
+    /* The keeper removes it when it is empty, at any moment from its making on. */
+    for (int tries = 0;; tries++) {
         dir = open_directory();
         file = dir < 0 ? dir : make_file(dir, name);
+        if (file != -ENOENT || tries == 100)
+            break;
+        if (dir >= 0)
+            ph_syscall(SYS_close, dir);
     }
     struct out out = {(int)file, file < 0 ? file : 0, PH_UNDO_SEED};
     struct stat self = {0};

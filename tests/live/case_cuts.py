@@ -13,10 +13,14 @@ class Cuts(Waiting):
     CUT = ("f = open('cut', 'w'); f.write('0123456789'); f.flush();"
            "after = lambda: [f.truncate(3), f.seek(3), f.write('after'), f.flush()]")
 
+    def kept(self):
+        self.assertTrue(self.UNDO.exists(), f"nothing was kept: {self.err.read_text()}")
+        return len(list(self.UNDO.iterdir()))
+
     def test_what_the_program_cuts_off_comes_back(self):
         self.stopped(self.CUT, "assert open('cut').read() == '0123456789'; f.write('!')")
         self.assertEqual((self.directory / "cut").read_text(), "012after")
-        self.assertEqual(len(list(self.UNDO.iterdir())), 1)
+        self.assertEqual(self.kept(), 1)
         self.assertEqual(self.UNDO.stat().st_mode & 0o777, 0o700)
         self.assert_recovers()
         self.assertEqual((self.directory / "cut").read_text(), "0123456789!")
@@ -29,7 +33,7 @@ class Cuts(Waiting):
         self.wait_printed("epoch")
         target.signal(signal.SIGKILL)
         keeper.wait(PATIENCE)
-        self.assertEqual(len(list(self.UNDO.iterdir())), 1)
+        self.assertEqual(self.kept(), 1)
         self.assert_recovers()
         self.assertEqual((self.directory / "cut").read_text(), "0123456789")
 
@@ -78,7 +82,7 @@ class Cuts(Waiting):
                      "f.flush(); done = pyheap.status()['recoveries'];"
                      "after = lambda: f.truncate(1)",
                      "assert open('cut').read() == '012345', open('cut').read()")
-        self.assertEqual(len(list(self.UNDO.iterdir())), 2)
+        self.assertEqual(self.kept(), 2)
         # From the first epoch on: the file is as it was then, and so is what follows.
         keeper, target = self.start([self.commands.recover, "--epoch", "1", self.pool])
         self.wait_printed("recovered")
