@@ -113,6 +113,7 @@ void ph_pool_close(struct ph_pool *p)
     ph_filter_free(&p->filter);
     ph_root_forget_indexes(p);
     free(p->present);
+    free(p->dense);
     free(p->epoch);
     free(p->extent);
     free(p->by_offset);

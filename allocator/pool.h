@@ -240,6 +240,7 @@ struct ph_epoch_info {
     uint64_t time;        /* CLOCK_REALTIME, nanoseconds */
     uint64_t pages;       /* pages written by this epoch */
     uint64_t bytes;       /* bytes the epoch takes in the log: pages, index, record */
+    uint64_t heir_bytes;  /* and of pages at the places that they will have at home */
     uint64_t record_size; /* bytes */
     char label[PH_LABEL_MAX];
 };

@@ -9,8 +9,8 @@
  * each can become any other's successor.
  *
  * Invariants: extents do not overlap, and lie within the file; an extent is home of at most one
- * stretch, and a stretch has at most one home; P5 and P7 of pool_format.h hold where extents
- * are freed and named.
+ * stretch, and a stretch has at most one home but for P11; P5, P7 and P11 of pool_format.h hold
+ * where extents are freed and named.
  */
 #include "allocator/pool_internal.h"
 
@@ -87,34 +87,13 @@ static int load_slot(struct ph_pool *p, uint32_t slot, const struct ph_slot_pm *
     return 0;
 }
 
-static int by_stretch(const void *x, const void *y)
+static int check_extents(const struct ph_pool *p)
 {
-    const uint64_t *a = x, *b = y;
-
-    return *a < *b ? -1 : *a > *b;
-}
-
-static int check_extents(struct ph_pool *p)
-{
-    uint64_t *stretch = malloc((p->extents + 1) * sizeof(*stretch));
-    uint32_t n = 0;
-    int err = 0;
-
-    if (!stretch)
-        return PH_ENOMEM;
-    for (uint32_t i = 0; i < p->extents; i++) {
-        const struct ph_extent *e = &p->extent[p->by_offset[i]];
-        if (i && e->offset - p->extent[p->by_offset[i - 1]].offset < extent_bytes(p))
-            err = PH_ECORRUPT;
-        if (e->role == PH_EXTENT_HOME)
-            stretch[n++] = e->stretch;
-    }
-    qsort(stretch, n, sizeof(*stretch), by_stretch);
-    for (uint32_t i = 1; i < n; i++)
-        if (stretch[i] == stretch[i - 1])
-            err = PH_ECORRUPT;
-    free(stretch);
-    return err;
+    for (uint32_t i = 1; i < p->extents; i++)
+        if (p->extent[p->by_offset[i]].offset - p->extent[p->by_offset[i - 1]].offset <
+            extent_bytes(p))
+            return PH_ECORRUPT;
+    return 0;
 }
 
 int ph_extent_load(struct ph_pool *p)
@@ -158,29 +137,15 @@ uint32_t ph_extent_find(const struct ph_pool *p, uint64_t offset)
     return PH_NO_SLOT;
 }
 
-static bool is_at_home(const struct ph_pool *p, const struct ph_entry_pm *e)
+static bool is_at_home(const struct ph_pool *p, uint32_t slot, const struct ph_entry_pm *e)
 {
-    uint32_t slot = ph_extent_find(p, e->offset);
-
-    return slot != PH_NO_SLOT && p->extent[slot].role == PH_EXTENT_HOME &&
-           p->extent[slot].stretch == ph_stretch_of(p, e->addr) &&
+    return p->extent[slot].stretch == ph_stretch_of(p, e->addr) &&
            e->offset == ph_home_place(p, slot, e->addr);
 }
 
-/* @p last is where the previous call found its place: neighbours lie together. */
-static int mark(struct ph_pool *p, uint64_t offset, uint64_t size, uint64_t number,
-                uint32_t *last)
+static void mark_segments(struct ph_pool *p, struct ph_extent *e, uint64_t offset,
+                          uint64_t size, uint64_t number)
 {
-    struct ph_extent *e = *last == PH_NO_SLOT ? NULL : &p->extent[*last];
-
-    if (!e || offset < e->offset || offset - e->offset >= extent_bytes(p)) {
-        *last = ph_extent_find(p, offset);
-        if (*last == PH_NO_SLOT)
-            return PH_ECORRUPT;
-        e = &p->extent[*last];
-    }
-    if (e->role == PH_EXTENT_HOME || size > extent_bytes(p) - (offset - e->offset))
-        return PH_ECORRUPT;
     e->role = PH_EXTENT_LOG;
     for (uint64_t at = offset - e->offset, end = at + size; at < end;) {
         uint32_t segment = ph_segment_of(&p->super, (uint32_t)(at / PH_PAGE));
@@ -188,6 +153,52 @@ static int mark(struct ph_pool *p, uint64_t offset, uint64_t size, uint64_t numb
         e->last_epoch[segment] = number;
         at = ph_segment_end(&p->super, segment) * PH_PAGE;
     }
+}
+
+/* @p last is where the previous call found its place: neighbours lie together. */
+static int find_place(const struct ph_pool *p, uint64_t offset, uint64_t size, uint32_t *last)
+{
+    const struct ph_extent *e = *last == PH_NO_SLOT ? NULL : &p->extent[*last];
+
+    if (!e || offset < e->offset || offset - e->offset >= extent_bytes(p)) {
+        *last = ph_extent_find(p, offset);
+        if (*last == PH_NO_SLOT)
+            return PH_ECORRUPT;
+        e = &p->extent[*last];
+    }
+    return size > extent_bytes(p) - (offset - e->offset) ? PH_ECORRUPT : 0;
+}
+
+/* Header or piece. */
+static int mark_meta(struct ph_pool *p, uint64_t offset, uint64_t size, uint64_t number,
+                     uint32_t *last)
+{
+    int err = find_place(p, offset, size, last);
+
+    if (err || p->extent[*last].role == PH_EXTENT_HOME)
+        return PH_ECORRUPT;
+    p->extent[*last].mixed = true;
+    mark_segments(p, &p->extent[*last], offset, size, number);
+    return 0;
+}
+
+static int mark_page(struct ph_pool *p, const struct ph_entry_pm *entry, uint64_t number,
+                     uint32_t *last)
+{
+    int err = find_place(p, entry->offset, PH_PAGE, last);
+    struct ph_extent *e;
+
+    if (err)
+        return err;
+    e = &p->extent[*last];
+    if (e->role == PH_EXTENT_HOME) { /* P11 */
+        e->last_epoch[0] = number;
+        return is_at_home(p, *last, entry) ? 0 : PH_ECORRUPT;
+    }
+    if (e->role == PH_EXTENT_FREE)
+        e->stretch = ph_stretch_of(p, entry->addr);
+    e->mixed = e->mixed || !is_at_home(p, *last, entry);
+    mark_segments(p, e, entry->offset, PH_PAGE, number);
     return 0;
 }
 
@@ -195,15 +206,62 @@ int ph_extent_mark(struct ph_pool *p, const struct ph_header_pm *h, uint64_t hea
                    const struct ph_index *index)
 {
     uint32_t last = PH_NO_SLOT;
-    int err = mark(p, header, PH_PAGE, h->number, &last);
+    int err = mark_meta(p, header, PH_PAGE, h->number, &last);
 
     for (uint32_t i = 0; i < h->pieces && !err; i++)
-        err = mark(p, h->piece[i].offset, h->piece[i].size, h->number, &last);
-    for (size_t i = 0; i < index->n && !err; i++) {
-        const struct ph_entry_pm *e = &index->entry[i];
-        if (e->offset && !(h->prev_number == 0 && is_at_home(p, e)))
-            err = mark(p, e->offset, PH_PAGE, h->number, &last);
+        err = mark_meta(p, h->piece[i].offset, h->piece[i].size, h->number, &last);
+    for (size_t i = 0; i < index->n && !err; i++)
+        if (index->entry[i].offset)
+            err = mark_page(p, &index->entry[i], h->number, &last);
+    return err;
+}
+
+/* Of two extents whose slots say home, the one that the log refers to is the heir. */
+static int settle_twins(struct ph_extent *a, struct ph_extent *b)
+{
+    if (a->last_epoch[0] == b->last_epoch[0])
+        return PH_ECORRUPT;
+    (a->last_epoch[0] > b->last_epoch[0] ? b : a)->role = PH_EXTENT_OLD;
+    return 0;
+}
+
+static int by_stretch(const void *x, const void *y)
+{
+    const struct ph_extent *a = *(struct ph_extent *const *)x;
+    const struct ph_extent *b = *(struct ph_extent *const *)y;
+
+    return a->stretch < b->stretch ? -1 : a->stretch > b->stretch;
+}
+
+int ph_extent_settle(struct ph_pool *p)
+{
+    struct ph_extent **home = malloc((p->extents + 1) * sizeof(*home));
+    uint32_t n = 0;
+    int err = home ? 0 : PH_ENOMEM;
+
+    for (uint32_t i = 0; i < p->extents && !err; i++) {
+        struct ph_extent *e = &p->extent[p->by_offset[i]];
+        if (e->role == PH_EXTENT_HOME)
+            home[n++] = e;
+        e->heir = e->role == PH_EXTENT_LOG && !e->mixed;
+        if (!e->heir)
+            continue;
+        e->used = PH_ALL_SEGMENTS;
+        for (uint32_t s = 1; s < PH_SEGMENTS; s++)
+            if (e->last_epoch[s] > e->last_epoch[0])
+                e->last_epoch[0] = e->last_epoch[s];
+        for (uint32_t s = 1; s < PH_SEGMENTS; s++)
+            e->last_epoch[s] = e->last_epoch[0];
     }
+    if (!err)
+        qsort(home, n, sizeof(*home), by_stretch);
+    for (uint32_t i = 1; i < n && !err; i++)
+        if (home[i]->stretch == home[i - 1]->stretch)
+            err = home[i]->role == home[i - 1]->role ? settle_twins(home[i], home[i - 1])
+                                                     : PH_ECORRUPT; /* three */
+    for (uint32_t i = 0; i < n && !err; i++)
+        home[i]->last_epoch[0] = 0;
+    free(home);
     return err;
 }
 
@@ -273,19 +331,19 @@ int ph_extent_grow(struct ph_pool *p, uint32_t *slot)
     return 0;
 }
 
-int ph_extent_take(struct ph_pool *p, enum ph_extent_role role, uint32_t *slot)
+int ph_extent_take(struct ph_pool *p, enum ph_extent_role role, bool blocks, uint32_t *slot)
 {
+    const uint32_t wanted = blocks ? 0 : PH_ALL_SEGMENTS;
     uint32_t found = PH_NO_SLOT;
     int err = 0;
 
-    /* One that takes no space yet rather than one whose blocks the log would use again. */
     for (uint32_t i = 0; i < p->extents; i++) {
         const struct ph_extent *e = &p->extent[p->by_offset[i]];
         if (e->role != PH_EXTENT_FREE)
             continue;
-        if (found == PH_NO_SLOT || e->holes == PH_ALL_SEGMENTS)
+        if (found == PH_NO_SLOT || e->holes == wanted)
             found = p->by_offset[i];
-        if (e->holes == PH_ALL_SEGMENTS)
+        if (e->holes == wanted)
             break;
     }
     *slot = found;

@@ -265,8 +265,9 @@ static int take_pages(struct ph_pool *p, uint64_t want, uint64_t *offset, uint64
     pthread_mutex_lock(&p->lock);
     if (f->slot == PH_NO_SLOT || f->page == p->super.extent_pages) {
         uint32_t slot;
-        err = s->ntaken == PH_FILE_PIECES + 1 ? PH_EUNSUPPORTED
-                                              : ph_extent_take(p, PH_EXTENT_FILES, &slot);
+        err = s->ntaken == PH_FILE_PIECES + 1
+                  ? PH_EUNSUPPORTED
+                  : ph_extent_take(p, PH_EXTENT_FILES, false, &slot);
         if (!err) {
             s->taken[s->ntaken++] = f->slot = slot;
             f->page = 0;

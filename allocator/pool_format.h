@@ -16,13 +16,14 @@
  *
  * Or part of the files: copies of what the program maps from files, its text above all.
  *
- * An epoch in the log is: pages, those of the first epoch at their places at home, if they have
- * one; then one blob, [index entries][record], in one or more pieces; then a header page that
- * names the pieces, their checksums and the header of the epoch before.
- * A file is: its content, in one or more pieces, the last page filled up with zeros; then a
- * header page that names the pieces and the header of the file before. The root record names
- * the newest one. A file with the content of another has its pieces.
- * All numbers are little-endian. All offsets are bytes from the start of the file.
+ * An epoch in the log is: pages, those of stretches that it has changed most of in *heirs*,
+ * each an extent with the pages where they will be at home; then one blob, [index
+ * entries][record], in one or more pieces; then a header page that names the pieces, their
+ * checksums and the header of the epoch before. A file is: its content, in one or more pieces,
+ * the last page filled up with zeros; then a header page that names the pieces and the header
+ * of the file before. The root record names the newest one. A file with the content of another
+ * has its pieces. All numbers are little-endian. All offsets are bytes from the start of the
+ * file.
  *
  * Definitions. N is the newest epoch, O the oldest recoverable one, H the home epoch, all as
  * the newer intact root record says. The *log* is the chain of epochs e with H < e <= N,
@@ -35,25 +36,26 @@
  *              is durable.
  *  P2 order    H < O <= N, or N = O = 0. Epochs O..N of the log are recoverable.
  *  P3 retire   A home page or its table entry changes only at addresses of which the log has a
- *              version v, H < v < O, and after both root records durably say O. Or while no
- *              root record names an epoch: the first one's pages may go home at once.
+ *              version v, H < v < O, and after both root records durably say O. Likewise what
+ *              lies in an heir: the log has it, or one that overwrites it.
  *  P4 home     A root record says H = m only after the newest version <= m of every page in the
  *              log, and its table entry, is durable at home.
- *  P5 reuse    A segment of an extent, or the rest of one, is written only where neither root record
- *              reaches. So both records are renewed when H rises, N falls or files are given
- *              up. (With P3, this makes the older record right too, should the newer one be
- *              lost.)
- *  P6 read     A page at epoch e, O <= e <= N, is its newest version <= e in the log; without
- *              one, what is at home if its table entry is not zero; else absent. P3 makes it
- *              so that a half-written home page is never what P6 reads.
- *  P7 stretch  A slot says home only after the stretch's table is durable zeros, and an extent
- *              that was home is reused only after its slot durably says so no more, and H has
- *              risen since, by which readers notice.
- *  P8 trust    Nothing read from the file is used before its checksum or bounds are checked.
- *  P9 sector   Root records and slots do not cross a 512-byte sector, the unit that a disk
- *              writes whole.
- *  P10 files   Files never cost an epoch: damage to them is the same as having none, and where
- *              an epoch finds no room they are given up.
+ *  P5 reuse    A segment of an extent, or the rest of one, is written only where neither root
+ * record reaches. So both records are renewed when H rises, N falls or files are given up.
+ * (With P3, this makes the older record right too, should the newer one be lost.) P6 read     A
+ * page at epoch e, O <= e <= N, is its newest version <= e in the log; without one, what is at
+ * home if its table entry is not zero; else absent. P3 makes it so that a half-written home
+ * page is never what P6 reads. P7 stretch  A slot says home only after the stretch's table is
+ * durable zeros (or P11), and an extent that was home is reused only after its slot durably
+ * says so no more, and H has risen since, by which readers notice. P8 trust    Nothing read
+ * from the file is used before its checksum or bounds are checked. P9 sector   Root records and
+ * slots do not cross a 512-byte sector, the unit that a disk writes whole. P10 files   Files
+ * never cost an epoch: damage to them is the same as having none, and where an epoch finds no
+ * room they are given up. P11 heir    The slot of an heir says home only after all of the
+ * stretch as of some epoch m is durable in it, H < m < O: so with H it is as right as the old
+ * home, since the log has all pages in which they differ. H rises to m only after the heir's
+ * slot durably says home, and the old home's durably does not. While both say so, the heir is
+ * the one that the log refers to, and the other may be reused as P7 says.
  */
 #ifndef PH_POOL_FORMAT_H
 #define PH_POOL_FORMAT_H
@@ -62,7 +64,7 @@
 #include <stdint.h>
 
 #define PH_POOL_LAYOUT   "pyheap"
-#define PH_POOL_VERSION  4u /* 1 had no files, 2 no marks; 3 no pages of the log at home */
+#define PH_POOL_VERSION  5u /* 1 had no files, 2 no marks; 3, 4 no heirs */
 
 #define PH_CLAIM_MAGIC   UINT64_C(0x4d494c4350454850) /* "PHEPCLIM" */
 #define PH_SUPER_MAGIC   UINT64_C(0x4b4c425045485950) /* "PYHEPBLK" */
@@ -172,12 +174,13 @@ struct ph_header_pm {
     uint64_t time;        /* CLOCK_REALTIME, nanoseconds */
     uint64_t entries;     /* index entries, ascending by address */
     uint64_t pages;       /* of them, not forgotten */
-    uint64_t bytes;       /* of log taken, this page included */
+    uint64_t bytes;       /* of log taken, this page included, heirs not */
     uint64_t record_size; /* bytes */
     struct ph_sum_pm index_sum, record_sum;
     char label[64];
     struct ph_piece_pm piece[PH_PIECES_MAX];
-    uint64_t reserved[102];
+    uint64_t heir_bytes; /* of pages in heirs */
+    uint64_t reserved[101];
     struct ph_sum_pm sum; /* of all above */
 };
 

@@ -8,36 +8,28 @@
  *
  *   1  root, both records: O = the oldest epoch that stays            (P3: retire)
  *   2  extents for new stretches: zero tables, sync, name the slots    (P7)
- *   3  pages and table entries, stretch by stretch
+ *   3  pages and table entries, stretch by stretch: to its home, or, if that is less, what an
+ *      heir does not have to the heir (pool_heir.c)
  *   4  sync                                                            (P4)
+ *      slots of the heirs say home, sync; those of the old homes say none, sync   (P11)
  *   5  slots of stretches without pages say none                       (P7)
  *      root, both records: H = the newest epoch that went home         (P5)
- *   6  free the log's segments, and the extents of those stretches;
+ *   6  free the log's segments, and the extents of old homes and of those stretches;
  *      segments that the log has not needed become holes
  *
  * A crash or an error anywhere leaves every epoch from O on readable, since the log is whole
  * until 5; migration starts again from 1. Checksums are carried over, not computed anew, so a
- * page that was damaged in the log stays recognisable.
- *
- * When: the log beyond the kept epochs exceeds 3/10 of the home image (so that a page that goes
- * home stands for more than one that was appended), at least ph_tuning.trigger_bytes, or
- * ph_tuning.trigger_epochs epochs (which bounds the walk at opening); or the log finds no
- * segment. The writer waits when the log is a quarter and an epoch over that, so the file takes
- * at most home + kept epochs + 5/4 of the trigger + the largest epoch + the one in progress +
- * files.
+ * page that was damaged in the log stays recognisable. When, pool_pace.c says.
  */
 #include "allocator/pool_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-struct ph_tuning ph_tuning = {
-    .stretch_pages = PH_STRETCH_PAGES,
-    .trigger_bytes = UINT64_C(64) << 20,
-    .trigger_epochs = 64,
-    .first_run = 128,
-    .write_max = UINT64_C(8) << 20,
-    .ahead = 2,
+/* A stretch whose heir becomes its home. */
+struct change {
+    uint32_t heir;
+    uint32_t home; /* PH_NO_SLOT: there is none yet */
 };
 
 /* One migration under way. */
@@ -45,6 +37,9 @@ struct migration {
     uint64_t to, oldest;    /* becomes H, O */
     size_t epochs;          /* how many leave the log */
     struct ph_index merged; /* what goes home */
+    struct change *change;  /* in order */
+    size_t changes, change_capacity;
+    struct ph_entry_pm *whole; /* of one such stretch */
     struct ph_sum_pm *table;
     char *buffer; /* PH_IO_CHUNK, page-aligned */
     int64_t home_pages;
@@ -70,46 +65,6 @@ uint64_t ph_home_place(const struct ph_pool *p, uint32_t slot, uint64_t addr)
     return e->offset + ph_table_pages(&p->super) * PH_PAGE + (addr - e->stretch);
 }
 
-static uint64_t trigger(const struct ph_pool *p)
-{
-    uint64_t part = p->root.home_pages * 3 / 10 * PH_PAGE;
-
-    return part > ph_tuning.trigger_bytes ? part : ph_tuning.trigger_bytes;
-}
-
-/* Epochs that may leave the log. While somebody holds a view, none: see pool_view.c. */
-static size_t excess(const struct ph_pool *p)
-{
-    if (p->views)
-        return 0;
-    return p->epochs > p->super.keep ? p->epochs - p->super.keep : 0;
-}
-
-static uint64_t backlog(const struct ph_pool *p)
-{
-    uint64_t bytes = 0;
-
-    for (size_t i = 0; i < excess(p); i++)
-        bytes += p->epoch[i].info.bytes;
-    return bytes;
-}
-
-bool ph_home_due(const struct ph_pool *p)
-{
-    return excess(p) > ph_tuning.trigger_epochs || backlog(p) > trigger(p);
-}
-
-bool ph_home_behind(const struct ph_pool *p)
-{
-    uint64_t largest = 0;
-
-    for (size_t i = 0; i < excess(p); i++)
-        if (p->epoch[i].info.bytes > largest)
-            largest = p->epoch[i].info.bytes;
-    return excess(p) > 4 * (size_t)ph_tuning.trigger_epochs ||
-           backlog(p) > trigger(p) / 4 * 5 + largest;
-}
-
 int ph_home_table(struct ph_pool *p, uint32_t slot, struct ph_sum_pm *table)
 {
     int err =
@@ -133,7 +88,7 @@ static int retire(struct ph_pool *p, struct migration *m)
 {
     int err = 0;
 
-    m->epochs = excess(p);
+    m->epochs = ph_home_excess(p);
     m->to = p->epoch[m->epochs - 1].info.number;
     m->oldest = p->epoch[m->epochs].info.number;
     if (p->root.oldest < m->oldest && ph_tuning.wrong != PH_WRONG_NO_RETIRE) {
@@ -190,6 +145,39 @@ static int zero_table(struct ph_pool *p, struct migration *m, uint32_t slot)
                        p->extent[slot].offset);
 }
 
+/* The heir that becomes home of @p stretch; PH_NO_SLOT: none. */
+static uint32_t heir_of(const struct ph_pool *p, const struct migration *m, uint64_t stretch)
+{
+    for (size_t i = 0; i < m->changes; i++)
+        if (p->extent[m->change[i].heir].stretch == stretch)
+            return m->change[i].heir;
+    return PH_NO_SLOT;
+}
+
+/* Which heirs become homes. */
+static int choose_heirs(struct ph_pool *p, struct migration *m)
+{
+    size_t step;
+    bool pages;
+    int err = 0;
+
+    for (size_t i = 0; i < m->merged.n && !err; i += step) {
+        const struct ph_entry_pm *e = &m->merged.entry[i];
+        uint32_t heir, home;
+        step = group(p, &m->merged, i, &pages);
+        pthread_mutex_lock(&p->lock);
+        home = home_of(p, ph_stretch_of(p, e->addr));
+        pthread_mutex_unlock(&p->lock);
+        err = ph_heir_choose(p, e, step, m->to, home, m->table, &heir);
+        if (err || heir == PH_NO_SLOT)
+            continue;
+        err = ph_pool_grow(&m->change, &m->change_capacity, m->changes + 1, sizeof(*m->change));
+        if (!err)
+            m->change[m->changes++] = (struct change){heir, home};
+    }
+    return err;
+}
+
 /* Step 2: a home for each stretch that has none. */
 static int settle_stretches(struct ph_pool *p, struct migration *m)
 {
@@ -205,11 +193,11 @@ static int settle_stretches(struct ph_pool *p, struct migration *m)
         uint64_t stretch = ph_stretch_of(p, m->merged.entry[i].addr);
         bool pages;
         step = group(p, &m->merged, i, &pages);
-        if (!pages || home_of(p, stretch) != PH_NO_SLOT)
+        if (!pages || home_of(p, stretch) != PH_NO_SLOT || heir_of(p, m, stretch) != PH_NO_SLOT)
             continue;
         err = ph_pool_grow(&fresh, &capacity, n + 1, sizeof(*fresh));
         if (!err)
-            err = ph_extent_take(p, PH_EXTENT_TAKEN, &fresh[n].slot);
+            err = ph_extent_take(p, PH_EXTENT_TAKEN, false, &fresh[n].slot);
         if (!err)
             fresh[n++].stretch = stretch;
     }
@@ -255,21 +243,22 @@ static int copy_run(struct ph_pool *p, struct migration *m, const struct ph_entr
     return err ? err : ph_io_write(&p->io, m->buffer, n * PH_PAGE, offset);
 }
 
-/* Whether the page lies at its place already: see pool_first.c. */
+/* Whether the page lies at its place already. */
 static bool is_home(const struct ph_pool *p, uint32_t slot, const struct ph_entry_pm *e)
 {
     return e->offset == ph_home_place(p, slot, e->addr);
 }
 
-/* Step 3, for the @p n entries at @p e, all of the stretch whose home is @p slot. */
+/* Step 3, for the @p n entries at @p e, all of the stretch that m->table and, in future, @p
+ * slot are of. @p whole: the table is not in that slot yet. */
 static int bring_home(struct ph_pool *p, struct migration *m, const struct ph_entry_pm *e,
-                      size_t n, uint32_t slot)
+                      size_t n, uint32_t slot, bool whole)
 {
     const uint32_t per_page = (uint32_t)(PH_PAGE / sizeof(struct ph_sum_pm));
     const uint64_t base = p->extent[slot].offset;
-    uint32_t first, last, page;
+    uint32_t first = 0, last = ph_table_pages(&p->super) - 1, page;
     bool empty = true;
-    int err = ph_home_table(p, slot, m->table);
+    int err = 0;
 
     for (size_t i = 0, k; i < n && !err; i += k) {
         k = 1;
@@ -288,8 +277,10 @@ static int bring_home(struct ph_pool *p, struct migration *m, const struct ph_en
         m->home_pages += (e[i].offset != 0) - !ph_sum_is_zero(*s);
         *s = e[i].offset ? e[i].sum : (struct ph_sum_pm){0, 0};
     }
-    first = (uint32_t)((e[0].addr - p->extent[slot].stretch) / PH_PAGE) / per_page;
-    last = (uint32_t)((e[n - 1].addr - p->extent[slot].stretch) / PH_PAGE) / per_page;
+    if (!whole) {
+        first = (uint32_t)((e[0].addr - p->extent[slot].stretch) / PH_PAGE) / per_page;
+        last = (uint32_t)((e[n - 1].addr - p->extent[slot].stretch) / PH_PAGE) / per_page;
+    }
     page = last - first + 1;
     err = ph_io_write(&p->io, m->table + first * per_page, page * PH_PAGE,
                       base + first * PH_PAGE);
@@ -300,25 +291,114 @@ static int bring_home(struct ph_pool *p, struct migration *m, const struct ph_en
     return err;
 }
 
+/* Step 3, for the @p n entries at @p e, all of the stretch whose home changes: those, and what
+ * the old home has beyond them. */
+static int move_home(struct ph_pool *p, struct migration *m, const struct ph_entry_pm *e,
+                     size_t n, uint32_t home, uint32_t heir)
+{
+    size_t k = 0, i = 0;
+    int err = 0;
+
+    if (!m->whole)
+        m->whole = malloc(p->super.stretch_pages * sizeof(*m->whole));
+    if (!m->whole)
+        return PH_ENOMEM;
+    if (home != PH_NO_SLOT)
+        err = ph_home_table(p, home, m->table);
+    else
+        memset(m->table, 0, ph_table_pages(&p->super) * PH_PAGE);
+    for (uint32_t page = 0; page < p->super.stretch_pages && !err; page++) {
+        uint64_t addr = p->extent[heir].stretch + page * PH_PAGE;
+        if (i < n && e[i].addr == addr)
+            m->whole[k++] = e[i++];
+        else if (!ph_sum_is_zero(m->table[page]))
+            m->whole[k++] =
+                (struct ph_entry_pm){addr, ph_home_place(p, home, addr), m->table[page]};
+    }
+    return err ? err : bring_home(p, m, m->whole, k, heir, true);
+}
+
 static int bring_all_home(struct ph_pool *p, struct migration *m)
 {
     int err = 0;
-    size_t step;
+    size_t step, change = 0;
 
     for (size_t i = 0; i < m->merged.n && !err; i += step) {
         const struct ph_entry_pm *e = &m->merged.entry[i];
         bool pages;
         uint32_t slot;
         step = group(p, &m->merged, i, &pages);
+        if (change < m->changes &&
+            p->extent[m->change[change].heir].stretch == ph_stretch_of(p, e->addr)) {
+            err = move_home(p, m, e, step, m->change[change].home, m->change[change].heir);
+            change++;
+            continue;
+        }
         pthread_mutex_lock(&p->lock);
         slot = home_of(p, ph_stretch_of(p, e->addr));
         pthread_mutex_unlock(&p->lock);
-        if (slot != PH_NO_SLOT)
-            err = bring_home(p, m, e, step, slot);
-        else if (pages)
-            err = PH_EINTERNAL;
+        if (slot == PH_NO_SLOT) {
+            err = pages ? PH_EINTERNAL : 0;
+            continue;
+        }
+        err = ph_home_table(p, slot, m->table);
+        if (!err)
+            err = bring_home(p, m, e, step, slot, false);
     }
     return err;
+}
+
+/* Let the slots of the heirs say home: once they may, they are (P11). A failure is sticky, for
+ * nobody can tell what the slots say then. */
+static int change_homes(struct ph_pool *p, const struct migration *m)
+{
+    int err = 0;
+
+    if (!m->changes)
+        return 0;
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < m->changes && !err; i++) {
+        struct ph_extent *e = &p->extent[m->change[i].heir];
+        err = ph_extent_name(p, m->change[i].heir, PH_SLOT_HOME, e->stretch);
+        if (err)
+            break;
+        e->role = PH_EXTENT_HOME;
+        e->heir = false;
+        e->used = 0;
+        memset(e->last_epoch, 0, sizeof(e->last_epoch));
+        if (m->change[i].home != PH_NO_SLOT)
+            p->extent[m->change[i].home].role = PH_EXTENT_OLD;
+    }
+    if (err) {
+        p->broken = PH_EIO;
+        err = ph_pool_fail(p, PH_EIO, "naming a new home");
+    }
+    pthread_mutex_unlock(&p->lock);
+    return err ? err : ph_pool_sync(p);
+}
+
+/* Let the slots of old homes say so no more. @pre lock held. */
+static int unname_old(struct ph_pool *p)
+{
+    uint32_t n = 0;
+    int err = 0;
+
+    for (uint32_t slot = 0; slot < p->super.slot_count && !err; slot++)
+        if (p->extent[slot].role == PH_EXTENT_OLD) {
+            err = ph_extent_name(p, slot, PH_SLOT_NONE, 0);
+            n++;
+        }
+    if (n && !err && ph_tuning.wrong != PH_WRONG_TWO_HOMES)
+        err = ph_pool_sync(p);
+    return err;
+}
+
+/* @pre lock held; H has risen, durably. */
+static void free_old(struct ph_pool *p)
+{
+    for (uint32_t slot = 0; slot < p->super.slot_count && !p->views; slot++)
+        if (p->extent[slot].role == PH_EXTENT_OLD)
+            p->extent[slot].role = PH_EXTENT_FREE;
 }
 
 /* What went home is read by a recovery at most. In the page cache it would be in the program's
@@ -373,8 +453,12 @@ static int finish(struct ph_pool *p, struct migration *m)
 {
     bool late = ph_tuning.wrong == PH_WRONG_LATE_UNNAME;
     uint32_t unnamed = late ? 0 : unname_empty(p, m);
-    int err = advance(p, m);
+    int err = unname_old(p);
 
+    if (!err)
+        err = advance(p, m);
+    if (!err)
+        free_old(p);
     if (!err && late)
         unnamed = unname_empty(p, m);
     for (uint32_t i = 0; i < unnamed && !err; i++)
@@ -390,7 +474,7 @@ int ph_home_migrate(struct ph_pool *p)
     pthread_mutex_lock(&p->lock);
     if (p->broken)
         err = p->broken;
-    else if (excess(p) == 0) {
+    else if (ph_home_excess(p) == 0) {
         pthread_mutex_unlock(&p->lock);
         return 0;
     }
@@ -407,11 +491,17 @@ int ph_home_migrate(struct ph_pool *p)
     if (!err)
         err = load(p, &m);
     if (!err)
+        err = choose_heirs(p, &m);
+    if (!err)
         err = settle_stretches(p, &m);
+    if (!err && ph_tuning.wrong == PH_WRONG_EARLY_HEIR)
+        err = change_homes(p, &m);
     if (!err)
         err = bring_all_home(p, &m);
     if (!err && ph_tuning.wrong != PH_WRONG_NO_HOME_BARRIER)
         err = ph_pool_sync(p);
+    if (!err && ph_tuning.wrong != PH_WRONG_EARLY_HEIR)
+        err = change_homes(p, &m);
     if (!err) {
         pthread_mutex_lock(&p->lock);
         err = finish(p, &m);
@@ -422,95 +512,10 @@ int ph_home_migrate(struct ph_pool *p)
     if (!err)
         ph_room_punch(p);
     ph_index_free(&m.merged);
+    free(m.change);
+    free(m.whole);
     free(m.table);
     free(m.buffer);
     free(m.emptied);
     return err;
-}
-
-/* ---- the background thread ------------------------------------------------------ */
-
-static bool wants_extent(const struct ph_pool *p)
-{
-    return !p->grow_failed && !p->broken && !p->pop_lost &&
-           ph_extent_count(p, PH_EXTENT_FREE) < ph_tuning.ahead;
-}
-
-static void *background(void *arg)
-{
-    struct ph_pool *p = arg;
-
-    pthread_mutex_lock(&p->lock);
-    while (!p->stop) {
-        if (p->migrate_now) {
-            p->migrating = true;
-            pthread_mutex_unlock(&p->lock);
-            int err = ph_home_migrate(p);
-            pthread_mutex_lock(&p->lock);
-            p->migrating = p->migrate_now = false;
-            p->migrate_err = err;
-            p->migrations++;
-            pthread_cond_broadcast(&p->done);
-        } else if (p->awake && wants_extent(p)) {
-            uint32_t slot;
-            p->grow_failed = ph_extent_grow(p, &slot) != 0;
-        } else {
-            pthread_cond_wait(&p->wake, &p->lock);
-        }
-    }
-    pthread_mutex_unlock(&p->lock);
-    return NULL;
-}
-
-void ph_home_wake(struct ph_pool *p)
-{
-    if (!p->thread_runs)
-        return;
-    p->awake = true;
-    p->grow_failed = false;
-    if (ph_home_due(p))
-        p->migrate_now = true;
-    pthread_cond_signal(&p->wake);
-}
-
-int ph_home_force(struct ph_pool *p)
-{
-    uint64_t before = p->migrations;
-    int err;
-
-    if (excess(p) == 0)
-        return PH_ENOEPOCH;
-    if (!p->thread_runs) {
-        pthread_mutex_unlock(&p->lock);
-        err = ph_home_migrate(p);
-        pthread_mutex_lock(&p->lock);
-        return err;
-    }
-    p->migrate_now = true;
-    pthread_cond_signal(&p->wake);
-    while (p->migrations == before)
-        pthread_cond_wait(&p->done, &p->lock);
-    return p->migrate_err;
-}
-
-int ph_home_start(struct ph_pool *p)
-{
-    if (ph_tuning.single_threaded)
-        return 0;
-    if (pthread_create(&p->thread, NULL, background, p))
-        return PH_ENOMEM;
-    p->thread_runs = true;
-    return 0;
-}
-
-void ph_home_stop(struct ph_pool *p)
-{
-    if (!p->thread_runs)
-        return;
-    pthread_mutex_lock(&p->lock);
-    p->stop = true;
-    pthread_cond_signal(&p->wake);
-    pthread_mutex_unlock(&p->lock);
-    pthread_join(p->thread, NULL);
-    p->thread_runs = false;
 }

@@ -36,16 +36,18 @@ enum ph_wrong {
     PH_WRONG_LATE_WRITES,     /* breaks W4, and so P1 */
     PH_WRONG_EARLY_NAME,      /* breaks P7: a slot says home before its table is zeros */
     PH_WRONG_LATE_UNNAME,     /* breaks P7: reused while its slot may still say home */
+    PH_WRONG_EARLY_HEIR, /* breaks P11: an heir's slot says home before its pages are durable */
+    PH_WRONG_TWO_HOMES,  /* breaks P11: H rises while the old home's slot may say home */
 };
 
 struct ph_tuning {
     uint32_t stretch_pages;  /* of pools created from now on */
     uint64_t trigger_bytes;  /* of log beyond the kept epochs, at least, before migration */
     uint32_t trigger_epochs; /* or so many epochs beyond the kept ones */
-    uint32_t first_run;      /* pages of a stretch in a row from which the first epoch goes home */
-    uint64_t write_max;      /* largest single write of the log, bytes */
-    uint32_t ahead;          /* free extents that the background thread keeps ready */
-    bool single_threaded;    /* migration within commit, writes in the caller's thread */
+    uint32_t heir_run;  /* pages of a stretch in a row that make an heir, if it has no place */
+    uint64_t write_max; /* largest single write of the log, bytes */
+    uint32_t ahead;     /* free extents that the background thread keeps ready */
+    bool single_threaded; /* migration within commit, writes in the caller's thread */
     enum ph_wrong wrong;
 };
 extern struct ph_tuning ph_tuning;
@@ -153,6 +155,7 @@ enum ph_extent_role {
     PH_EXTENT_GROWING,
     PH_EXTENT_FREE,
     PH_EXTENT_TAKEN, /* as a whole, to become home: its slot does not say so yet */
+    PH_EXTENT_OLD,   /* was home, and its slot may say so still (P11) */
     PH_EXTENT_LOG,
     PH_EXTENT_HOME,
     PH_EXTENT_FILES
@@ -161,33 +164,40 @@ enum ph_extent_role {
 /* The log takes an extent by segments: so it fills what it has freed, and takes no more of the
  * disk than it needs. What lies in which segment is not on the medium, but follows from the
  * epochs. */
-#define PH_SEGMENTS 16u
+#define PH_SEGMENTS     16u
 #define PH_ALL_SEGMENTS ((1u << PH_SEGMENTS) - 1)
 
 struct ph_extent {
     uint64_t offset; /* of the first page; 0: the slot is empty */
     enum ph_extent_role role;
-    uint64_t stretch; /* HOME, TAKEN: its first address */
+    bool heir;        /* LOG: as a whole; see pool_heir.c */
+    bool mixed;       /* LOG, while it is marked: it has something that makes it no heir */
+    uint64_t stretch; /* HOME, TAKEN, OLD, heir: its first address */
     uint32_t used;    /* LOG: a bit for each segment that is not free; else 0 */
     uint32_t holes;   /* FREE, LOG: a bit for each segment that takes no space on the disk */
-    uint64_t last_epoch[PH_SEGMENTS]; /* of used ones: the newest epoch that has something there */
+    /* Of used segments the newest epoch that has something there. At home, until
+     * ph_extent_settle, the first stands for all. */
+    uint64_t last_epoch[PH_SEGMENTS];
 };
 
 #define PH_EPOCH_OPEN UINT64_MAX /* last_epoch while the epoch in progress writes here */
 
 /** Build the table of extents from the slots. @return 0, PH_ECORRUPT, PH_EIO, PH_ENOMEM. */
 int ph_extent_load(struct ph_pool *p);
-/** Mark all that epoch @p h takes as log. @return 0, PH_ECORRUPT. */
+/** Mark all that epoch @p h takes as log. Oldest first. @return 0, PH_ECORRUPT. */
 int ph_extent_mark(struct ph_pool *p, const struct ph_header_pm *h, uint64_t header,
                    const struct ph_index *index);
+/** When all of the log is marked: find the heirs, and of two homes of a stretch the one that
+ * stays (P11). @return 0, PH_ECORRUPT. */
+int ph_extent_settle(struct ph_pool *p);
 /** Mark what a stored file takes. @pre all of the log is marked. @return 0, PH_ECORRUPT. */
 int ph_extent_mark_file(struct ph_pool *p, uint64_t offset, uint64_t size);
 /** The slot whose extent holds @p offset, or PH_NO_SLOT. */
 uint32_t ph_extent_find(const struct ph_pool *p, uint64_t offset);
-/** Take a free extent as a whole, a new one if there is none. @pre lock held; released
- * meanwhile.
+/** Take a free extent as a whole, a new one if there is none. @p blocks: one that has them
+ * on the disk rather than holes. @pre lock held; released meanwhile.
  * @return 0, PH_EFULL, PH_EPOOLSIZE, PH_EIO. */
-int ph_extent_take(struct ph_pool *p, enum ph_extent_role role, uint32_t *slot);
+int ph_extent_take(struct ph_pool *p, enum ph_extent_role role, bool blocks, uint32_t *slot);
 /** Have a new extent allocated by libpmemobj. @pre lock held; released meanwhile. @return as
  * above. */
 int ph_extent_grow(struct ph_pool *p, uint32_t *slot);
@@ -220,6 +230,9 @@ static inline uint32_t ph_segment_end(const struct ph_super_pm *s, uint32_t segm
 
 /** The log goes on after the page at @p offset. @pre lock held. */
 void ph_room_end_at(struct ph_pool *p, uint64_t offset);
+/** Whether the disk has room for @p bytes and for all of the log to go home (S5). @pre lock
+ * held. @return 0, PH_EFULL, PH_EIO. */
+int ph_room_allows(struct ph_pool *p, uint64_t bytes);
 /** Take up to @p want pages at the end of the log. @return 0, PH_EFULL, PH_EPOOLSIZE, PH_EIO,
  * PH_ENOMEM. */
 int ph_room_take(struct ph_pool *p, uint64_t want, uint64_t *offset, uint64_t *got);
@@ -290,7 +303,7 @@ struct ph_touched {
 
 /** Where the log ends. */
 struct ph_end {
-    uint32_t slot; /* PH_NO_SLOT: it needs a segment */
+    uint32_t slot;        /* PH_NO_SLOT: it needs a segment */
     uint32_t page, limit; /* of the extent: the next one, and the end of the segment */
 };
 
@@ -315,27 +328,34 @@ struct ph_writing {
     struct ph_touched *touched;
     size_t ntouched, touched_capacity;
     struct ph_end start; /* where the log ended before */
-    bool first;          /* the pool's first epoch */
-    uint32_t *home;      /* of the first: extents that its pages were placed in */
-    size_t homes, home_capacity;
-    void *zeros; /* a table */
     uint64_t log_pages;  /* taken so far */
+    uint32_t *heir;      /* extents that it fills as a whole */
+    size_t heirs, heir_capacity;
+    uint64_t heir_pages; /* placed there */
+    bool no_heirs;       /* there was no room for one more */
 };
 
-/* ---- pool_first.c: the first epoch goes home at once ------------------------------ */
+/* ---- pool_heir.c: what will be home, filled by an epoch ----------------------------- */
 
-/** Whether the epoch that begins is the pool's first. @pre lock held. */
-bool ph_first_is_due(const struct ph_pool *p);
-/** Give those of the first epoch's @p n pages that lie in the first one's stretch, @p run of
- * them in a row, their places at home; unless @p placed is false: they are to go to the log.
- * @return 0, PH_EIO, PH_ENOMEM. */
-int ph_first_place(struct ph_pool *p, struct ph_entry_pm *e, size_t n, size_t *run,
-                   bool *placed);
-/** Let the slots say home, before the root record is written. @pre lock held; the pages and
- * tables are durable. @return 0, PH_EFULL, PH_EIO. */
-int ph_first_name(struct ph_pool *p);
-/** Free what the epoch in progress has taken. @pre lock held. */
-void ph_first_abort(struct ph_pool *p);
+/** A stretch of which an epoch has changed most pages. */
+struct ph_dense {
+    uint64_t stretch;
+    uint32_t pages;
+};
+
+/** Give those of @p n pages that lie in the first one's stretch, @p run of them in a row, their
+ * places in its heir; unless @p placed is false: they are to go to the log. @return 0, PH_EIO,
+ * PH_ENOMEM. */
+int ph_heir_place(struct ph_pool *p, struct ph_entry_pm *e, size_t n, size_t *run,
+                  bool *placed);
+/** The epoch in progress has become durable, or is given up. @pre lock held. */
+void ph_heir_adopt(struct ph_pool *p);
+void ph_heir_abort(struct ph_pool *p);
+/** Which heir shall become the home of the @p n entries' stretch in place of @p home
+ * (PH_NO_SLOT: it has none), now that epoch @p to goes home. @p heir: PH_NO_SLOT if copying the
+ * pages there is less. @p table is overwritten. @return 0, PH_ECORRUPT, PH_EIO. */
+int ph_heir_choose(struct ph_pool *p, const struct ph_entry_pm *e, size_t n, uint64_t to,
+                   uint32_t home, struct ph_sum_pm *table, uint32_t *heir);
 
 /* ---- pool_again.c: pages that are appended more than once in an epoch ------------- */
 
@@ -371,13 +391,23 @@ void ph_files_free(struct ph_pool *p);
 
 /* ---- pool_home.c: migration ---------------------------------------------------- */
 
+/** Migrate all epochs but the kept ones. @return 0 (nothing to do included), or an error; then
+ * nothing is lost, and a later call tries again. */
+int ph_home_migrate(struct ph_pool *p);
+/** The stretch that @p addr is in, and its place in the home in @p slot. */
+uint64_t ph_stretch_of(const struct ph_pool *p, uint64_t addr);
+uint64_t ph_home_place(const struct ph_pool *p, uint32_t slot, uint64_t addr);
+/** Read the checksum table of the stretch in @p slot. @return 0, PH_EIO. */
+int ph_home_table(struct ph_pool *p, uint32_t slot, struct ph_sum_pm *table);
+
+/* ---- pool_pace.c: when migration runs ---------------------------------------------- */
+
+/** How many epochs may leave the log. @pre lock held. */
+size_t ph_home_excess(const struct ph_pool *p);
 /** Whether the triggers say that it is time. @pre lock held. */
 bool ph_home_due(const struct ph_pool *p);
 /** Whether the writer has to wait for migration. @pre lock held. */
 bool ph_home_behind(const struct ph_pool *p);
-/** Migrate all epochs but the kept ones. @return 0 (nothing to do included), or an error; then
- * nothing is lost, and a later call tries again. */
-int ph_home_migrate(struct ph_pool *p);
 /** Start and stop the background thread. @return 0, PH_ENOMEM. */
 int ph_home_start(struct ph_pool *p);
 void ph_home_stop(struct ph_pool *p);
@@ -386,11 +416,6 @@ void ph_home_wake(struct ph_pool *p);
 /** Migrate now and wait for the end. @pre lock held; released meanwhile. @return 0 if
  * something was migrated, PH_ENOEPOCH if there was nothing to migrate, or its error. */
 int ph_home_force(struct ph_pool *p);
-/** The stretch that @p addr is in, and its place in the home in @p slot. */
-uint64_t ph_stretch_of(const struct ph_pool *p, uint64_t addr);
-uint64_t ph_home_place(const struct ph_pool *p, uint32_t slot, uint64_t addr);
-/** Read the checksum table of the stretch in @p slot. @return 0, PH_EIO. */
-int ph_home_table(struct ph_pool *p, uint32_t slot, struct ph_sum_pm *table);
 
 /* ---- pool.c -------------------------------------------------------------------- */
 
@@ -415,6 +440,8 @@ struct ph_pool {
     struct ph_page_span *present;
     size_t presents;
     bool present_known;
+    struct ph_dense *dense; /* of the newest epoch, ascending */
+    size_t denses, dense_capacity;
     void *bounce; /* PH_IO_CHUNK bytes, page-aligned; the writer's thread alone */
 
     pthread_mutex_t lock;

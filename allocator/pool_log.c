@@ -42,8 +42,7 @@ static void reset(struct ph_writing *w)
     free(w->record);
     free(w->span);
     free(w->touched);
-    free(w->home);
-    free(w->zeros);
+    free(w->heir);
     free(w->meta);
     *w = (struct ph_writing){0};
 }
@@ -72,8 +71,7 @@ int ph_pool_begin(struct ph_pool *p, uint64_t number)
          * while there is room; then append says what is wrong. */
         while (ph_home_behind(p) && ph_home_force(p) == 0)
             ;
-        *w = (struct ph_writing){
-            .number = number, .start = p->end, .first = ph_first_is_due(p)};
+        *w = (struct ph_writing){.number = number, .start = p->end};
     }
     pthread_mutex_unlock(&p->lock);
     return err;
@@ -104,10 +102,9 @@ static int place_pages(struct ph_pool *p, const void *const *page, size_t n)
 
     while (n && !err) {
         uint64_t offset, got;
-        size_t run = n;
-        bool placed = false;
-        if (p->writing.first)
-            err = ph_first_place(p, e, n, &run, &placed);
+        size_t run;
+        bool placed;
+        err = ph_heir_place(p, e, n, &run, &placed);
         got = run;
         if (!err && !placed) {
             err = ph_room_take(p, run, &offset, &got);
@@ -449,6 +446,7 @@ static int queue_meta(struct ph_pool *p, const char *label, uint64_t time,
     if (err)
         return err;
     h->bytes = w->log_pages * PH_PAGE;
+    h->heir_bytes = w->heir_pages * PH_PAGE;
     h->sum = ph_sum(h, offsetof(struct ph_header_pm, sum));
     return ph_queue_add(p, h, sizeof(*h), *offset);
 }
@@ -459,6 +457,7 @@ static void adopt(struct ph_pool *p)
     struct ph_writing *w = &p->writing;
 
     ph_room_adopt(p);
+    ph_heir_adopt(p);
     for (size_t i = 0; i < w->entries; i++)
         ph_filter_put(&p->filter, w->entry[i].addr,
                       w->entry[i].offset ? w->entry[i].sum : (struct ph_sum_pm){0, 0});
@@ -485,6 +484,7 @@ static int publish(struct ph_pool *p, const struct ph_header_pm *h, uint64_t hea
                             .time = h->time,
                             .pages = h->pages,
                             .bytes = h->bytes,
+                            .heir_bytes = h->heir_bytes,
                             .record_size = h->record_size}};
     memcpy(e->info.label, h->label, sizeof(e->info.label));
     if (p->root.oldest == 0)
@@ -527,9 +527,7 @@ int ph_pool_commit(struct ph_pool *p, const char *label, uint64_t time)
     if (err)
         return failed(p, err);
     pthread_mutex_lock(&p->lock);
-    err = ph_first_name(p);
-    if (!err)
-        err = publish(p, h, header);
+    err = publish(p, h, header);
     if (!err) {
         adopt(p);
         if (!ph_tuning.single_threaded)
@@ -552,7 +550,7 @@ void ph_pool_abort(struct ph_pool *p)
     ph_queue_drop(p);
     pthread_mutex_lock(&p->lock);
     ph_room_abort(p);
-    ph_first_abort(p);
+    ph_heir_abort(p);
     reset(w);
     ph_room_retire(p);
     pthread_mutex_unlock(&p->lock);

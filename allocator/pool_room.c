@@ -43,8 +43,10 @@ static void set_free(struct ph_extent *e, uint32_t segment)
 {
     e->used &= ~(1u << segment);
     e->last_epoch[segment] = 0;
-    if (!e->used)
+    if (!e->used) {
         e->role = PH_EXTENT_FREE; /* S3 */
+        e->heir = false;
+    }
 }
 
 static bool has_segments(const struct ph_extent *e)
@@ -113,18 +115,23 @@ static bool find(const struct ph_pool *p, enum ph_extent_role role, uint32_t *sl
     return false;
 }
 
-/* Whether the disk has room for a segment, and for all of the log to go home (S5). */
-static int check_space(struct ph_pool *p, uint32_t slot, uint32_t segment)
+int ph_room_allows(struct ph_pool *p, uint64_t bytes)
 {
-    uint64_t pages =
-        ph_segment_end(&p->super, segment) - (uint64_t)segment * ph_segment_pages(&p->super);
-    uint64_t log = (p->writing.log_pages + pages) * PH_PAGE;
+    uint64_t log = p->writing.log_pages * PH_PAGE;
 
     for (size_t i = 0; i < p->epochs; i++)
         log += p->epoch[i].info.bytes;
-    if (p->extent[slot].holes >> segment & 1)
-        log += pages * PH_PAGE;
-    return ph_io_space(&p->io, log);
+    return ph_io_space(&p->io, log + bytes);
+}
+
+/* Whether the disk has room for a segment, and for it to go home. */
+static int check_space(struct ph_pool *p, uint32_t slot, uint32_t segment)
+{
+    uint64_t bytes =
+        (ph_segment_end(&p->super, segment) - (uint64_t)segment * ph_segment_pages(&p->super)) *
+        PH_PAGE;
+
+    return ph_room_allows(p, p->extent[slot].holes >> segment & 1 ? 2 * bytes : bytes);
 }
 
 /* Make room on a full disk, or in a full pool. @return 0 to look again. */

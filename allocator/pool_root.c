@@ -113,6 +113,7 @@ static int push_epoch(struct ph_pool *p, uint64_t offset, const struct ph_header
                             .time = h->time,
                             .pages = h->pages,
                             .bytes = h->bytes,
+                            .heir_bytes = h->heir_bytes,
                             .record_size = h->record_size}};
     memcpy(e->info.label, h->label, sizeof(e->info.label));
     return 0;
@@ -307,6 +308,7 @@ int ph_root_load(struct ph_pool *p)
     ph_filter_free(&p->filter);
     p->filter_filled = false;
     p->present_known = false;
+    p->denses = 0;
     err = ph_extent_load(p);
     if (!err)
         err = list_epochs(p);
@@ -315,6 +317,8 @@ int ph_root_load(struct ph_pool *p)
         err = check_indexes(p);
     if (!err)
         err = check_newest_record(p);
+    if (!err)
+        err = ph_extent_settle(p);
     if (err)
         return err;
     if (p->root.recent[0].number &&

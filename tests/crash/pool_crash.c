@@ -16,9 +16,9 @@
  *     byte for byte;
  *   - at least `keep` epochs are listed, once there are so many.
  *
- * Now and then an epoch fills all that the pool believes to be free, and is given up: so what is
- * free too early is overwritten. A life ends with such an image, and the next life goes on from
- * it. Now and then an image is also opened for writing and continued for some epochs.
+ * Now and then an epoch fills all that the pool believes to be free, and is given up: so what
+ * is free too early is overwritten. A life ends with such an image, and the next life goes on
+ * from it. Now and then an image is also opened for writing and continued for some epochs.
  *
  * What the model leaves out: libpmemobj's own metadata. Its stores go through a mapping, and
  * are not seen by io.c. So all extents are allocated before the recording starts, what opening
@@ -42,7 +42,7 @@
 #include <sys/wait.h>
 
 #define POOL_SIZE (UINT64_C(24) << 20)
-#define EXTENTS   40
+#define EXTENTS   64
 #define KEEP      3
 #define LIFE      40 /* epochs */
 #define NEW_POOL  3  /* lives of a pool */
@@ -413,6 +413,7 @@ static int scribble(struct ph_pool *p, uint64_t number)
     uint64_t left = pool_free_pages(p);
 
     write_odds = 300;
+    ph_tuning.heir_run = UINT32_MAX; /* an heir fills its extent only in part */
     for (uint64_t i = 0; i < left && !err; i++) {
         uint64_t addr = (UINT64_C(1) << 40) + i * PH_PAGE;
         model_fill(rnd(), page);
@@ -421,6 +422,7 @@ static int scribble(struct ph_pool *p, uint64_t number)
             err = ph_queue_flush(p); /* the page is used again */
     }
     ph_pool_abort(p);
+    ph_tuning.heir_run = 1;
     write_odds = 12;
     return err;
 }
@@ -462,6 +464,8 @@ static void life(void)
     recording = false;
     if (err)
         violated("an epoch fails", ph_error_name(err));
+    if (p->extents != EXTENTS)
+        die("more extents were needed than there are");
     if (!failure[0]) {
         unsigned char *file = malloc(POOL_SIZE);
         if (!file)
@@ -516,6 +520,8 @@ int main(int argc, char **argv)
         [PH_WRONG_LATE_WRITES] = "sync while writes of the log are pending (W4)",
         [PH_WRONG_EARLY_NAME] = "home named before its table is synced (P7)",
         [PH_WRONG_LATE_UNNAME] = "home reused before its slot is synced (P7)",
+        [PH_WRONG_EARLY_HEIR] = "heir named before it is whole (P11)",
+        [PH_WRONG_TWO_HOMES] = "home epoch rises before the old home's slot is synced (P11)",
     };
     char directory[] = "/dev/shm/pool_crash.XXXXXX", elsewhere[] = "/tmp/pool_crash.XXXXXX";
     const char *dir;
@@ -525,7 +531,7 @@ int main(int argc, char **argv)
     ph_tuning = (struct ph_tuning){.stretch_pages = 32,
                                    .trigger_bytes = 2 << 20,
                                    .trigger_epochs = 4,
-                                   .first_run = 1,
+                                   .heir_run = 1,
                                    .write_max = 16 * PH_PAGE,
                                    .single_threaded = true};
     if (argc == 8 && strcmp(argv[1], "--continue") == 0) {
@@ -556,7 +562,7 @@ int main(int argc, char **argv)
     bad = failure[0] != 0;
     printf("pool_crash: %lu images in %lu lives, %lu of them continued: %s%s\n", images, lives,
            continued, bad ? "WRONG: " : "all right", failure);
-    for (int i = PH_WRONG_NO_DATA_BARRIER; i <= PH_WRONG_LATE_UNNAME; i++) {
+    for (int i = PH_WRONG_NO_DATA_BARRIER; i <= PH_WRONG_TWO_HOMES; i++) {
         run((enum ph_wrong)i, 4000);
         orders++;
         caught += failure[0] != 0;

@@ -26,7 +26,7 @@ static inline void fixture_setup(void)
     ph_tuning = (struct ph_tuning){.stretch_pages = 64,
                                    .trigger_bytes = 1 << 20,
                                    .trigger_epochs = 6,
-                                   .first_run = 1000000,
+                                   .heir_run = 1000000,
                                    .write_max = 16 * PH_PAGE,
                                    .ahead = 1,
                                    .single_threaded = true};

@@ -61,17 +61,18 @@ static inline void model_fill(uint64_t value, uint64_t *page)
 }
 
 /* Go on by one epoch. Now and then much changes, or nothing; and for some epochs in a row one
- * of the places may be empty. */
+ * of the places may be empty, or change nearly whole. */
 static inline void model_step(struct model *m)
 {
     uint64_t r = model_mix(m->seed * 1000003 + ++m->epoch);
     uint64_t empty = model_mix(m->seed + m->epoch / 5 * 65537) % 8;
+    uint64_t dense = model_mix(m->seed * 3 + m->epoch / 6 * 257) % 10;
     unsigned percent = r % 16 == 0 ? 0 : r % 16 == 1 ? 70 : (unsigned)(4 + r % 9);
 
     for (unsigned i = 0; i < MODEL_PAGES; i++) {
         uint64_t q = model_mix(r + i * 7919 + 1), old = m->value[i];
-        if (q % 100 < percent)
-            m->value[i] = q / 100 % 6 == 0 ? 0 : q | 1;
+        if (q % 100 < (i % 4 == dense ? 94 : percent))
+            m->value[i] = q / 100 % (i % 4 == dense ? 40 : 6) == 0 ? 0 : q | 1;
         if (i % 4 == empty)
             m->value[i] = 0;
         m->changed[i] = m->value[i] != old;

@@ -145,7 +145,7 @@ Test(pool_home, file_does_not_grow_without_bound)
     uint64_t early;
     uint32_t extents;
 
-    fixture_run(p, &m, 400);
+    fixture_run(p, &m, 1000);
     early = info_of(p).allocated;
     extents = p->extents;
     fixture_run(p, &m, 1600);
@@ -216,22 +216,32 @@ Test(pool_home, epoch_larger_than_the_log_trigger_works)
     ph_pool_close(p);
 }
 
-Test(pool_home, first_epoch_goes_home_at_once)
+static size_t count_heirs(const struct ph_pool *p)
+{
+    size_t n = 0;
+
+    for (uint32_t i = 0; i < p->extents; i++)
+        n += p->extent[p->by_offset[i]].heir;
+    return n;
+}
+
+Test(pool_home, first_epoch_is_written_once)
 {
     struct ph_pool *p;
     const size_t n = 4096; /* 16 MiB */
     uint64_t number = 1;
 
-    ph_tuning.first_run = 32;
+    ph_tuning.heir_run = 32;
     p = fixture_create_sized(256 << 20, 2);
     OK(fixture_big_append(p, number, n, 7000)); /* given up: nothing of it stays */
     ph_pool_abort(p);
-    cr_assert_eq(ph_extent_count(p, PH_EXTENT_HOME) + ph_extent_count(p, PH_EXTENT_TAKEN), 0);
+    cr_assert_eq(count_heirs(p) + ph_extent_count(p, PH_EXTENT_TAKEN), 0);
     OK(fixture_big_epoch(p, number, n, 1000));
-    cr_assert_geq(ph_extent_count(p, PH_EXTENT_HOME), n / ph_tuning.stretch_pages);
+    cr_assert_geq(count_heirs(p), n / ph_tuning.stretch_pages);
     cr_assert_leq(info_of(p).log_bytes, 1 << 20, "index and header");
     ph_pool_close(p);
-    p = fixture_open(PH_POOL_WRITE);
+    p = fixture_open(PH_POOL_WRITE); /* finds them again */
+    cr_assert_geq(count_heirs(p), n / ph_tuning.stretch_pages);
     for (size_t i = 0; i < n; i += 97)
         cr_assert(fixture_holds(p, 1, HEAP + i * PH_PAGE, 1000 + i));
     while (info_of(p).home_epoch < 1) {
@@ -243,6 +253,55 @@ Test(pool_home, first_epoch_goes_home_at_once)
     for (size_t i = number + 1; i < n; i += 97)
         cr_assert(fixture_holds(p, number, HEAP + i * PH_PAGE, 1000 + i));
     cr_assert(fixture_holds(p, number, HEAP + 2 * PH_PAGE, 2));
+    ph_pool_close(p);
+}
+
+/* Append @p n pages of which those below @p changed have the epoch's values, commit. */
+static void dense_epoch(struct ph_pool *p, uint64_t number, size_t n, size_t changed)
+{
+    struct ph_page_span span = {HEAP, HEAP + n * PH_PAGE};
+
+    OK(fixture_big_append(p, number, changed, number * 100000));
+    OK(ph_pool_set_present(p, &span, 1));
+    OK(ph_pool_commit(p, NULL, 0));
+}
+
+/* What changes nearly whole in each epoch is written once, and what does not change stays. */
+Test(pool_home, dense_epochs_are_written_once)
+{
+    struct ph_pool *p;
+    const size_t n = 1024, dense = 1000; /* the last stretch has 40 of 64 */
+    uint64_t number = 1;
+
+    ph_tuning.heir_run = 32;
+    p = fixture_create_sized(256 << 20, 2);
+    dense_epoch(p, number++, n, n);
+    while (number <= 3)
+        dense_epoch(p, number++, n, dense);
+    while (number <= 40) {
+        uint64_t before = info_of(p).pages_migrated;
+        dense_epoch(p, number, n, dense);
+        cr_assert_leq(info_of(p).pages_migrated - before, 64, "only the last stretch");
+        cr_assert_geq(count_heirs(p), 2 * (n / 64 - 1));
+        cr_assert(fixture_holds(p, number, HEAP + (dense - 1) * PH_PAGE,
+                                number * 100000 + dense - 1));
+        cr_assert(fixture_holds(p, number, HEAP + (n - 1) * PH_PAGE, 100000 + n - 1));
+        number++;
+    }
+    cr_assert_geq(info_of(p).home_epoch, number - 4);
+    cr_assert_leq(p->extents, 5 * (n / 64) + 4);
+    ph_pool_close(p);
+    p = fixture_open(PH_POOL_WRITE);
+    cr_assert_geq(count_heirs(p), 2 * (n / 64 - 1), "found again");
+    for (size_t i = 0; i < dense; i += 13)
+        cr_assert(fixture_holds(p, number - 1, HEAP + i * PH_PAGE, (number - 1) * 100000 + i));
+    fixture_one_page(p, number, HEAP, 5, false); /* and goes on, in small epochs */
+    number++;
+    for (unsigned i = 0; i < 20; i++)
+        fixture_one_page(p, number++, HEAP + i * PH_PAGE, 5, false);
+    for (size_t i = 20; i < dense; i += 13)
+        cr_assert(fixture_holds(p, number - 1, HEAP + i * PH_PAGE, 40 * 100000 + i));
+    cr_assert_eq(count_heirs(p), 0);
     ph_pool_close(p);
 }
 
