@@ -32,34 +32,36 @@
  * *Durable* means written, then fdatasync returned 0.
  *
  * Invariants:
- *  P1 commit   A root record that names N, or a file, is written only after all that it reaches
- *              is durable.
+ *  P1 commit   A root record that names N, or a file, is written only after all that it
+ *              reaches is durable.
  *  P2 order    H < O <= N, or N = O = 0. Epochs O..N of the log are recoverable.
- *  P3 retire   A home page or its table entry changes only at addresses of which the log has a
- *              version v, H < v < O, and after both root records durably say O. Likewise what
- *              lies in an heir: the log has it, or one that overwrites it.
- *  P4 home     A root record says H = m only after the newest version <= m of every page in the
- *              log, and its table entry, is durable at home.
- *  P5 reuse    A segment of an extent, or the rest of one, is written only where neither root
- *              record reaches. So both records are renewed when H rises, N falls or files are
- *              given up. (With P3, this makes the older record right too, should the newer one be
- *              lost.)
- *  P6 read     A page at epoch e, O <= e <= N, is its newest version <= e in the log; without
- *              one, what is at home if its table entry is not zero; else absent. P3 makes it
- *              so that a half-written home page is never what P6 reads.
- *  P7 stretch  A slot says home only after the stretch's table is durable zeros (or P11), and an
- *              extent that was home is reused only after its slot durably says so no more, and
- *              H has risen since, by which readers notice.
- *  P8 trust    Nothing read from the file is used before its checksum or bounds are checked.
+ *  P3 retire   A home page or its table entry changes only at addresses of which the log
+ *              has a version v, H < v < O, and after both root records durably say O.
+ *              Likewise what lies in an heir: the log has it, or one that overwrites it.
+ *  P4 home     A root record says H = m only after the newest version <= m of every page in
+ *              the log, and its table entry, is durable at home.
+ *  P5 reuse    A segment of an extent, or the rest of one, is written only where neither
+ *              root record reaches. So both records are renewed when H rises, N falls or
+ *              files are given up. (With P3, this makes the older record right too, should
+ *              the newer one be lost.)
+ *  P6 read     A page at epoch e, O <= e <= N, is its newest version <= e in the log;
+ *              without one, what is at home if its table entry is not zero; else absent. P3
+ *              makes it so that a half-written home page is never what P6 reads.
+ *  P7 stretch  A slot says home only after the stretch's table is durable zeros (or P11),
+ *              and an extent that was home is reused only after its slot durably says so no
+ *              more, and H has risen since, by which readers notice.
+ *  P8 trust    Nothing read from the file is used before its checksum or bounds are
+ *              checked.
  *  P9 sector   Root records and slots do not cross a 512-byte sector, the unit that a disk
  *              writes whole.
- *  P10 files   Files never cost an epoch: damage to them is the same as having none, and where
- *              an epoch finds no room they are given up.
- *  P11 heir    The slot of an heir says home only after all of the stretch as of some epoch m is
- *              durable in it, H < m < O: so with H it is as right as the old home, since the log
- *              has all pages in which they differ. H rises to m only after the heir's slot
- *              durably says home, and the old home's durably does not. While both say so, the
- *              heir is the one that the log refers to, and the other may be reused as P7 says.
+ *  P10 files   Files never cost an epoch: damage to them is the same as having none, and
+ *              where an epoch finds no room they are given up.
+ *  P11 heir    The slot of an heir says home only after all of the stretch as of some epoch
+ *              m is durable in it, H < m < O: so with H it is as right as the old home,
+ *              since the log has all pages in which they differ. H rises to m only after
+ *              the heir's slot durably says home, and the old home's durably does not.
+ *              While both say so, the heir is the one that the log refers to, and the other
+ *              may be reused as P7 says.
  */
 #ifndef PH_POOL_FORMAT_H
 #define PH_POOL_FORMAT_H
