@@ -26,15 +26,22 @@ void ph_undo_directory(const char *path, char buf[PH_UNDO_MAX])
         buf[0] = 0;
 }
 
-bool ph_undo_name(const char *name, uint64_t *epoch, uint64_t *number)
+/** @return 0: it is none of ours; 1; 2: a link */
+static int parse(const char *name, uint64_t *epoch, uint64_t *number)
 {
     unsigned long long e, n;
-    char end;
-    if (sscanf(name, "%llu-%llu%c", &e, &n, &end) != 2)
-        return false;
+    char end[8];
+    int found = sscanf(name, "%llu-%llu%7s", &e, &n, end);
+    if (found < 2 || (found == 3 && strcmp(end, PH_UNDO_LINK) != 0))
+        return 0;
     *epoch = e;
     *number = n;
-    return true;
+    return found - 1;
+}
+
+bool ph_undo_name(const char *name, uint64_t *epoch, uint64_t *number)
+{
+    return parse(name, epoch, number) == 1;
 }
 
 static void remove_one(int dir, const char *name)
@@ -48,6 +55,12 @@ static void forget_one(int dir, const char *name)
     int fd = openat(dir, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return;
+    uint64_t epoch, number;
+    if (parse(name, &epoch, &number) == 2) { /* a file of the program's */
+        close(fd);
+        unlinkat(dir, name, 0);
+        return;
+    }
     if (pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head) {
         head.flags |= PH_UNDO_FORGOTTEN;
         /* The mark first: without it, what is not whole is of no cut. */
@@ -68,7 +81,7 @@ static bool each(const char *directory, uint64_t first, uint64_t last,
     const struct dirent *e;
     uint64_t epoch, number;
     while ((e = readdir(d)))
-        if (ph_undo_name(e->d_name, &epoch, &number) && epoch >= first && epoch <= last)
+        if (parse(e->d_name, &epoch, &number) && epoch >= first && epoch <= last)
             fn(dirfd(d), e->d_name);
     closedir(d);
     return true;
@@ -129,7 +142,7 @@ static int copy_all(DIR *from, const char *directory)
     int to = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     int err = to < 0 ? errno : 0;
     while (!err && (e = readdir(from)))
-        if (ph_undo_name(e->d_name, &epoch, &number))
+        if (parse(e->d_name, &epoch, &number))
             err = copy_one(dirfd(from), to, e->d_name);
     if (!err && fsync(to) != 0)
         err = errno;

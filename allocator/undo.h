@@ -10,6 +10,9 @@
  *
  *   U1  A file is called EPOCH-N: N-th cut after that epoch. To undo it: make the file as long
  *       as `from`, then as `to`, and write the pieces. So undoing twice is undoing once.
+ *       With PH_UNDO_RENAMED or PH_UNDO_REMOVED it is not the file's bytes that were lost, but
+ *       its name: two names follow each other as the path, what it had been called and what it
+ *       was called then, "" if it was removed. A removed file is linked here as EPOCH-N.file.
  *   U2  It is durable before the program's file is cut, and whole if its checksum is right: one
  *       that is not belongs to a cut that has not happened.
  *   U3  It is removed when epoch EPOCH cannot be recovered any more, by the keeper; or when a
@@ -40,6 +43,10 @@ struct ph_undo_pm {
 _Static_assert(sizeof(struct ph_undo_pm) == 64, "ph_undo_pm is part of the format");
 
 #define PH_UNDO_FORGOTTEN 1u /* what follows the path is gone */
+#define PH_UNDO_RENAMED   2u
+#define PH_UNDO_REMOVED   4u
+
+#define PH_UNDO_LINK ".file"
 
 struct ph_undo_piece_pm {
     uint64_t offset, size; /* bytes */
@@ -63,7 +70,7 @@ static inline uint64_t ph_undo_hash(uint64_t hash, const uint64_t *word, size_t 
 /** The directory that belongs to the pool at @p path; "" if its name would be too long. */
 void ph_undo_directory(const char *path, char buf[PH_UNDO_MAX]);
 
-/** What the name of a file there says. @return whether it is one. */
+/** What the name of a file there says. @return whether it is one, and no link. */
 bool ph_undo_name(const char *name, uint64_t *epoch, uint64_t *number);
 
 /** Remove what belongs to epochs from @p first to @p last, and the directory if it is empty. */

@@ -12,6 +12,7 @@
 #include "files.h"
 
 #include "children.h"
+#include "undo.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -129,8 +130,10 @@ static bool has_name(const struct ph_file_pm *f, const char *name)
 static void capture_regular(struct ph_file_pm *f, const char *name, const struct stat *st)
 {
     f->kind = PH_FILE_REGULAR;
-    if (st->st_nlink == 0 || ph_segments_made(name) ? !ph_files_embed(f, name)
-                                                    : !has_name(f, name))
+    bool nameless =
+        st->st_nlink == 0 ||
+        (st->st_nlink == 1 && ph_undo_is_removed(f->dev, f->ino) && !has_name(f, name));
+    if (nameless || ph_segments_made(name) ? !ph_files_embed(f, name) : !has_name(f, name))
         ph_files_dead(f, name);
     else
         ph_files_capture_locks(f);

@@ -66,6 +66,12 @@
     X(openat64)                                                                                \
     X(fopen)                                                                                   \
     X(fopen64)                                                                                 \
+    X(unlink)                                                                                  \
+    X(unlinkat)                                                                                \
+    X(remove)                                                                                  \
+    X(rename)                                                                                  \
+    X(renameat)                                                                                \
+    X(renameat2)                                                                               \
     X(ftruncate)                                                                               \
     X(ftruncate64)                                                                             \
     X(truncate)                                                                                \

@@ -37,9 +37,11 @@ static struct {
     struct {
         uint64_t dev, ino;
         uint64_t kept_from; /* bytes from here on are kept, or were not there */
+        uint32_t path;
     } file[FILES_MAX];
     unsigned n;
-    bool more; /* than fit: all files are looked after */
+    bool has_paths; /* the last capture was that of the newest epoch */
+    bool more;      /* than fit: all files are looked after */
     uint64_t epoch;
 } open_then;
 
@@ -55,7 +57,7 @@ static uint64_t newest(void)
     return atomic_load(&stale) ? PH_CONTROL->first_epoch : open_then.epoch;
 }
 
-static bool enter(void)
+bool ph_undo_enter(void)
 {
     if (!ph_agent_active() || !newest())
         return false;
@@ -90,8 +92,7 @@ void ph_undo_epoch_end(void)
 
 /* ---- which files ------------------------------------------------------------------------ */
 
-/** SQLite's own, which recovery leaves as they are. */
-static bool of_database(const char *path)
+bool ph_undo_of_database(const char *path)
 {
     static const char *const suffix[] = {"-journal", "-wal", "-shm"};
     size_t n = strlen(path);
@@ -113,6 +114,7 @@ void ph_undo_capture_end(bool taken)
     size_t n;
     const struct ph_file_pm *f = ph_files_all(&n);
     atomic_store(&stale, false);
+    open_then.has_paths = taken;
     if (!taken)
         return;
     open_then.n = 0;
@@ -120,8 +122,8 @@ void ph_undo_capture_end(bool taken)
     open_then.epoch = ph_capture.epoch;
     for (size_t i = 0; i < n; i++) {
         const char *path = (const char *)ph_agent.areas.strings.base + f[i].path;
-        if (f[i].kind != PH_FILE_REGULAR || f[i].same_as >= 0 || !f[i].size ||
-            (f[i].flags & (PH_FILE_DELETED | PH_FILE_KEPT)) || of_database(path))
+        if (f[i].kind != PH_FILE_REGULAR || f[i].same_as >= 0 ||
+            (f[i].flags & (PH_FILE_DELETED | PH_FILE_KEPT)) || ph_undo_of_database(path))
             continue;
         if (open_then.n == FILES_MAX) {
             open_then.more = true;
@@ -129,6 +131,7 @@ void ph_undo_capture_end(bool taken)
         }
         open_then.file[open_then.n].dev = f[i].dev;
         open_then.file[open_then.n].ino = f[i].ino;
+        open_then.file[open_then.n].path = f[i].path;
         open_then.file[open_then.n++].kept_from = f[i].size;
     }
 }
@@ -141,6 +144,25 @@ static uint64_t *kept_from(const struct stat *st, uint64_t *whole)
             return &open_then.file[i].kept_from;
     *whole = (uint64_t)st->st_size;
     return atomic_load(&stale) || open_then.more ? whole : NULL;
+}
+
+/** Whether @p path is that of a file that was open, with something like ".1" behind it. */
+static bool is_sibling(const char *path)
+{
+    for (unsigned i = 0; i < open_then.n && open_then.has_paths; i++) {
+        const char *name = (const char *)ph_agent.areas.strings.base + open_then.file[i].path;
+        size_t n = strlen(name);
+        if (strncmp(path, name, n) == 0 && path[n] == '.')
+            return true;
+    }
+    return false;
+}
+
+bool ph_undo_needs_name(const struct stat *st, const char *path, bool *certain)
+{
+    uint64_t whole, *from = kept_from(st, &whole);
+    *certain = from && from != &whole;
+    return !ph_undo_of_database(path) && (from || is_sibling(path));
 }
 
 /* ---- keeping ---------------------------------------------------------------------------- */
@@ -238,41 +260,66 @@ static long make_file(long dir, char name[64])
     return fd;
 }
 
-static long write_file(int fd, bool own, const struct stat *st, const char *path, uint64_t from,
-                       uint64_t to)
+/** Make the file, and the link that belongs to it. @return a descriptor, or negative errno. */
+static long make_both(long dir, int link, char name[64])
+{
+    char from[48], number[24], to[64 + sizeof PH_UNDO_LINK];
+    long file = make_file(dir, name), err = 0;
+    if (file < 0 || link < 0)
+        return file;
+    ph_join(from, sizeof from, "/proc/self/fd/", ph_format_u64(number, (uint64_t)link), NULL);
+    ph_join(to, sizeof to, name, PH_UNDO_LINK, NULL);
+    err = ph_syscall(SYS_linkat, AT_FDCWD, from, dir, to, AT_SYMLINK_FOLLOW);
+    if (err == 0)
+        return file;
+    ph_syscall(SYS_close, file);
+    ph_syscall(SYS_unlinkat, dir, name, 0);
+    return err;
+}
+
+static void remove_both(long dir, int link, const char *name)
+{
+    char to[64 + sizeof PH_UNDO_LINK];
+    ph_syscall(SYS_unlinkat, dir, name, 0);
+    ph_join(to, sizeof to, name, PH_UNDO_LINK, NULL);
+    if (link >= 0)
+        ph_syscall(SYS_unlinkat, dir, to, 0);
+}
+
+long ph_undo_write(const struct ph_undo_what *what, const char *path, size_t n)
 {
     char name[64];
     _Alignas(8) char padded[PH_UNDO_MAX] = {0};
-    size_t n = strlen(path) + 1;
+    struct stat self = {0};
     long dir, file;
     /* The keeper removes it when it is empty, at any moment from its making on. */
     for (int tries = 0;; tries++) {
         dir = open_directory();
-        file = dir < 0 ? dir : make_file(dir, name);
+        file = dir < 0 ? dir : make_both(dir, what->link, name);
         if (file != -ENOENT || tries == 100)
             break;
         if (dir >= 0)
             ph_syscall(SYS_close, dir);
     }
     struct out out = {(int)file, file < 0 ? file : 0, PH_UNDO_SEED};
-    struct stat self = {0};
     if (file >= 0)
         fstat((int)file, &self);
     struct ph_undo_pm head = {.magic = PH_UNDO_MAGIC,
                               .epoch = newest(),
-                              .from = from,
-                              .to = to,
-                              .dev = st->st_dev,
-                              .ino = st->st_ino,
+                              .from = what->from,
+                              .to = what->to,
+                              .dev = what->st->st_dev,
+                              .ino = what->st->st_ino,
                               .self = self.st_ino,
-                              .path_size = (uint32_t)n};
+                              .path_size = (uint32_t)n,
+                              .flags = what->flags};
     if (n > sizeof padded)
         out.err = -ENAMETOOLONG;
     memcpy(padded, path, n < sizeof padded ? n : sizeof padded);
     put(&out, &head, sizeof head);
     if (!out.err)
         put(&out, padded, (n + 7) & ~(size_t)7);
-    put_parts(&out, fd, own, from, to);
+    put_parts(&out, what->fd, what->own, what->from, what->to);
     put(&out, &(struct ph_undo_piece_pm){PH_UNDO_END, out.hash}, 16);
     if (!out.err)
         out.err = ph_syscall(SYS_fdatasync, file);
@@ -281,19 +328,18 @@ static long write_file(int fd, bool own, const struct stat *st, const char *path
     if (file >= 0) {
         ph_syscall(SYS_close, file);
         if (out.err)
-            ph_syscall(SYS_unlinkat, dir, name, 0);
+            remove_both(dir, what->link, name);
     }
     if (dir >= 0)
         ph_syscall(SYS_close, dir);
     return out.err;
 }
 
-static void complain(const char *path, long err)
+void ph_undo_complain(const char *what, const char *path, long err)
 {
     static atomic_bool said;
     if (!atomic_exchange(&said, true))
-        ph_agent_say("what the program cuts off ", path, " could not be kept (",
-                     strerrordesc_np((int)-err),
+        ph_agent_say(what, path, " could not be kept (", strerrordesc_np((int)-err),
                      "): until its next epoch, recovery will refuse for this file", NULL);
 }
 
@@ -321,19 +367,18 @@ static void keep(int fd, const struct stat *st, uint64_t length)
     ph_join(link, sizeof link, "/proc/self/fd/", ph_format_u64(number, (uint64_t)fd), NULL);
     long n = ph_syscall(SYS_readlink, link, path, sizeof path - 1);
     path[n > 0 ? n : 0] = 0;
-    if (st->st_nlink == 0 || of_database(path))
+    if (st->st_nlink == 0 || ph_undo_of_database(path))
         return;
     int flags = fcntl(fd, F_GETFL);
     bool locked = is_locked(number),
          can_read = !(flags & O_PATH) && (flags & O_ACCMODE) == O_RDWR;
     long own = locked ? -EBUSY : ph_syscall(SYS_open, link, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    long err = own < 0 && !can_read
-                   ? own
-                   : write_file(own < 0 ? fd : (int)own, own >= 0, st, path, length, to);
+    struct ph_undo_what what = {st, own < 0 ? fd : (int)own, -1, own >= 0, 0, length, to};
+    long err = own < 0 && !can_read ? own : ph_undo_write(&what, path, strlen(path) + 1);
     if (own >= 0)
         ph_syscall(SYS_close, own);
     if (err)
-        complain(path, err);
+        ph_undo_complain("what the program cuts off ", path, err);
     else
         *from = length;
 }
@@ -345,7 +390,7 @@ static bool before(int dir, const char *path, int fd, off_t length)
 {
     struct stat st = {0};
     int state, saved = errno;
-    if (!enter())
+    if (!ph_undo_enter())
         return false;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
     int file = path ? (int)ph_syscall(SYS_openat, dir, path, O_PATH | O_CLOEXEC) : fd;

@@ -5,6 +5,8 @@
 
 #include "recovery.h"
 
+#include <limits.h>
+
 /** Fill r->detail with @p f, @p what and errno's text. @return PH_EFILES. */
 int ph_reopen_fail(struct ph_recovery *r, const struct ph_file_pm *f, const char *what);
 
@@ -45,6 +47,31 @@ int ph_reopen_special(struct ph_recovery *r, const struct ph_file_pm *f);
 
 /** When all are in place: what epoll descriptor @p f watches. */
 int ph_reopen_watch_again(struct ph_recovery *r, const struct ph_file_pm *f);
+
+/* ---- undo.c, undo_names.c ----------------------------------------------------------- */
+
+/** One thing that the program has done to a file since the epoch. */
+struct ph_undo {
+    uint64_t epoch, number;
+    const struct ph_undo_pm *head; /* all of the file, mapped */
+    uint64_t size;
+    uint64_t written_ns;
+    bool forgotten;
+    bool copied; /* with the pool and all, it may be hoped */
+};
+
+const char *ph_recovery_undo_path(const struct ph_undo *u);
+
+/** Where the file of @p f is by now because the program has renamed or removed it. @return
+ *  whether it has, and the file is there. */
+bool ph_recovery_undo_place(const struct ph_recovery *r, const struct ph_file_pm *f,
+                            char buf[PATH_MAX]);
+
+/** Whether it gets its name back. */
+bool ph_recovery_undo_renames(const struct ph_recovery *r, const struct ph_file_pm *f);
+
+/** Give files their names back. @return 0, PH_EFILES. */
+int ph_recovery_undo_names(struct ph_recovery *r);
 
 /* ---- locks.c ------------------------------------------------------------------------ */
 

@@ -7,6 +7,8 @@
  *   L1  The very file, by inode and time of birth, under its name.
  *   L2  Else the very file under another name of the same directory: a log that was rotated, or
  *       one over whose name another was renamed. It is gone on with under that name.
+ *       If the program itself has renamed it, or removed it, it is found wherever that was, and
+ *       gets its name back (undo_names.c).
  *   L3  Else what has its name, if it is a copy: at least as long, and with the same bytes
  *       before the place where the file ended at the epoch; or, if the program has cut it
  *       since, if what it cut off is a copy, too. So a directory can be copied to another
@@ -133,7 +135,12 @@ static int locate(struct ph_recovery *r, const struct ph_file_pm *f)
     if (fd < 0 && errno != ENOENT)
         fd = open(path, O_PATH | O_CLOEXEC); /* not ours to read */
     bool same = fd >= 0 && ph_recovery_is_very_file(f, fd, "");
+    char name[PATH_MAX];
     int rc = same ? 0 : find_renamed(r, f, path);
+    if (rc == 0 && !same && ph_recovery_undo_place(r, f, name)) {
+        rc = note(r, f, false, name, strlen(name));
+        rc = rc ? rc : 1;
+    }
     if (rc == 0 && !same && fd >= 0 && !is_copy(r, f, fd))
         rc = note(r, f, true, "", 0);
     if (fd >= 0)
@@ -181,7 +188,7 @@ void ph_recovery_say_located(const struct ph_recovery *r, const char *command)
     const struct ph_file_pm *f = ph_reopen_all(r, &n);
     for (uint64_t i = 0; i < n; i++) {
         const struct ph_located *l = f[i].same_as < 0 ? located(r, &f[i]) : NULL;
-        if (l && l->name[0])
+        if (l && l->name[0] && !ph_recovery_undo_renames(r, &f[i]))
             fprintf(stderr,
                     "%s: %s has another name by now, and is gone on with under that: %s\n",
                     command, ph_record_text(r->record, f[i].path), l->name);

@@ -7,7 +7,7 @@
  * step. Afterwards the file is cut to its length at the epoch, as all are. It can be done
  * again: a recovery that ends half-way has lost nothing.
  */
-#include "recovery.h"
+#include "files.h"
 
 #include "allocator/undo.h"
 
@@ -21,22 +21,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-struct ph_undo {
-    uint64_t epoch, number;
-    const struct ph_undo_pm *head; /* all of the file, mapped */
-    uint64_t size;
-    bool forgotten;
-    bool copied; /* with the pool and all, it may be hoped */
-};
-
-static const char *path_of(const struct ph_undo *u)
+const char *ph_recovery_undo_path(const struct ph_undo *u)
 {
     return (const char *)(u->head + 1);
 }
 
 static const struct ph_undo_piece_pm *first_piece(const struct ph_undo *u)
 {
-    return (const void *)(path_of(u) + ((u->head->path_size + UINT64_C(7)) & ~UINT64_C(7)));
+    return (const void *)(ph_recovery_undo_path(u) +
+                          ((u->head->path_size + UINT64_C(7)) & ~UINT64_C(7)));
 }
 
 static const struct ph_undo_piece_pm *next_piece(const struct ph_undo_piece_pm *p)
@@ -50,7 +43,9 @@ static bool has_head(const struct ph_undo *u)
     const struct ph_undo_pm *h = u->head;
     return u->size >= sizeof *h && h->magic == PH_UNDO_MAGIC && h->epoch == u->epoch &&
            h->from <= h->to && h->to <= INT64_MAX && h->path_size <= u->size - sizeof *h &&
-           h->path_size && path_of(u)[h->path_size - 1] == 0;
+           h->path_size && ph_recovery_undo_path(u)[h->path_size - 1] == 0 &&
+           (!(h->flags & (PH_UNDO_RENAMED | PH_UNDO_REMOVED)) ||
+            strlen(ph_recovery_undo_path(u)) + 1 < h->path_size);
 }
 
 /** U2 */
@@ -101,6 +96,7 @@ static int add(struct ph_recovery *r, int dir, const char *name)
     u.head = map;
     if (map == MAP_FAILED || !has_head(&u))
         return 0;
+    u.written_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
     u.copied = u.head->self != st.st_ino;
     u.forgotten = u.head->flags & PH_UNDO_FORGOTTEN;
     if (!u.forgotten && !is_whole(&u))
@@ -137,7 +133,8 @@ int ph_recovery_undo_read(struct ph_recovery *r)
 static bool is_of(const struct ph_undo *u, const struct ph_file_pm *f)
 {
     return f->kind == PH_FILE_REGULAR && f->same_as < 0 && !(f->flags & PH_FILE_DELETED) &&
-           u->head->ino == f->ino && u->head->dev == f->dev;
+           !(u->head->flags & (PH_UNDO_RENAMED | PH_UNDO_REMOVED)) && u->head->ino == f->ino &&
+           u->head->dev == f->dev;
 }
 
 bool ph_recovery_is_cut(const struct ph_recovery *r, const struct ph_file_pm *f, bool *copied)
@@ -236,6 +233,8 @@ int ph_recovery_undo(struct ph_recovery *r)
     for (uint64_t i = 0; i < r->record->files.count && rc == 0; i++)
         if (!ph_recovery_keeps(r, &f[i]) && !ph_recovery_of_database(r, &f[i]))
             rc = undo_file(r, &f[i]);
+    if (rc == 0)
+        rc = ph_recovery_undo_names(r);
     /* Epochs after this one will get their numbers anew, and must not find their cuts. */
     if (rc == 0)
         ph_undo_remove(r->undo_directory, r->record->epoch + 1, UINT64_MAX);

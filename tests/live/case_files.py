@@ -255,8 +255,9 @@ class Replaced(Waiting):
 
     def test_what_was_cut_off_comes_back_under_the_new_name(self):
         self.stopped("f = open('log', 'w'); f.write('0123456789'); f.flush();"
-                     "after = lambda: [f.truncate(3), os.rename('log', 'log.1'),"
-                     "open('log', 'w').write('others')]", "f.write('!')")
+                     "after = lambda: f.truncate(3)", "f.write('!')")
+        (self.directory / "log").rename(self.directory / "log.1")
+        (self.directory / "log").write_text("others")
         self.assert_recovers()
         self.assertEqual((self.directory / "log.1").read_text(), "0123456789!")
         self.assertEqual((self.directory / "log").read_text(), "others")
@@ -339,3 +340,89 @@ class Replaced(Waiting):
         self.assert_recovers()
         self.assertEqual((self.directory / "data").read_bytes(), b"x" * 8192)
         self.assertEqual((self.directory / "data.1").read_bytes().count(b"mine"), 2)
+
+
+class Renamed(Waiting):
+    """Files that the program itself renames or removes after the epoch."""
+
+    UNDO = property(lambda self: self.directory / "test.pm.undo")
+    OPEN = "f = open('file', 'w'); f.write('1\\n'); f.flush();"
+
+    def texts(self):
+        return {path.name: path.read_text() for path in self.directory.iterdir()
+                if path.is_file() and path.suffix not in (".pm", ".py", ".txt")}
+
+    def test_names_come_back(self):
+        for what in ("os.rename('file', 'other')", "os.remove('file')",
+                     "os.rename('file', 'file.1'); open('file', 'w').write('lost')",
+                     "open('new', 'w').write('new'); os.replace('new', 'file')",
+                     "os.mkdir('d'); os.renames('file', 'd/file')",
+                     "open('file.1', 'w').write('older'); pyheap.epoch(wait=True);"
+                     "os.remove('file.1'); os.rename('file', 'file.1')"):
+            with self.subTest(what):
+                for path in self.directory.iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                first, _, then = what.rpartition("pyheap.epoch(wait=True);")
+                self.stopped(self.OPEN + first +
+                             f"after = lambda: exec({then + '; f.write(chr(50)); f.flush()'!r})",
+                             "f.write('3\\n')")
+                self.assertNotIn("file", self.texts() if "lost" not in what and "new" not in what
+                                 else {}, "it was to have another name")
+                said = self.assert_recovers().stderr
+                self.assertNotIn("another", said)
+                wanted = {"file": "1\n3\n"}
+                if first:
+                    wanted["file.1"] = "older"
+                self.assertEqual({k: v for k, v in self.texts().items() if k != "new"}, wanted)
+                self.assertFalse(self.UNDO.exists())
+
+    def test_a_name_that_somebody_else_has_taken_stays_theirs(self):
+        older = self.directory / "older"
+        older.write_text("others'")
+        self.stopped(self.OPEN + "after = lambda: os.rename('file', 'file.1')", "f.write('2\\n')")
+        older.rename(self.directory / "file")
+        self.assert_recovers()
+        self.assertEqual(self.texts(), {"file": "others'", "file.1": "1\n2\n"})
+
+    def test_a_kept_file_keeps_its_new_name(self):
+        self.stopped(self.OPEN + "after = lambda: os.rename('file', 'file.1')", "f.write('2\\n')")
+        self.assert_recovers("--keep-file", "*/file")
+        self.assertEqual(self.texts(), {"file.1": "1\n2\n"})
+
+    def test_a_file_that_goes_while_it_is_open_is_in_the_next_epoch(self):
+        """The link by which it is kept is no name."""
+        self.stopped("f = open('file', 'w+'); f.write('1\\n'); f.flush(); pyheap.epoch();"
+                     "os.remove('file'); pyheap.epoch()", "f.seek(0); print(f.read())")
+        self.assertNotIn("cannot come back", self.err.read_text())
+        self.assertIn("1\n", self.assert_recovers().stdout)
+        self.assertEqual(self.texts(), {})
+
+    def test_what_no_epoch_needs_any_more_is_not_kept(self):
+        done = self.run_program("""
+            import os, pyheap
+            for n in range(20):
+                with open(f"file-{n}", "w") as file:
+                    file.write("x" * 10000)
+                    pyheap.epoch(wait=True)
+                    os.remove(file.name)
+                with open("not-open", "w"):
+                    pass
+                os.rename("not-open", "not")
+                os.remove("not")
+            found = sorted(os.listdir("test.pm.undo"))
+            assert 1 <= len([name for name in found if name.endswith(".file")]) <= 3, found
+        """)
+        self.assert_ended(done)
+        self.assertFalse(self.UNDO.exists())
+
+    def test_a_chain_of_recoveries_that_are_killed(self):
+        self.stopped(self.OPEN + "after = lambda: [os.rename('file', 'file.1'), os.remove('file.1')]",
+                     "time.sleep(600 if not os.path.exists('go') else 0); f.write('2\\n')")
+        for _ in range(3):
+            keeper, target = self.start([self.commands.recover, self.pool])
+            self.wait_until(lambda: self.texts() == {"file": "1\n"}, "the file is back")
+            target.signal(signal.SIGKILL)
+            keeper.wait(PATIENCE)
+        (self.directory / "go").touch()
+        self.assert_recovers()
+        self.assertEqual(self.texts(), {"file": "1\n2\n", "go": ""})
