@@ -118,6 +118,15 @@ class Window:
     def type(self, keys):
         os.write(self.fd, keys)
 
+    def wait_asleep(self):
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with open(f"/proc/{children_of(self.pid)[0]}/stat", encoding="ascii") as stat:
+                if stat.read().rpartition(") ")[2].startswith("S"):
+                    return
+            self.case.assertLess(time.monotonic(), deadline, "it does not wait for anything")
+            time.sleep(0.001)
+
     def modes(self):
         return termios.tcgetattr(self.fd)
 
@@ -213,5 +222,6 @@ class Terminals(Case):
                 window.show(b"in the foreground")
                 window.type(b"go on\n")
                 window.show(b"in the foreground")
+            window.wait_asleep()  # in input(), which does not see what came just before it
             window.type(b"\x03")  # the terminal's SIGINT is the program's
             window.show(b"KeyboardInterrupt")
