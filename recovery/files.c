@@ -24,6 +24,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -254,8 +255,13 @@ static int open_directory(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     int rc =
         ph_reopen_place(r, open(ph_record_text(r->record, f->path), ph_reopen_flags(f)), f);
-    if (rc == 0 && f->kind == PH_FILE_DIRECTORY)
+    if (rc == 0 && f->kind == PH_FILE_DIRECTORY && f->position) {
+        /* ext4 takes the first place where a description is read for its beginning: positioned
+         * at the end it would be found empty after a rewinddir. */
+        char some[4096];
+        syscall(SYS_getdents64, f->fd, some, sizeof some);
         lseek(f->fd, (off_t)f->position, SEEK_SET); /* a cookie of the file system's */
+    }
     return rc;
 }
 

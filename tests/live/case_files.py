@@ -21,6 +21,35 @@ class Files(Waiting):
         self.assertEqual((self.directory / "kept").read_text(), "1\n2\n")
         self.assertEqual((self.directory / "cut").read_text(), "1\n")
 
+    def test_no_file_is_cut_if_so_asked_for(self):
+        self.stopped("f = open('one', 'w'); g = open('two', 'a'); f.write('1\\n'); f.flush();"
+                     "after = lambda: [h.write('2\\n') and h.flush() for h in (f, g)]",
+                     "g.write('3\\n'); g.flush()")
+        self.assert_recovers("--keep-files")
+        self.assertEqual((self.directory / "one").read_text(), "1\n2\n")
+        self.assertEqual((self.directory / "two").read_text(), "2\n3\n")
+
+    def test_a_directory_that_was_listed_is_listed_again(self):
+        """At its end or in its middle, and then from the start: as the kernel counts."""
+        many = self.directory / "many"
+        many.mkdir()
+        for n in range(500):
+            (many / str(n)).touch()
+        self.stopped("""
+    import ctypes
+    libc = ctypes.CDLL(None)
+    def part(fd, size):
+        return libc.syscall(217, fd, ctypes.create_string_buffer(size), size)  # getdents64
+    def rest(fd):
+        return sum(iter(lambda: part(fd, 65536), 0))
+    fds = [os.open("many", os.O_RDONLY) for _ in range(3)]
+    whole, some = rest(fds[0]), part(fds[1], 4096)""", """
+    assert [rest(fd) for fd in fds] == [0, whole - some, whole]
+    for fd in fds:
+        os.lseek(fd, 0, os.SEEK_SET)
+        assert rest(fd) == whole""")
+        self.assert_recovers()
+
     def test_a_file_that_was_cut_short_is_kept_if_asked_for(self):
         """By path, by pattern; a name that is none of the program's is an error."""
         self.stopped("f = open('short', 'w'); g = open('cut', 'w'); h = open('other', 'w');"
