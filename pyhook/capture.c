@@ -213,13 +213,15 @@ static int commit(uint64_t time)
     return 0;
 }
 
-/** Recovery needs to know where libc keeps a thread's id, which not every kernel tells. */
+/** Recovery needs to know where libc keeps a thread's id, which not every kernel tells, nor every libc. */
 static int check_threads(void)
 {
     const struct ph_thread_pm *t = (const void *)ph_agent.areas.threads.base;
     for (size_t i = 0; i < ph_agent.areas.threads.used / sizeof *t; i++)
         if (!t[i].tid_address) {
-            ph_agent_detail("prctl(PR_GET_TID_ADDRESS)", NULL, 0);
+            ph_agent_detail(t[i].cleared_address ? "where libc keeps a thread's id"
+                                                 : "prctl(PR_GET_TID_ADDRESS)",
+                            NULL, 0);
             return PH_EKERNEL;
         }
     return 0;

@@ -30,10 +30,6 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#ifndef PR_GET_TID_ADDRESS
-#define PR_GET_TID_ADDRESS 40
-#endif
-
 #define INTACT 1u
 
 static const volatile pid_t *leader_tid;
@@ -54,9 +50,9 @@ static pid_t real_pid(void)
 
 void ph_identity_enable(void)
 {
-    pid_t *address = NULL;
-    if (ph_syscall(SYS_prctl, PR_GET_TID_ADDRESS, &address, 0, 0) == 0)
-        leader_tid = address;
+    uint64_t cleared;
+    ph_thread_enable();
+    leader_tid = ph_thread_id(real_pid(), &cleared);
     uint32_t *page =
         mmap(NULL, PH_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED)

@@ -20,6 +20,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /** Whether the caller is the program itself: not a child, however it was made. One system call.
@@ -57,6 +58,17 @@ void ph_identity_files_enable(void);
 int ph_identity_file(const char *path, int flags);
 
 /* identity_threads.c */
+
+/** At the program's first start, before any other of these. */
+void ph_thread_enable(void);
+
+/**
+ * Where libc keeps the id of the calling thread, which is @p real. Async-signal-safe.
+ * @param cleared where the kernel writes 0 when the thread ends, which wakes those who join it:
+ *                the same place up to glibc 2.42, the thread's state of life since; 0: nowhere.
+ * @return NULL if it is not known
+ */
+const volatile pid_t *ph_thread_id(pid_t real, uint64_t *cleared);
 
 /** What gettid shows to the calling thread of the program, whose real id is @p real. */
 pid_t ph_thread_shown(pid_t real);

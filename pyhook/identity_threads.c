@@ -3,8 +3,8 @@
  * identity_threads.c - thread ids that outlive the threads' kernel halves
  *
  * A thread that asks for its id is entered here, with the id that it is shown from then on; in
- * a recovered program it has another one for the kernel, which libc keeps where
- * PR_GET_TID_ADDRESS says and the restorer corrects.
+ * a recovered program it has another one for the kernel, which the restorer writes to where
+ * libc keeps it.
  *
  *   T1  An entry lies in its thread's own storage and is in the list while that exists: a
  *       destructor of the thread takes it out. Where it cannot be known that one will run, or
@@ -20,6 +20,8 @@
 #include "agent.h"
 #include "allocator/syscall.h"
 
+#include <asm/prctl.h>
+#include <dlfcn.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -42,6 +44,29 @@ static atomic_flag lock = ATOMIC_FLAG_INIT;
 static pthread_key_t key;
 static enum { UNTRIED, MADE, NONE } key_state;
 static pid_t last_beyond = BEYOND_ALL;
+static uint32_t id_offset; /* of the id behind a thread's fs; 0: libc does not tell */
+
+void ph_thread_enable(void)
+{
+    /* What libc says to debuggers: bits, elements, offset in bytes (glibc, nptl_db/db_info.c). */
+    const uint32_t *field = dlsym(RTLD_DEFAULT, "_thread_db_pthread_tid");
+    id_offset = field && field[0] == 32 ? field[2] : 0;
+}
+
+const volatile pid_t *ph_thread_id(pid_t real, uint64_t *cleared)
+{
+    *cleared = 0;
+    if (ph_syscall(SYS_prctl, PR_GET_TID_ADDRESS, cleared) != 0 || !*cleared)
+        return NULL;
+    const volatile pid_t *place = (const volatile pid_t *)(uintptr_t)*cleared;
+    if (*place == real)
+        return place;
+    uint64_t fs = 0;
+    if (id_offset == 0 || ph_syscall(SYS_arch_prctl, ARCH_GET_FS, &fs) != 0)
+        return NULL;
+    place = (const volatile pid_t *)(uintptr_t)(fs + id_offset);
+    return *place == real ? place : NULL;
+}
 
 static uint64_t enter(void)
 {
@@ -86,9 +111,9 @@ pid_t ph_thread_shown(pid_t real)
 {
     if (mine.shown)
         return mine.shown;
-    const volatile pid_t *address = NULL;
-    if (ph_syscall(SYS_prctl, PR_GET_TID_ADDRESS, &address) != 0 || !address ||
-        *address != real)
+    uint64_t cleared;
+    const volatile pid_t *address = ph_thread_id(real, &cleared);
+    if (!address)
         return real;
     bool leader = real == (pid_t)ph_syscall(SYS_getpid);
     uint64_t old = enter();

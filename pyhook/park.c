@@ -22,6 +22,7 @@
 #include "agent_internal.h"
 
 #include "allocator/syscall.h"
+#include "identity.h"
 #include "signals.h"
 
 #include <asm/prctl.h>
@@ -35,9 +36,6 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#ifndef PR_GET_TID_ADDRESS
-#define PR_GET_TID_ADDRESS 40
-#endif
 #define SA_RESTORER_FLAG UINT64_C(0x04000000)
 #define RSEQ_SIGNATURE   0x53053053u /* glibc's, sysdeps/unix/sysv/linux/x86/bits/rseq.h */
 #define PARK_TIMEOUT_NS  UINT64_C(10000000000)
@@ -79,8 +77,7 @@ static void announce(void *context, int tid)
     t->context = (uintptr_t)context;
     ph_syscall(SYS_arch_prctl, ARCH_GET_FS, &t->fs);
     ph_syscall(SYS_arch_prctl, ARCH_GET_GS, &t->gs);
-    if (ph_syscall(SYS_prctl, PR_GET_TID_ADDRESS, &t->tid_address) < 0)
-        t->tid_address = 0;
+    t->tid_address = (uintptr_t)ph_thread_id(tid, &t->cleared_address);
     ph_syscall(SYS_get_robust_list, 0, &t->robust_list, &t->robust_length);
     t->rseq = 0;
     if (ph_agent.rseq) {

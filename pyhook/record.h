@@ -28,7 +28,7 @@
 #include <stddef.h>
 
 #define PH_RECORD_MAGIC   UINT64_C(0x3144524350594850) /* "PHYPCRD1" */
-#define PH_RECORD_VERSION 6
+#define PH_RECORD_VERSION 7
 
 struct ph_table_pm {
     uint64_t offset; /* from the start of the record */
@@ -75,7 +75,8 @@ _Static_assert(sizeof(struct ph_vma_pm) == 72, "ph_vma_pm is part of the format"
 struct ph_thread_pm {
     uint64_t context; /* address of the ucontext in the signal frame: rsp for rt_sigreturn */
     uint64_t fs, gs;  /* segment bases */
-    uint64_t tid_address; /* where the kernel clears and glibc keeps the thread id */
+    uint64_t tid_address;     /* where libc keeps the thread's id */
+    uint64_t cleared_address; /* what the kernel clears when it ends: see ph_thread_id */
     uint64_t robust_list, robust_length;
     uint64_t rseq;        /* 0: not registered */
     uint64_t timer_slack; /* ns */
@@ -86,7 +87,7 @@ struct ph_thread_pm {
     uint32_t flags; /* PH_THREAD_* */
     char name[16];
 };
-_Static_assert(sizeof(struct ph_thread_pm) == 112, "ph_thread_pm is part of the format");
+_Static_assert(sizeof(struct ph_thread_pm) == 120, "ph_thread_pm is part of the format");
 
 enum ph_file_kind {
     PH_FILE_INHERIT = 1, /* given by whoever started the program, as number `detail` */

@@ -43,7 +43,8 @@ static const char *check_threads(const struct ph_record_pm *r)
     for (uint64_t i = 0; i < r->threads.count; i++) {
         leaders += (t[i].flags & PH_THREAD_LEADER) != 0;
         callers += (t[i].flags & PH_THREAD_CALLER) != 0;
-        if (!t[i].context || !t[i].fs || !t[i].tid_address || memchr(t[i].name, 0, 16) == NULL)
+        if (!t[i].context || !t[i].fs || !t[i].tid_address || !t[i].cleared_address ||
+            memchr(t[i].name, 0, 16) == NULL)
             return "R4: a thread";
     }
     return leaders == 1 && callers == 1 ? NULL : "R4: leader and caller";
@@ -174,7 +175,7 @@ static const char *check_addresses(const struct ph_record_pm *r)
     for (uint64_t i = 0; i < r->threads.count; i++) {
         if (!is_mapped(r, t[i].context, frame, 1))
             return "R8: a thread's frame";
-        if (!is_mapped(r, t[i].tid_address, 4, 3))
+        if (!is_mapped(r, t[i].tid_address, 4, 3) || !is_mapped(r, t[i].cleared_address, 4, 3))
             return "R8: where a thread keeps its id";
         if (r->clock_offsets &&
             !is_mapped(r, t[i].fs + r->clock_thread, sizeof(struct ph_clock_thread), 3))

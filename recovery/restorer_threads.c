@@ -160,7 +160,7 @@ static void start_thread(const struct ph_thread_pm *t, uint64_t stack_end)
     long flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
                  CLONE_SYSVSEM | CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;
     long r;
-    register long tid_address __asm__("r10") = (long)t->tid_address;
+    register long cleared __asm__("r10") = (long)t->cleared_address;
     register long fs __asm__("r8") = (long)t->fs;
     __asm__ volatile("syscall\n"
                      "test %%rax, %%rax\n"
@@ -173,7 +173,7 @@ static void start_thread(const struct ph_thread_pm *t, uint64_t stack_end)
                      "1:\n"
                      : "=a"(r)
                      : "a"(SYS_clone), "D"(flags), "S"(sp), "d"(t->tid_address),
-                       "r"(tid_address), "r"(fs)
+                       "r"(cleared), "r"(fs)
                      : "rcx", "r11", "memory");
     if (r < 0)
         ph_r_fail(PH_ENOMEM, "making a thread", t->context, r);
@@ -192,7 +192,7 @@ const struct ph_thread_pm *ph_r_threads(const struct ph_record_pm *of)
         else
             start_thread(&t[i], PH_RESTORER_STACKS + (i + 1) * STACK_SIZE);
     }
-    long tid = ph_syscall(SYS_set_tid_address, leader->tid_address);
+    long tid = ph_syscall(SYS_set_tid_address, leader->cleared_address);
     *(volatile uint32_t *)leader->tid_address = (uint32_t)tid;
     ph_syscall(SYS_arch_prctl, ARCH_SET_FS, leader->fs);
     return leader;

@@ -42,6 +42,7 @@ static void make(void)
         thread[i] = (struct ph_thread_pm){.context = 0x400100,
                                           .fs = 0x400200,
                                           .tid_address = 0x400300,
+                                          .cleared_address = 0x400300,
                                           .flags = i ? PH_THREAD_CALLER : PH_THREAD_LEADER,
                                           .name = "python3"};
     file = add(&r->files, 4, sizeof *file);
@@ -226,6 +227,7 @@ Test(record, R8_what_the_restorer_touches_is_mapped)
     DAMAGED(thread[1].context = UINT64_MAX - 8);
     DAMAGED(thread[1].tid_address = 0x403ffe);
     DAMAGED((thread[0].tid_address = 0x410100, vma[1].prot = 1));
+    DAMAGED(thread[0].cleared_address = 0x403ffe);
     DAMAGED(r->clock_offsets = 0x420000 + 0x4000 - 8);
     DAMAGED((r->clock_offsets = 0x400400, r->clock_thread = UINT64_MAX - 0x100000));
     make();
