@@ -164,6 +164,9 @@ int ph_keeper_open(struct ph_keeper *k, const char *command, const char *pool_pa
     ph_undo_directory(pool_path, k->undo_directory);
     k->control->generation = generation;
     k->control->first_epoch = first_epoch;
+    struct ph_pool_info info;
+    ph_pool_get_info(pool, &info);
+    k->control->keep = info.keep;
     k->control->keeper_pid = getpid();
     k->control->keeper_group = getpgrp();
     k->control->keeper_session = getsid(0);

@@ -72,6 +72,8 @@ struct ph_control {
     /* Written by the keeper before `durable` grows. */
     _Alignas(64) _Atomic uint64_t pages_written, bytes_written, commit_ns;
     _Atomic uint64_t total_pages_written, total_bytes_written;
+
+    uint64_t keep; /* epochs that stay recoverable, at least */
 };
 _Static_assert(sizeof(struct ph_control) <= PH_CONTROL_SIZE, "control fits in its range");
 

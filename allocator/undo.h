@@ -3,8 +3,8 @@
  * undo.h - what a program has cut off its files, kept while an epoch needs it
  *
  * A file that is longer than at the epoch is cut back by recovery; of one that the program has
- * made shorter, what was cut off must have been kept. So before a file that was open at the
- * newest epoch loses bytes, these are written to a file of their own, in the directory
+ * made shorter, what was cut off must have been kept. So before a file that was open at an
+ * epoch loses bytes, these are written to a file of their own, in the directory
  * POOL.undo beside the pool: by the program (pyhook/undo.c), since it happens between epochs.
  * Recovery undoes the cuts, the newest first (recovery/undo.c).
  *

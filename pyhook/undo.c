@@ -2,7 +2,7 @@
 /*
  * undo.c - what the program cuts off its files is kept while an epoch needs it
  *
- * Files that were open at the newest epoch come back as they were then (allocator/undo.h). The
+ * Files that were open at an epoch come back as they were then (allocator/undo.h). The
  * calls that cut files are interposed; those of a file that was open call here first. What is
  * cut off for the second time since the epoch, or was written after it, nobody needs.
  *
@@ -13,6 +13,9 @@
  *       next epoch. That is more than is needed, and never wrong.
  *   N3  Closing a descriptor of a file loses the process's locks on it (fcntl(2)). A file with
  *       such a lock is read by the program's own descriptor or not at all.
+ *   N4  The newest epoch is not durable yet when the program goes on, and --epoch goes back to
+ *       older ones: a file that has been closed since is looked after for as many epochs as the
+ *       pool keeps.
  *
  * If it cannot be kept, a full disk for instance, the program is told by a line on stderr,
  * once, and cuts its file all the same.
@@ -32,17 +35,20 @@
 
 #define FILES_MAX 256
 
-/** Of the newest epoch. */
+struct file {
+    uint64_t dev, ino;
+    uint64_t kept_from; /* bytes from here on are kept, or were not there */
+    uint64_t epoch;     /* the newest one that had it open */
+    uint32_t path;      /* there; in the strings of the last capture */
+};
+
+/** Those that were open at the newest epoch, or at an older one that may be gone back to. */
 static struct {
-    struct {
-        uint64_t dev, ino;
-        uint64_t kept_from; /* bytes from here on are kept, or were not there */
-        uint32_t path;
-    } file[FILES_MAX];
+    struct file file[FILES_MAX];
     unsigned n;
-    bool has_paths; /* the last capture was that of the newest epoch */
-    bool more;      /* than fit: all files are looked after */
-    uint64_t epoch;
+    uint64_t unknown; /* an epoch that may have had others open: all files are looked after */
+    uint64_t epoch;   /* the newest one */
+    bool has_paths;   /* the last capture was that of the newest epoch */
 } open_then;
 
 static atomic_bool stale;
@@ -109,6 +115,33 @@ void ph_undo_capture_begin(void)
     atomic_store(&stale, true);
 }
 
+/** Those of epochs that cannot be gone back to any more (N4). */
+static void forget_old(void)
+{
+    uint64_t durable = atomic_load(&PH_CONTROL->durable), keep = PH_CONTROL->keep;
+    unsigned n = 0;
+    for (unsigned i = 0; i < open_then.n; i++)
+        if (open_then.file[i].epoch + keep > durable)
+            open_then.file[n++] = open_then.file[i];
+    open_then.n = n;
+    if (open_then.unknown + keep <= durable)
+        open_then.unknown = 0;
+}
+
+static void note(const struct ph_file_pm *f)
+{
+    unsigned i = 0;
+    while (i < open_then.n &&
+           (open_then.file[i].ino != f->ino || open_then.file[i].dev != f->dev))
+        i++;
+    if (i == FILES_MAX) {
+        open_then.unknown = open_then.epoch;
+        return;
+    }
+    open_then.n += i == open_then.n;
+    open_then.file[i] = (struct file){f->dev, f->ino, f->size, open_then.epoch, f->path};
+}
+
 void ph_undo_capture_end(bool taken)
 {
     size_t n;
@@ -117,42 +150,38 @@ void ph_undo_capture_end(bool taken)
     open_then.has_paths = taken;
     if (!taken)
         return;
-    open_then.n = 0;
-    open_then.more = false;
+    if (PH_CONTROL->first_epoch > open_then.epoch) { /* N2 */
+        open_then.n = 0;
+        open_then.unknown = PH_CONTROL->first_epoch;
+    }
     open_then.epoch = ph_capture.epoch;
+    forget_old();
     for (size_t i = 0; i < n; i++) {
         const char *path = (const char *)ph_agent.areas.strings.base + f[i].path;
-        if (f[i].kind != PH_FILE_REGULAR || f[i].same_as >= 0 ||
-            (f[i].flags & (PH_FILE_DELETED | PH_FILE_KEPT)) || ph_undo_of_database(path))
-            continue;
-        if (open_then.n == FILES_MAX) {
-            open_then.more = true;
-            return;
-        }
-        open_then.file[open_then.n].dev = f[i].dev;
-        open_then.file[open_then.n].ino = f[i].ino;
-        open_then.file[open_then.n].path = f[i].path;
-        open_then.file[open_then.n++].kept_from = f[i].size;
+        if (f[i].kind == PH_FILE_REGULAR && f[i].same_as < 0 &&
+            !(f[i].flags & (PH_FILE_DELETED | PH_FILE_KEPT)) && !ph_undo_of_database(path))
+            note(&f[i]);
     }
 }
 
-/** Where what needs no keeping begins, of a file; NULL: an epoch does not need it. */
+/** Where what needs no keeping begins, of a file; NULL: no epoch needs it. */
 static uint64_t *kept_from(const struct stat *st, uint64_t *whole)
 {
     for (unsigned i = 0; i < open_then.n && !atomic_load(&stale); i++)
         if (open_then.file[i].ino == st->st_ino && open_then.file[i].dev == st->st_dev)
             return &open_then.file[i].kept_from;
     *whole = (uint64_t)st->st_size;
-    return atomic_load(&stale) || open_then.more ? whole : NULL;
+    return atomic_load(&stale) || open_then.unknown ? whole : NULL;
 }
 
 /** Whether @p path is that of a file that was open, with something like ".1" behind it. */
 static bool is_sibling(const char *path)
 {
     for (unsigned i = 0; i < open_then.n && open_then.has_paths; i++) {
-        const char *name = (const char *)ph_agent.areas.strings.base + open_then.file[i].path;
+        const struct file *f = &open_then.file[i];
+        const char *name = (const char *)ph_agent.areas.strings.base + f->path;
         size_t n = strlen(name);
-        if (strncmp(path, name, n) == 0 && path[n] == '.')
+        if (f->epoch == open_then.epoch && strncmp(path, name, n) == 0 && path[n] == '.')
             return true;
     }
     return false;

@@ -76,6 +76,25 @@ class Cuts(Waiting):
         self.assert_recovers("--epoch", "6")
         self.assertEqual((self.directory / "cut").read_text(), "0123456789" * 1000)
 
+    def test_what_an_epoch_before_the_newest_needs_is_kept(self):
+        """The file is closed at the newest one, which may never become durable."""
+        self.stopped("""
+    file = open("cut", "w+")
+    file.write("0123456789")
+    file.flush()
+    pyheap.epoch(wait=True)
+    if pyheap.status()["recoveries"]:
+        file.seek(0)
+        assert file.read() == "0123456789"
+        print("recovered")
+        sys.exit(0)
+    file.close()
+    def after():
+        with open("cut", "w") as again:
+            again.write("longer than it was\\n" * 3)""", "pass")
+        self.assert_recovers("--epoch", "1")
+        self.assertEqual((self.directory / "cut").read_text(), "0123456789")
+
     def test_cuts_of_discarded_epochs_are_not_undone(self):
         self.stopped("f = open('cut', 'w'); f.write('0123456789'); f.flush();"
                      "pyheap.epoch(wait=True); f.truncate(4); f.seek(4); f.write('45');"
