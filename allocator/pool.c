@@ -140,13 +140,12 @@ int ph_pool_open_error(int err)
         return PH_EACCES;
     case EEXIST:
         return PH_EUNFINISHED;
-    case ELOOP: /* O_NOFOLLOW */
-        return PH_EOWNER;
     case ENOSPC:
     case EDQUOT:
         return PH_EFULL;
     case ENOMEM:
         return PH_ENOMEM;
+    case ELOOP: /* O_NOFOLLOW: a symbolic link */
     case ENXIO:
     case ENODEV:
     case EISDIR:

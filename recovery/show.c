@@ -26,8 +26,9 @@ int ph_command_view(struct ph_pool *pool, uint64_t number, struct ph_view **view
     *view = NULL;
     int rc = ph_pool_view(pool, number, view);
     if (rc) {
-        snprintf(detail, size, "epoch %llu: %s", (unsigned long long)number,
-                 ph_pool_error_detail(pool));
+        const char *why = ph_pool_error_detail(pool);
+        snprintf(detail, size, "epoch %llu%s%s", (unsigned long long)number, *why ? ": " : "",
+                 why);
         return rc;
     }
     size_t record_size;

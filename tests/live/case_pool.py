@@ -56,7 +56,8 @@ class Unfinished(Case):
 
     def test_an_epoch_that_is_not_there(self):
         self.killed()
-        self.assert_refused(self.recover("--epoch", "999999"), "PH_ENOEPOCH", "--list")
+        self.assert_refused(self.recover("--epoch", "999999"), "PH_ENOEPOCH", "--list",
+                            "(epoch 999999)")
 
     def test_lost_epochs_are_not_invented(self):
         self.killed()
@@ -203,7 +204,7 @@ class Rights(Case):
         self.killed()
         link = str(self.directory / "link.pm")
         os.symlink(self.pool, link)
-        self.assert_refused(self.recover(pool=link), "PH_EOWNER")
+        self.assert_refused(self.recover(pool=link), "PH_ENOTPOOL", "name the .pm file")
 
     @unittest.skipUnless(os.geteuid() == 0, "only root can give a file away")
     def test_another_users_pool(self):

@@ -94,8 +94,8 @@ Test(pool_input, files_of_others_and_links_are_refused)
     cr_assert_eq(chmod(fixture_path, 0600), 0);
     snprintf(link, sizeof(link), "%s.link", fixture_path);
     cr_assert_eq(symlink(fixture_path, link), 0);
-    RETURNS(PH_EOWNER, ph_pool_open(&p, link, PH_POOL_READ));
-    RETURNS(PH_EOWNER, ph_pool_open(&p, link, PH_POOL_WRITE));
+    RETURNS(PH_ENOTPOOL, ph_pool_open(&p, link, PH_POOL_READ));
+    RETURNS(PH_ENOTPOOL, ph_pool_open(&p, link, PH_POOL_WRITE));
     RETURNS(PH_EUNFINISHED, ph_pool_create(&p, link, NULL));
     unlink(link);
     if (geteuid() == 0) { /* giving a file away, and losing rights, takes root */
