@@ -81,8 +81,10 @@ struct ph_batch *ph_stage_reserve(struct ph_stage *stage, uint32_t npages)
 void ph_stage_rewind(struct ph_stage *stage)
 {
     uint64_t position = stage->position % stage->ring_pages;
-    if (position && atomic_load(&stage->control->consumed) == stage->position)
-        header_at(stage, (uint32_t)(stage->ring_pages - position - 1))->kind = PH_BATCH_SKIP;
+    if (!position || atomic_load(&stage->control->consumed) != stage->position)
+        return;
+    header_at(stage, (uint32_t)(stage->ring_pages - position - 1))->kind = PH_BATCH_SKIP;
+    stage->shown = stage->position; /* nothing to wake the keeper for */
 }
 
 void ph_stage_publish(struct ph_stage *stage)
