@@ -39,6 +39,7 @@
 #define SA_RESTORER_FLAG UINT64_C(0x04000000)
 #define RSEQ_SIGNATURE   0x53053053u /* glibc's, sysdeps/unix/sysv/linux/x86/bits/rseq.h */
 #define PARK_TIMEOUT_NS  UINT64_C(10000000000)
+#define SPIN_NS          UINT64_C(50000)
 #define MAX_THREADS      16384
 /* A main thread that the scheduler forgets must not hold up the others. */
 #define MAIN_TIMEOUT_NS  UINT64_C(100000000)
@@ -180,20 +181,20 @@ struct dirent64_kernel {
  * memory of whom is the tid written into `signalled`, an area of its own.
  * @param to_park counts those that are to be parked, whether they have announced themselves
  * or not.
+ * @param task /proc/self/task, to be read from its start.
  * @return how many have not announced themselves, or -1.
  */
-static int signal_rest(uint32_t *signalled, uint32_t *nsignalled, bool with_main,
+static int signal_rest(int task, uint32_t *signalled, uint32_t *nsignalled, bool with_main,
                        uint32_t *to_park, uint32_t *some_tid)
 {
     char buf[4096];
     int missing = 0;
     *to_park = 0;
     int pid = (int)syscall(SYS_getpid);
-    int fd = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
+    if (lseek(task, 0, SEEK_SET) != 0)
         return -1;
     long n;
-    while ((n = syscall(SYS_getdents64, fd, buf, sizeof buf)) > 0) {
+    while ((n = syscall(SYS_getdents64, task, buf, sizeof buf)) > 0) {
         for (long at = 0; at < n;) {
             const struct dirent64_kernel *d = (const void *)(buf + at);
             at += d->reclen;
@@ -214,7 +215,6 @@ static int signal_rest(uint32_t *signalled, uint32_t *nsignalled, bool with_main
                 signalled[(*nsignalled)++] = tid;
         }
     }
-    close(fd);
     return n < 0 ? -1 : missing;
 }
 
@@ -224,11 +224,16 @@ static void await_parked(uint32_t number)
     struct timespec moment = {0, 1000000};
     atomic_store(&parking.awaited, number);
     uint32_t parked = atomic_load(&parking.parked);
+    /* Most take less than it takes to fall asleep and be woken. */
+    for (uint64_t began = ph_now_ns(); parked < number && ph_now_ns() - began < SPIN_NS;) {
+        ph_syscall(SYS_sched_yield);
+        parked = atomic_load(&parking.parked);
+    }
     if (parked < number)
         syscall(SYS_futex, &parking.parked, FUTEX_WAIT_PRIVATE, parked, &moment);
 }
 
-static int park_others(void)
+static int park_listed(int task)
 {
     uint32_t *signalled =
         (uint32_t *)(ph_agent.areas.threads.base + MAX_THREADS * sizeof(struct ph_thread_pm));
@@ -236,7 +241,7 @@ static int park_others(void)
     uint64_t began = ph_now_ns();
     bool with_main = parking.caller == parking.main;
     for (;;) {
-        int missing = signal_rest(signalled, &nsignalled, with_main, &to_park, &some_tid);
+        int missing = signal_rest(task, signalled, &nsignalled, with_main, &to_park, &some_tid);
         uint32_t announced = atomic_load(&parking.announced);
         if (missing < 0 || announced > MAX_THREADS)
             return PH_ETHREAD;
@@ -255,6 +260,15 @@ static int park_others(void)
         }
         await_parked(to_park);
     }
+}
+
+static int park_others(void)
+{
+    int task = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = task < 0 ? PH_ETHREAD : park_listed(task);
+    if (task >= 0)
+        close(task);
+    return rc;
 }
 
 static void release(_Atomic uint32_t *released)
