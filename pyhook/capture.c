@@ -160,7 +160,18 @@ static int fill_images(void)
     struct ph_areas *a = &ph_agent.areas;
     size_t n = ph_agent.vdso_end - ph_agent.vdso_start;
     memcpy(ph_area_push(&a->vdso, n), (const void *)ph_agent.vdso_start, n);
-    return ph_read_file("/proc/self/auxv", &a->auxv) < 0 ? PH_EKERNEL : 0;
+    /* It never changes (prctl(PR_SET_MM_AUXV) apart, which is a matter for ps). */
+    static uint64_t generation = UINT64_MAX;
+    static size_t used;
+    if (generation == ph_agent.generation) {
+        a->auxv.used = used;
+        return 0;
+    }
+    if (ph_read_file("/proc/self/auxv", &a->auxv) < 0)
+        return PH_EKERNEL;
+    generation = ph_agent.generation;
+    used = a->auxv.used;
+    return 0;
 }
 
 /** Stage the record: the header, then the tables in the order in which it names them. */

@@ -235,15 +235,16 @@ static void classify(struct ph_file_pm *f, const char *name, const struct stat *
         ph_files_capture_special(f, name);
 }
 
-static void capture_one(int fd)
+/** @param dir /proc/self/fd: to begin there halves the time to find the name. */
+static void capture_one(int dir, int fd)
 {
     struct stat st;
-    char path[40] = "/proc/self/fd/", number[24], name[4096];
+    char number[24], name[4096];
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0 || fstat(fd, &st) != 0)
         return;
-    strcat(path, ph_format_u64(number, (uint64_t)fd));
-    ssize_t n = readlink(path, name, sizeof name - 1);
+    ssize_t n =
+        readlinkat(dir, ph_format_u64(number, (uint64_t)fd), name, sizeof name - 1);
     name[n > 0 ? n : 0] = 0;
 
     struct ph_file_pm *f = ph_area_push(&ph_agent.areas.files, sizeof *f);
@@ -321,10 +322,10 @@ int ph_files_capture(uint64_t epoch)
             if (d->name[0] != '.' && fd != dir && !ours(fd) && count < max)
                 list[count++] = fd;
         }
-    close(dir);
     ph_files_cannot_start();
     for (size_t i = 0; i < count; i++)
-        capture_one(list[i]);
+        capture_one(dir, list[i]);
+    close(dir);
     ph_files_match_ends();
     ph_files_identify();
     ph_children_name();
