@@ -250,6 +250,8 @@ long ph_pages_changed(uint64_t *at, uint64_t end, struct ph_track_region *r, siz
     return ph_track_scan(&ph_agent.track, PH_TRACK_CHANGED, at, end, r, max);
 }
 
+#define SOME 4
+
 /** Scan [start, end) of the heap for changes and stage them; what is @p hot stays unprotected.
  */
 static int stage_changed(bool hot, uint64_t start, uint64_t end)
@@ -265,9 +267,9 @@ static int stage_changed(bool hot, uint64_t start, uint64_t end)
         for (long i = 0; i < n && rc == 0; i++) {
             if (!hot)
                 ph_hot_changed(r[i].start, r[i].end, false);
-            /* Asking about a single page costs more than copying it; absent it reads as zero.
+            /* Asking about a few pages costs more than copying them; absent they read as zero.
              */
-            if (r[i].end - r[i].start == PH_PAGE)
+            if (r[i].end - r[i].start <= SOME * PH_PAGE)
                 rc = stage_region(r[i].start, r[i].end);
             else
                 rc = ph_pages_take_present(r[i].start, r[i].end, staging.heap_anonymous, NULL);
