@@ -9,30 +9,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-
-#ifndef MAP_FIXED_NOREPLACE
-#define MAP_FIXED_NOREPLACE 0x100000
-#endif
 
 struct ph_heap ph_heap;
 uint32_t ph_heap_epoch;
 
 /* ---- start --------------------------------------------------------------------------- */
-
-static int reserve(uint64_t start, uint64_t end)
-{
-    void *want = (void *)start;
-    void *p = mmap(want, end - start, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-    if (p == MAP_FAILED)
-        return errno == ENOMEM ? PH_ENOMEM : PH_EMAP;
-    if (p != want) { /* a kernel before 4.17 takes the address as a hint */
-        munmap(p, end - start);
-        return PH_EMAP;
-    }
-    return 0;
-}
 
 int ph_heap_init(void)
 {
@@ -41,25 +22,19 @@ int ph_heap_init(void)
     ph_lock_acquire(&once);
     if (ph_heap.ready)
         goto out;
-    err = reserve(PH_HEAP_BASE, PH_HEAP_EXTENTS);
+    err = ph_space_open();
     if (err)
         goto out;
-    err = reserve(PH_HEAP_EXTENTS, PH_HEAP_END);
-    if (err)
-        goto unmap_slabs;
-    madvise((void *)PH_HEAP_EXTENTS, PH_HEAP_END - PH_HEAP_EXTENTS, MADV_HUGEPAGE);
     ph_class_init();
-    ph_heap.nrecords = 1;
-    err = ph_local_init();
-    if (err)
-        goto unmap_extents;
+    err = PH_ENOMEM;
+    if (ph_extent_init())
+        err = ph_local_init();
+    if (err) {
+        ph_space_close();
+        goto out;
+    }
     __atomic_store_n(&ph_heap.ready, 1, __ATOMIC_RELEASE);
-    goto out;
 
-unmap_extents:
-    munmap((void *)PH_HEAP_EXTENTS, PH_HEAP_END - PH_HEAP_EXTENTS);
-unmap_slabs:
-    munmap((void *)PH_HEAP_BASE, PH_HEAP_EXTENTS - PH_HEAP_BASE);
 out:
     ph_lock_release(&once);
     errno = saved;

@@ -62,6 +62,18 @@ struct ph_span {
  */
 size_t ph_heap_used_spans(struct ph_span *out, size_t max);
 
+#define PH_HEAP_PARTS 6
+
+/**
+ * The parts of the range in which memory is to be had again in a recovered program, ascending.
+ * Where the whole range is mapped that is what is in use, and some more, so that it changes
+ * seldom; else everything, since what is mapped is in use.
+ */
+void ph_heap_memory_spans(struct ph_span out[PH_HEAP_PARTS]);
+
+/** Whether the heap's range is mapped as a whole: it never maps anything again. */
+bool ph_heap_is_whole(void);
+
 /**
  * The first maximal run of live pages in [from, to): pages that hold at least one live block,
  * or the heap's own tables. Pages that are not live hold nothing that anyone may read again

@@ -60,6 +60,19 @@ static void map(uint32_t id)
 
 /* ---- records ------------------------------------------------------------------------- */
 
+/* Memory for @p n records, and for one more (used_spans in heap_walk.c). */
+static bool reach_records(uint32_t n)
+{
+    return ph_space_reach(PH_PART_EXTENT_TABLE,
+                          PH_EXTENT_TABLE + ((uint64_t)n + 1) * sizeof(struct ph_extent));
+}
+
+bool ph_extent_init(void)
+{
+    ph_heap.nrecords = 1;
+    return reach_records(1);
+}
+
 /* A complete record, which no walk reaches yet. 0 when the table is full. */
 static uint32_t record_new(uint64_t start, uint64_t span)
 {
@@ -67,7 +80,7 @@ static uint32_t record_new(uint64_t start, uint64_t span)
     if (id) {
         ph_heap.unused_record = ph_extents[id].left;
     } else {
-        if (ph_heap.nrecords == PH_EXTENT_MAX)
+        if (ph_heap.nrecords == PH_EXTENT_MAX || !reach_records(ph_heap.nrecords + 1))
             return 0;
         id = ph_heap.nrecords++;
     }
@@ -211,6 +224,13 @@ static void release(uint32_t id)
 
 /* ---- new memory ---------------------------------------------------------------------- */
 
+/* Memory for @p top pages of extent space and their entries in the page map. */
+static bool reach_top(uint64_t top)
+{
+    return ph_space_reach(PH_PART_EXTENTS, PH_HEAP_EXTENTS + top * PH_PAGE) &&
+           ph_space_reach(PH_PART_PAGE_MAP, PH_PAGE_MAP + top * sizeof(uint32_t));
+}
+
 static void raise_top(uint64_t top)
 {
     __atomic_store_n(&ph_heap.top, top, __ATOMIC_RELEASE);
@@ -227,6 +247,8 @@ static uint32_t grow(uint64_t n, uint64_t align, uint64_t *stale)
     if (n > PH_EXTENT_PAGES || first > PH_EXTENT_PAGES - n)
         return 0;
     uint64_t end = first + n;
+    if (end > top && !reach_top(end))
+        return 0;
     *stale = last ? pages_of(last) : 0;
     if (last) {
         tree_remove(last);
@@ -351,7 +373,8 @@ bool ph_extent_resize(void *p, size_t size)
             tree_insert(tail);
         absorb(id, next); /* without a record for the tail all of it */
         done = true;
-    } else if (end + have == ph_heap.top && PH_EXTENT_PAGES - ph_heap.top >= more - have) {
+    } else if (end + have == ph_heap.top && PH_EXTENT_PAGES - ph_heap.top >= more - have &&
+               reach_top(end + more)) {
         if (next) {
             tree_remove(next);
             absorb(id, next);

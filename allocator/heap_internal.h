@@ -4,6 +4,7 @@
  *
  *   heap_fast.h      the short ways of a small block, inlined into the interpreter's allocators
  *   heap.c           public functions: chooses slab or extent; init; fork
+ *   heap_space.c     addresses become memory; the layout of the range
  *   heap_class.c     size classes
  *   heap_slab.c      the pool of slabs: taking one for a class, giving it back
  *   heap_local.c     a thread's slabs: allocation, frees of its own and of other threads
@@ -13,7 +14,8 @@
  *
  * The range, all of it constant:
  *
- *   PH_HEAP_BASE     table of locals       one per thread number
+ *   PH_HEAP_BASE     struct ph_space       how far each of these is memory
+ *   PH_LOCAL_TABLE   table of locals       one per thread number
  *   PH_SLAB_TABLE    table of slabs        one record per 64 KiB of slab space
  *   PH_EXTENT_TABLE  table of extents      one record per extent, live or free
  *   PH_PAGE_MAP      page -> extent        4 bytes per page of extent space
@@ -60,6 +62,7 @@
 
 #include "heap.h"
 #include "heap_lock.h"
+#include "heap_space.h"
 
 #include <stdint.h>
 
@@ -72,14 +75,9 @@
 /* Keeps the compiler from moving accesses to a block across the change of its liveness. */
 #define PH_BARRIER()    __asm__ volatile("" ::: "memory")
 
-/* ---- layout of the range ------------------------------------------------------------- */
+/* ---- sizes of the parts (heap_space.h) ------------------------------------------------------------- */
 
-#define PH_LOCAL_TABLE  PH_HEAP_BASE
 #define PH_LOCAL_MAX    ((uint32_t)1 << (22 - PH_HEAP_SHRINK)) /* as many threads as can be */
-#define PH_SLAB_TABLE   (PH_HEAP_BASE + (UINT64_C(1) << (37 - PH_HEAP_SHRINK)))
-#define PH_EXTENT_TABLE (PH_HEAP_BASE + (UINT64_C(1) << (38 - PH_HEAP_SHRINK)))
-#define PH_PAGE_MAP     (PH_HEAP_BASE + (UINT64_C(1) << (39 - PH_HEAP_SHRINK)))
-#define PH_SLABS        (PH_HEAP_BASE + (UINT64_C(1) << (40 - PH_HEAP_SHRINK)))
 
 #define PH_SLAB_SHIFT   16
 #define PH_SLAB_SIZE    ((uint64_t)1 << PH_SLAB_SHIFT) /* bytes */
@@ -162,6 +160,9 @@ static inline uint64_t ph_slab_valid(const struct ph_slab *s, unsigned w)
 
 struct ph_local;
 
+/** Memory for @p n slabs and their records, and for one more of those (used_spans in heap_walk.c).
+ *  @return false: there is none. @pre slab_lock is held. */
+bool ph_slab_reach(uint32_t n);
 /** An empty slab of class @p c for @p owner, state current. NULL when the range is full.
  *  @pre slab_lock is held. */
 struct ph_slab *ph_slab_take(unsigned c, uint32_t owner);
@@ -244,6 +245,8 @@ _Static_assert(PH_EXTENT_PAGES < UINT32_MAX, "page numbers are 32 bits");
 #define ph_extents  ((struct ph_extent *)PH_EXTENT_TABLE)
 #define ph_page_map ((uint32_t *)PH_PAGE_MAP)
 
+/** The table's first page. @return false: no memory. */
+bool ph_extent_init(void);
 /** A block of @p size bytes at a multiple of @p alignment >= PH_PAGE.
  *  @param stale receives the bytes at its start that may be other than zero. */
 void *ph_extent_alloc(size_t size, size_t alignment, size_t *stale);

@@ -257,7 +257,14 @@ static void reset(struct ph_local *local, uint32_t number)
     memset(local->full, 0, sizeof local->full);
 }
 
-/* The calling thread's local; NULL when there are too many threads. */
+/* Memory for @p n locals, and for one more (used_spans in heap_walk.c). */
+static bool reach_locals(uint32_t n)
+{
+    return ph_space_reach(PH_PART_LOCALS,
+                          PH_LOCAL_TABLE + ((uint64_t)n + 1) * sizeof(struct ph_local));
+}
+
+/* The calling thread's local; NULL when there are too many threads, or no memory. */
 static struct ph_local *attach(void)
 {
     if (!ph_heap.ready)
@@ -267,7 +274,7 @@ static struct ph_local *attach(void)
     if (ph_heap.idle_local) {
         local = &ph_locals[ph_heap.idle_local];
         ph_heap.idle_local = local->idle_next;
-    } else if (ph_heap.nlocals < PH_LOCAL_MAX) {
+    } else if (ph_heap.nlocals < PH_LOCAL_MAX && reach_locals(ph_heap.nlocals + 1)) {
         local = &ph_locals[ph_heap.nlocals];
         reset(local, ph_heap.nlocals);
         ph_heap.nlocals++;
@@ -331,6 +338,8 @@ static void detach(void *arg)
 
 int ph_local_init(void)
 {
+    if (!reach_locals(1) || !ph_slab_reach(1))
+        return PH_ENOMEM;
     reset(&ph_locals[PH_ORPHANS], PH_ORPHANS);
     ph_heap.nlocals = 1;
     ph_heap.nslabs = 1;

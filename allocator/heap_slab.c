@@ -13,6 +13,13 @@
 
 #include <string.h>
 
+bool ph_slab_reach(uint32_t n)
+{
+    return ph_space_reach(PH_PART_SLABS, PH_SLABS + ((uint64_t)n << PH_SLAB_SHIFT)) &&
+           ph_space_reach(PH_PART_SLAB_TABLE,
+                          PH_SLAB_TABLE + ((uint64_t)n + 1) * sizeof(struct ph_slab));
+}
+
 struct ph_slab *ph_slab_take(unsigned c, uint32_t owner)
 {
     uint32_t index = ph_heap.slab_pool;
@@ -21,9 +28,9 @@ struct ph_slab *ph_slab_take(unsigned c, uint32_t owner)
         s = &ph_slabs[index];
         ph_heap.slab_pool = s->next;
     } else {
-        if (ph_heap.nslabs == PH_SLAB_MAX)
-            return NULL;
         index = ph_heap.nslabs;
+        if (index == PH_SLAB_MAX || !ph_slab_reach(index + 1))
+            return NULL;
         s = &ph_slabs[index];
         s->owner = PH_NO_OWNER;
         ph_heap.nslabs = index + 1;

@@ -39,7 +39,7 @@ static void used_spans(struct ph_span span[SPANS])
     uint64_t pages = __atomic_load_n(&ph_heap.top, __ATOMIC_ACQUIRE);
     /* One more of each: a stopped thread may have written a record that is not counted yet. */
     const uint64_t used[SPANS][2] = {
-        {PH_LOCAL_TABLE, (locals + 1) * sizeof(struct ph_local)},
+        {PH_HEAP_BASE, PH_PAGE + (locals + 1) * sizeof(struct ph_local)},
         {PH_SLAB_TABLE, (slabs + 1) * sizeof(struct ph_slab)},
         {PH_EXTENT_TABLE, (records + 1) * sizeof(struct ph_extent)},
         {PH_PAGE_MAP, pages * sizeof(uint32_t)},
@@ -66,6 +66,29 @@ size_t ph_heap_used_spans(struct ph_span *out, size_t max)
             out[n - 1].end = span[i].end;
     }
     return n;
+}
+
+#define ROUNDED_TABLE (UINT64_C(1) << 20)
+#define ROUNDED_SPACE (UINT64_C(16) << 20)
+
+bool ph_heap_is_whole(void)
+{
+    return ph_heap.ready && ph_space->how == PH_SPACE_WHOLE;
+}
+
+_Static_assert(PH_HEAP_PARTS == PH_PARTS && SPANS == PH_PARTS, "parts of the range");
+
+void ph_heap_memory_spans(struct ph_span out[PH_HEAP_PARTS])
+{
+    bool whole = ph_heap_is_whole();
+    struct ph_span used[SPANS];
+    used_spans(used);
+    for (int i = 0; i < PH_PARTS; i++) {
+        uint64_t to = i < TABLES ? ROUNDED_TABLE : ROUNDED_SPACE;
+        uint64_t end = (used[i].end + to - 1) & ~(to - 1);
+        bool all = !whole || end > ph_part_start[i + 1];
+        out[i] = (struct ph_span){ph_part_start[i], all ? ph_part_start[i + 1] : end};
+    }
 }
 
 /* ---- stretches ----------------------------------------------------------------------- */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 /** The number in a file. @return UINT64_MAX: "max", or there is no such file. */
@@ -85,9 +86,40 @@ uint64_t ph_memory_group_limit(const char *root)
     return least;
 }
 
+/** A value of /proc/meminfo, bytes; 0: it is not there. */
+static uint64_t meminfo(const char *root, const char *name)
+{
+    char line[256];
+    uint64_t found = 0;
+    snprintf(line, sizeof line, "%s/proc/meminfo", root);
+    FILE *f = fopen(line, "re");
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, name, strlen(name)) == 0 && line[strlen(name)] == ':')
+            found = strtoull(line + strlen(name) + 1, NULL, 10) * 1024;
+    if (f)
+        fclose(f);
+    return found;
+}
+
+uint64_t ph_memory_commit_limit(const char *root)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/proc/sys/vm/overcommit_memory", root);
+    if (read_limit(path) != 2)
+        return UINT64_MAX;
+    uint64_t limit = meminfo(root, "CommitLimit"), used = meminfo(root, "Committed_AS");
+    return limit > used ? limit - used : 0;
+}
+
 uint64_t ph_memory_limit(void)
 {
     uint64_t machine = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
     uint64_t group = ph_memory_group_limit("");
-    return group < machine ? group : machine;
+    uint64_t commit = ph_memory_commit_limit("");
+    struct rlimit addresses;
+    uint64_t least = group < machine ? group : machine;
+    least = commit < least ? commit : least;
+    if (getrlimit(RLIMIT_AS, &addresses) == 0 && addresses.rlim_cur < least)
+        least = addresses.rlim_cur;
+    return least;
 }

@@ -17,7 +17,11 @@
  */
 uint64_t ph_memory_group_limit(const char *root);
 
-/** The least of the machine's memory and the group's limit, in bytes. */
+/** @return bytes that may still be promised with vm.overcommit_memory=2; UINT64_MAX: any. */
+uint64_t ph_memory_commit_limit(const char *root);
+
+/** The least of the machine's memory, the group's limit, what may still be promised, and the
+ *  limit of this process's addresses (ulimit -v), in bytes. */
 uint64_t ph_memory_limit(void);
 
 #endif

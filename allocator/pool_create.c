@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -32,7 +33,13 @@ static uint64_t default_size(void)
 {
     uint64_t physical = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 
-    return 4 * physical > SIZE_DEFAULT ? 4 * physical : SIZE_DEFAULT;
+    uint64_t size = 4 * physical > SIZE_DEFAULT ? 4 * physical : SIZE_DEFAULT;
+    struct rlimit addresses;
+
+    /* The keeper maps all of it, and needs some more for itself. */
+    if (getrlimit(RLIMIT_AS, &addresses) == 0 && addresses.rlim_cur / 2 < size)
+        size = addresses.rlim_cur / 2;
+    return size;
 }
 
 static int set_size(struct ph_pool *p, uint64_t wanted)

@@ -2,13 +2,18 @@
 /* staging.c - the ring between program and keeper; see staging.h for its invariants */
 #include "staging.h"
 
+#include "syscall.h"
+
 #include <assert.h>
+#include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#define MADV_POPULATE_WRITE_ 23 /* linux/mman.h of Linux 5.14 */
 
 #define MUCH 1024 /* pages: copying them takes longer than waking the keeper */
 
@@ -53,6 +58,27 @@ static bool wait_for_room(struct ph_stage *stage, uint64_t pages)
     return true;
 }
 
+/**
+ * Have the next @p pages of the ring be there. Shared memory is charged when it is written to,
+ * and where it is refused the writer gets SIGBUS (with vm.overcommit_memory=2; a full tmpfs).
+ * Kernels before 5.14 do not know the advice.
+ */
+static bool there(struct ph_stage *stage, uint64_t pages)
+{
+    uint64_t end = stage->position % stage->ring_pages + pages;
+    if (!stage->populate || end <= stage->populated)
+        return true;
+    long r;
+    do
+        r = ph_syscall(SYS_madvise, stage->ring + stage->populated * PH_PAGE,
+                       (end - stage->populated) * PH_PAGE, MADV_POPULATE_WRITE_);
+    while (r == -EINTR || r == -EAGAIN);
+    stage->no_memory = r == -EFAULT || r == -ENOMEM;
+    if (!stage->no_memory)
+        stage->populated = end;
+    return !stage->no_memory;
+}
+
 static struct ph_batch *header_at(struct ph_stage *stage, uint32_t npages)
 {
     struct ph_batch *b =
@@ -68,12 +94,12 @@ struct ph_batch *ph_stage_reserve(struct ph_stage *stage, uint32_t npages)
 {
     uint64_t tail = stage->ring_pages - stage->position % stage->ring_pages;
     if (tail < 1 + (uint64_t)npages) {
-        if (!wait_for_room(stage, tail))
+        if (!wait_for_room(stage, tail) || !there(stage, 1))
             return NULL;
         /* A SKIP batch may be longer than PH_BATCH_MAX: its payload is never touched. */
         header_at(stage, (uint32_t)(tail - 1))->kind = PH_BATCH_SKIP;
     }
-    if (!wait_for_room(stage, 1 + (uint64_t)npages))
+    if (!wait_for_room(stage, 1 + (uint64_t)npages) || !there(stage, 1 + (uint64_t)npages))
         return NULL;
     return header_at(stage, npages);
 }

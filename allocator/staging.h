@@ -138,12 +138,15 @@ struct ph_stage {
     bool (*peer_alive)(void); /* asked now and then while waiting */
     bool quiet;               /* wake the keeper for much only, and at ph_stage_wake */
     uint64_t shown;           /* position when it was last woken */
+    bool populate;            /* its memory may not be to be had: ask before writing to it */
+    bool no_memory;           /* why ph_stage_reserve has failed */
+    uint64_t populated;       /* pages of the ring that are there */
 };
 
 /**
  * Room for a batch with @p npages payload pages (at most PH_BATCH_MAX), waiting for the
  * keeper when the ring is full. @return the header, zeroed but for magic and npages, payload
- * pages behind it; NULL when the keeper is gone.
+ * pages behind it; NULL when the keeper is gone, or with no_memory.
  */
 struct ph_batch *ph_stage_reserve(struct ph_stage *stage, uint32_t npages);
 

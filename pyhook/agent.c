@@ -34,12 +34,35 @@ struct ph_agent ph_agent;
 
 /* ---- small helpers ------------------------------------------------------------------ */
 
+#define AREA_STEP ((size_t)256 << 10)
+
+/** Raw system calls: threads are parked, and errno is part of what is captured. */
+bool ph_area_reach(struct ph_area *area, size_t n)
+{
+    uint64_t *mapped = &PH_SCRATCH->mapped[area->number];
+    if (PH_SCRATCH->whole ? n <= area->size : n <= *mapped)
+        return true;
+    size_t to = (n + AREA_STEP - 1) / AREA_STEP * AREA_STEP;
+    uintptr_t at = (uintptr_t)area->base + *mapped;
+    if (to > area->size)
+        return false;
+    if (ph_syscall(SYS_mmap, at, to - *mapped, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != (long)at) {
+        ph_agent.no_memory = true;
+        return false;
+    }
+    ph_syscall(SYS_madvise, at, to - *mapped, MADV_DONTFORK);
+    *mapped = to;
+    return true;
+}
+
 void *ph_area_push(struct ph_area *area, size_t n)
 {
     n = (n + 7) & ~(size_t)7;
-    if (area->overflow || n > area->size - area->used) {
+    if (area->overflow || n > area->size - area->used || !ph_area_reach(area, area->used + n)) {
+        static uint64_t nowhere[32]; /* as large as any entry */
         area->overflow = true;
-        return area->base; /* the epoch will be refused: what is written here is not used */
+        return n <= sizeof nowhere ? nowhere : NULL; /* the epoch will be refused */
     }
     void *p = area->base + area->used;
     area->used += n;
@@ -60,6 +83,8 @@ char *ph_format_u64(char *buf, uint64_t v)
     return buf;
 }
 
+#define READ_MOST ((size_t)64 << 10) /* the files of /proc give less at once */
+
 long ph_read_file(const char *path, struct ph_area *area)
 {
     /* Not by open, which takes the ids in /proc/self/task for those that the program knows. */
@@ -68,8 +93,19 @@ long ph_read_file(const char *path, struct ph_area *area)
         return fd;
     size_t start = area->used, room = area->size - area->used;
     long n = 0;
+    if (!ph_area_reach(area, start + 1)) {
+        close(fd);
+        return -ENOMEM;
+    }
     while (area->used - start + 1 < room) {
-        n = read(fd, area->base + area->used, room - 1 - (area->used - start));
+        size_t want = room - 1 - (area->used - start);
+        want = want < READ_MOST ? want : READ_MOST;
+        if (!ph_area_reach(area, area->used + want + 1)) {
+            n = -1;
+            errno = ENOMEM;
+            break;
+        }
+        n = read(fd, area->base + area->used, want);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
@@ -154,23 +190,33 @@ static int fail(int code, const char *text, int err)
 
 static int map_scratch(void)
 {
-    if (mmap((void *)PH_SCRATCH_BASE, PH_SCRATCH_SIZE, PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
-             0) != (void *)PH_SCRATCH_BASE)
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+    void *at = (void *)PH_SCRATCH_BASE;
+    bool whole = mmap(at, PH_SCRATCH_SIZE, PROT_READ | PROT_WRITE, flags, -1, 0) == at;
+    if (!whole && (errno != ENOMEM ||
+                   mmap(at, PH_PAGE, PROT_READ | PROT_WRITE, flags, -1, 0) != at))
         return errno == EEXIST ? PH_EMAP : PH_ENOMEM;
+    PH_SCRATCH->whole = whole;
     return 0;
 }
 
 /** Divide the scratch range. Also after recovery, when the restorer has mapped it. */
 static void divide_scratch(void)
 {
-    unsigned char *at = (unsigned char *)PH_SCRATCH_BASE;
+#define X(name, mib) +(mib)
+    _Static_assert(PH_SCRATCH_HEAD + ((uint64_t)(0 PH_AREAS(X)) << 20) <= PH_SCRATCH_SIZE,
+                   "the areas fit into the scratch range");
+#undef X
+    unsigned char *at = (unsigned char *)PH_SCRATCH_BASE + PH_SCRATCH_HEAD;
+    uint8_t number = 0;
 #define X(name, mib)                                                                           \
-    ph_agent.areas.name = (struct ph_area){at, 0, (size_t)(mib) << 20, false};                 \
+    ph_agent.areas.name = (struct ph_area){at, 0, (size_t)(mib) << 20, false, number++};       \
     at += (size_t)(mib) << 20;
     PH_AREAS(X)
 #undef X
-    madvise((void *)PH_SCRATCH_BASE, PH_SCRATCH_SIZE, MADV_DONTFORK);
+    /* Where it is in pieces, so is the advice. */
+    madvise((void *)PH_SCRATCH_BASE, PH_SCRATCH->whole ? PH_SCRATCH_SIZE : PH_PAGE,
+            MADV_DONTFORK);
 }
 
 static void attach_stage(void)
@@ -180,6 +226,7 @@ static void attach_stage(void)
                                        .ring = (unsigned char *)PH_RING_BASE,
                                        .ring_pages = c->ring_pages,
                                        .position = atomic_load(&c->produced),
+                                       .populate = !PH_SCRATCH->whole,
                                        .peer_alive = ph_agent_keeper_alive};
     ph_agent.status.staging_size = c->ring_pages * PH_PAGE;
     madvise(c, PH_CONTROL_SIZE, MADV_DONTFORK);
@@ -201,7 +248,7 @@ static int map_staging(int memfd)
     if (mmap((void *)PH_RING_BASE, c->ring_pages * PH_PAGE, PROT_READ | PROT_WRITE,
              MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, memfd,
              PH_CONTROL_SIZE) != (void *)PH_RING_BASE)
-        return fail(errno == EEXIST ? PH_EMAP : PH_ENOMEM, "mapping the staging ring", errno);
+        return fail(errno == EEXIST ? PH_EMAP : PH_ENOMEM, "the staging ring; is there a limit, ulimit -v?", errno);
     return 0;
 }
 
@@ -251,7 +298,7 @@ int ph_agent_init(void)
 
     int rc = map_scratch();
     if (rc)
-        return fail(rc, "reserving the scratch range; is there a limit, ulimit -v or -d?",
+        return fail(rc, "the agent's memory; is there a limit, ulimit -v or -d?",
                     errno);
     divide_scratch();
     if ((rc = map_staging((int)memfd)) != 0 || (rc = find_vdso()) != 0)

@@ -29,14 +29,20 @@ struct ph_area {
     unsigned char *base;
     size_t used, size; /* bytes */
     bool overflow;     /* something did not fit: the epoch fails */
+    uint8_t number;    /* in struct ph_scratch */
 };
 
-/** Room for @p n bytes, 8-aligned, zeroed; a dummy that may be written to on overflow. */
+/** Have the first @p n bytes of @p area be memory, at most its size. @return false: there is none.
+ */
+bool ph_area_reach(struct ph_area *area, size_t n);
+
+/** Room for @p n bytes, 8-aligned, zeroed. On overflow a dummy that may be written to, if @p n is
+ *  the size of an entry; NULL if it is more than 256 bytes. */
 void *ph_area_push(struct ph_area *area, size_t n);
 
 /* Each area's share of the scratch range, in MiB. */
 #define PH_AREAS(X)                                                                            \
-    X(text, 64)                                                                                \
+    X(text, 48)                                                                                \
     X(regions, 64)                                                                             \
     X(changed, 64)                                                                             \
     X(present, 128)                                                                            \
@@ -84,6 +90,7 @@ struct ph_agent {
     struct ph_track track;
     struct ph_stage stage;
     struct ph_areas areas;
+    bool no_memory;                            /* for an area, in this epoch */
     uint64_t vdso_start, vdso_end, vvar_start; /* as the program knows them */
     uint32_t fd_messages;                      /* sent in this epoch */
     ptrdiff_t rseq_offset;
@@ -191,6 +198,8 @@ int ph_files_hide(int fd);
  */
 typedef const void *ph_hot_page(uint64_t addr);
 
+/** Memory to know about all of the heap that is in use now. @return false: there is none. */
+bool ph_hot_reach(void);
 /** Before the scans of an epoch in [start, end), once: see which hot blocks rest. */
 void ph_hot_look(uint64_t start, uint64_t end, ph_hot_page *page_at);
 /** After it: note samples of [start, end), pages of hot blocks that are present. */

@@ -353,6 +353,8 @@ static void copy_ahead(void)
 {
     struct spans used;
     uint64_t pages = 0;
+    if (!ph_hot_reach())
+        return;
     used.n = ph_heap_used_spans(used.span, sizeof used.span / sizeof used.span[0]);
     now.pid = (pid_t)ph_syscall(SYS_getpid);
     ph_track_begin(&ph_agent.track);

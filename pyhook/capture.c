@@ -159,7 +159,9 @@ static int fill_images(void)
 {
     struct ph_areas *a = &ph_agent.areas;
     size_t n = ph_agent.vdso_end - ph_agent.vdso_start;
-    memcpy(ph_area_push(&a->vdso, n), (const void *)ph_agent.vdso_start, n);
+    void *vdso = ph_area_push(&a->vdso, n);
+    if (vdso)
+        memcpy(vdso, (const void *)ph_agent.vdso_start, n);
     /* It never changes (prctl(PR_SET_MM_AUXV) apart, which is a matter for ps). */
     static uint64_t generation = UINT64_MAX;
     static size_t used;
@@ -238,6 +240,12 @@ static int check_threads(void)
     return 0;
 }
 
+static int no_memory(void)
+{
+    ph_agent_detail("memory to note what the program consists of", NULL, 0);
+    return PH_ENOMEM;
+}
+
 static int capture(struct ph_record_pm *record)
 {
     int rc = check_threads();
@@ -251,6 +259,8 @@ static int capture(struct ph_record_pm *record)
         rc = ph_memory_stage(ph_capture.epoch, ph_capture.full);
     if (rc == 0)
         rc = ph_files_capture(ph_capture.epoch);
+    if (rc && ph_agent.no_memory)
+        return no_memory();
     if (rc)
         return rc;
     fill_header(record);
@@ -260,6 +270,8 @@ static int capture(struct ph_record_pm *record)
     rc = fill_images();
     if (rc)
         return rc;
+    if (ph_agent.no_memory)
+        return no_memory();
     if (areas_overflow()) {
         ph_agent_detail("more mappings, descriptors or fragments than an epoch can hold", NULL,
                         0);
@@ -285,8 +297,13 @@ void ph_capture_run(void)
     reset_areas();
     ph_undo_capture_begin();
     ph_agent.stage.wait_ns = 0;
+    ph_agent.no_memory = ph_agent.stage.no_memory = false;
     s->pages_staged = s->pages_ahead = ph_agent.ahead.open ? ph_agent.ahead.pages : 0;
     ph_capture.result = rc ? rc : capture(&record);
+    if (ph_capture.result == PH_EKEEPER && ph_agent.stage.no_memory) {
+        ph_agent_detail("staging memory", NULL, 0);
+        ph_capture.result = PH_ENOMEM;
+    }
     ph_undo_capture_end(ph_capture.result == 0);
     s->pause_ns = ph_now_ns() - began;
     s->wait_ns = ph_agent.stage.wait_ns;

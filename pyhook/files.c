@@ -85,6 +85,8 @@ void *ph_files_data(struct ph_file_pm *f, size_t size)
 void *ph_files_chunk(struct ph_file_pm *f, uint64_t offset, size_t size)
 {
     struct ph_chunk_pm *c = ph_files_data(f, sizeof *c + size);
+    if (ph_agent.areas.data.overflow)
+        return NULL;
     c->offset = offset;
     c->size = size;
     return c + 1;
@@ -164,7 +166,9 @@ static bool embed_text(struct ph_file_pm *f, const char *path)
     long n = ph_read_file(path, text);
     if (n < 0)
         return false;
-    memcpy(ph_files_chunk(f, 0, (size_t)n), text->base, (size_t)n);
+    void *chunk = ph_files_chunk(f, 0, (size_t)n);
+    if (chunk)
+        memcpy(chunk, text->base, (size_t)n);
     f->size = (uint64_t)n;
     f->flags |= PH_FILE_DELETED;
     f->detail = F_SEAL_SEAL;
@@ -307,8 +311,9 @@ int ph_files_capture(uint64_t epoch)
     } * d;
     char buf[8192];
     /* All numbers first: capturing opens descriptors of its own. */
-    int *list = (int *)ph_agent.areas.regions.base;
-    size_t count = 0, max = ph_agent.areas.regions.size / sizeof *list;
+    size_t count = 0, max;
+    int *list = (int *)ph_memory_regions(false, &max);
+    max = max * sizeof(struct ph_track_region) / sizeof *list;
     int dir = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0) {
         ph_agent_detail("/proc/self/fd", NULL, errno);

@@ -18,6 +18,7 @@ struct ph_file_pm *ph_files_all(size_t *n);
 void *ph_files_data(struct ph_file_pm *f, size_t size);
 
 /** Room for a chunk of @p f's data (struct ph_chunk_pm). @return where its bytes go. */
+/* (NULL: it does not fit, and the epoch will be refused.) */
 void *ph_files_chunk(struct ph_file_pm *f, uint64_t offset, size_t size);
 
 /** The kernel's text about @p fd; "" if there is none. Good until the next one is read. */

@@ -47,7 +47,7 @@ static bool embed_part(struct ph_file_pm *f, int fd, uint64_t start, uint64_t en
         if (f->data_size + (to - start) > EMBED_MAX)
             return false;
         unsigned char *at = ph_files_chunk(f, start, to - start);
-        if (ph_agent.areas.data.overflow)
+        if (!at)
             return false;
         while (start < to) {
             ssize_t n = pread(fd, at, to - start, (off_t)start);

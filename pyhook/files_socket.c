@@ -169,6 +169,8 @@ static const char *copy_messages(struct ph_file_pm *f)
         struct cmsghdr align;
     } control;
     unsigned char *buf = ph_agent.areas.text.base;
+    if (!ph_area_reach(&ph_agent.areas.text, WAITING_MAX))
+        return NULL; /* the epoch will be refused */
     for (unsigned i = 0; i < MESSAGES_MAX && f->data_size < WAITING_MAX; i++) {
         struct iovec iov = {buf, WAITING_MAX};
         struct msghdr m = {.msg_iov = &iov,
@@ -182,9 +184,10 @@ static const char *copy_messages(struct ph_file_pm *f)
             return "a socket with descriptors on their way in it";
         if (n == 0 && f->socket_type != SOCK_DGRAM)
             return NULL; /* the end of a stream */
-        memcpy(ph_files_chunk(f, 0, (size_t)n), buf, (size_t)n);
-        if (ph_agent.areas.data.overflow)
+        void *chunk = ph_files_chunk(f, 0, (size_t)n);
+        if (!chunk)
             return NULL; /* the epoch will be refused */
+        memcpy(chunk, buf, (size_t)n);
     }
     return "a socket with more in it than can be copied";
 }

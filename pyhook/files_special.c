@@ -145,12 +145,15 @@ static bool copy_waiting(struct ph_file_pm *f, size_t waiting)
     unsigned char *buf = ph_agent.areas.text.base;
     size_t got = 0;
     ssize_t n;
-    if (waiting > ph_agent.areas.text.size || pipe2(copy, O_CLOEXEC | O_NONBLOCK) != 0)
+    if (!ph_area_reach(&ph_agent.areas.text, waiting) || pipe2(copy, O_CLOEXEC | O_NONBLOCK) != 0)
         return false;
     fcntl(copy[1], F_SETPIPE_SZ, (int)f->detail);
     if (tee(f->fd, copy[1], waiting, SPLICE_F_NONBLOCK) > 0)
         while ((n = read(copy[0], buf, waiting)) > 0) {
-            memcpy(ph_files_chunk(f, 0, (size_t)n), buf, (size_t)n);
+            void *chunk = ph_files_chunk(f, 0, (size_t)n);
+            if (!chunk)
+                break; /* the epoch will be refused */
+            memcpy(chunk, buf, (size_t)n);
             got += (size_t)n;
         }
     close(copy[0]);

@@ -85,6 +85,16 @@ static bool unprotected(const struct block *b)
     return b->state == HOT;
 }
 
+bool ph_hot_reach(void)
+{
+    struct ph_span used[PH_HEAP_PARTS];
+    size_t n = ph_heap_used_spans(used, PH_HEAP_PARTS);
+    uint64_t end = n ? used[n - 1].end : 0;
+    return !tracked(end) || end == PH_HEAP_EXTENTS ||
+           ph_area_reach(&ph_agent.areas.hot,
+                         (uintptr_t)(block_of(end) + 1) - (uintptr_t)ph_agent.areas.hot.base);
+}
+
 bool ph_hot_run(uint64_t at, uint64_t end, uint64_t *run_end)
 {
     *run_end = end;

@@ -134,10 +134,31 @@ static void note_bounds(uint64_t start, uint64_t end, uint64_t offset, uint64_t 
                          prot_of(mode) | (mode[3] == 's' ? QUERY_SHARED : 0)};
 }
 
+/** What of the heap is to be memory in a recovered program. */
+static struct ph_span heap_span[PH_HEAP_PARTS];
+
+/** A mapping of the heap's, without what is only kept free for it (heap_space.h). */
+static void note_heap(uint64_t start, uint64_t end, uint32_t prot)
+{
+    for (size_t i = 0; i < PH_HEAP_PARTS && (prot & PROT_WRITE); i++) {
+        uint64_t from = start > heap_span[i].start ? start : heap_span[i].start;
+        uint64_t to = end < heap_span[i].end ? end : heap_span[i].end;
+        if (from >= to)
+            continue;
+        struct ph_vma_pm *v = ph_area_push(&ph_agent.areas.vmas, sizeof *v);
+        v->start = from;
+        v->end = to;
+        v->prot = prot;
+        v->kind = PH_VMA_ANON;
+        v->flags = from >= PH_HEAP_EXTENTS ? PH_VMA_HUGEPAGE : 0;
+    }
+}
+
 static int read_mappings(void)
 {
     struct ph_areas *a = &ph_agent.areas;
     a->text.used = a->bounds.used = a->vmas.used = a->strings.used = 0;
+    ph_heap_memory_spans(heap_span);
     if (ph_read_file("/proc/self/maps", &a->text) < 0) {
         ph_agent_detail("/proc/self/maps", NULL, errno);
         return PH_EKERNEL;
@@ -155,6 +176,10 @@ static int read_mappings(void)
         note_bounds(start, end, offset, major_, minor_, ino, mode);
         if (foreign(start, end, name))
             continue;
+        if (!ino && start >= PH_HEAP_BASE && end <= PH_HEAP_END) {
+            note_heap(start, end, prot_of(mode));
+            continue;
+        }
         struct ph_vma_pm *v = ph_area_push(&a->vmas, sizeof *v);
         v->start = start;
         v->end = end;
@@ -168,8 +193,6 @@ static int read_mappings(void)
             v->kind = mode[3] == 's' ? PH_VMA_SHARED_ANON : PH_VMA_ANON;
             if (starts_with(name, "[stack]"))
                 v->flags |= PH_VMA_GROWSDOWN;
-            if (start >= PH_HEAP_EXTENTS && end <= PH_HEAP_END)
-                v->flags |= PH_VMA_HUGEPAGE;
         }
     }
     return 0;
@@ -254,9 +277,17 @@ static bool files_same(void)
     return true;
 }
 
+/** Whether the heap is within what the table has of it. */
+static bool heap_same(void)
+{
+    struct ph_span now[PH_HEAP_PARTS];
+    ph_heap_memory_spans(now);
+    return memcmp(now, heap_span, sizeof now) == 0;
+}
+
 static bool table_holds(void)
 {
-    if (!table.valid || table.generation != ph_agent.generation || ph_capture.full)
+    if (!table.valid || !heap_same() || table.generation != ph_agent.generation || ph_capture.full)
         return false;
     int maps = (int)ph_syscall(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC);
     bool same = maps >= 0 && bounds_same(maps); /* ENOTTY on an older kernel */

@@ -142,9 +142,18 @@ int ph_pages_stage(uint64_t start, uint64_t end)
     return stage_span(start, &end, true);
 }
 
+#define REGIONS_FEW ((size_t)1 << 20) /* bytes, where all memory is charged */
+
 struct ph_track_region *ph_memory_regions(bool inner, size_t *max)
 {
-    *max = ph_agent.areas.regions.size / sizeof(struct ph_track_region) / 2;
+    static struct ph_track_region least[2][64];
+    struct ph_area *a = &ph_agent.areas.regions;
+    size_t size = PH_SCRATCH->whole ? a->size : REGIONS_FEW;
+    if (!ph_area_reach(a, size)) {
+        *max = sizeof least[0] / sizeof least[0][0];
+        return least[inner];
+    }
+    *max = size / sizeof(struct ph_track_region) / 2;
     return (struct ph_track_region *)ph_agent.areas.regions.base + (inner ? *max : 0);
 }
 
@@ -342,8 +351,9 @@ static int stage_heap(bool full)
 {
     struct ph_span used[16];
     size_t n = ph_heap_used_spans(used, sizeof used / sizeof used[0]);
-    /* All of it at once, so that the heap grows into memory that is registered already. */
-    if (full && ph_pages_register(PH_HEAP_BASE, PH_HEAP_END) != 0)
+    /* All of it at once, so that the heap grows into memory that is registered already; unless
+     * it grows by mapping some. */
+    if ((full || !ph_heap_is_whole()) && ph_pages_register(PH_HEAP_BASE, PH_HEAP_END) != 0)
         return PH_EKERNEL;
     for (size_t i = 0; i < n; i++) {
         int rc = stage_heap_part(used[i].start, used[i].end, full);
@@ -417,8 +427,11 @@ static int note_soft_dirty(void)
     size_t n = ph_heap_used_spans(used, sizeof used / sizeof used[0]);
     bool heap_done = false;
     int rc = 0;
+    size_t size = PH_SCRATCH->whole ? room->size : REGIONS_FEW;
+    if (!ph_area_reach(room, size))
+        return PH_ENOMEM;
     ph_track_note_begin(t, (struct ph_track_region *)room->base,
-                        room->size / sizeof(struct ph_track_region));
+                        size / sizeof(struct ph_track_region));
     const struct ph_vma_pm *v = (const struct ph_vma_pm *)ph_agent.areas.vmas.base;
     for (; v < staging.vmas_end && rc == 0; v++) {
         if (!in_heap(v->start)) {
@@ -450,7 +463,9 @@ int ph_memory_stage(uint64_t epoch, bool full)
     staging.heap_anonymous = true;
     for (const struct ph_vma_pm *v = staging.vma; v < staging.vmas_end; v++)
         staging.heap_anonymous &= !in_heap(v->start) || v->kind == PH_VMA_ANON;
-    int rc = ph_agent.track.soft_dirty ? note_soft_dirty() : 0;
+    int rc = ph_hot_reach() ? 0 : PH_ENOMEM;
+    if (rc == 0 && ph_agent.track.soft_dirty)
+        rc = note_soft_dirty();
     if (rc == 0)
         rc = stage_mappings(full);
     end_few();

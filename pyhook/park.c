@@ -362,6 +362,10 @@ int ph_park_and_run(void (*body)(void))
     struct ph_area *area = &ph_agent.areas.threads;
     _Static_assert(MAX_THREADS * (sizeof(struct ph_thread_pm) + 4) <= (8u << 20),
                    "thread table and list of the signalled fit in their area");
+    if (!ph_area_reach(area, MAX_THREADS * (sizeof(struct ph_thread_pm) + 4))) {
+        ph_agent_detail("memory for the list of threads", NULL, 0);
+        return PH_ENOMEM;
+    }
     memset(area->base, 0, (atomic_load(&parking.announced) + 1) * sizeof(struct ph_thread_pm));
 
     parking.caller = (int)syscall(SYS_gettid);

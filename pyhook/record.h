@@ -10,7 +10,7 @@
  *  R1  Every table lies inside the record: offset + count * size <= header.size.
  *  R2  Every string reference is below strings.count, and the strings end with a 0 byte.
  *  R3  vmas ascend and do not overlap; none touches pyheap's own ranges (layout.h) but the
- *      heap.
+ *      heap; of that they are what is in use (allocator/heap_space.h).
  *  R4  Exactly one thread has PH_THREAD_LEADER and exactly one PH_THREAD_CALLER.
  *  R5  A descriptor's data is what its kind says, whole entries, inside the data table.
  *  R6  Every lock names a descriptor of the files table.

@@ -13,6 +13,7 @@
 #include "agent_internal.h"
 
 #include "allocator/mapped.h"
+#include "allocator/syscall.h"
 
 #include <errno.h>
 #include <string.h>
@@ -40,6 +41,10 @@ static int settle(void)
 {
     struct ph_mapped *m = PH_MAPPED;
     unsigned char *copy = ph_agent.areas.present.base; /* scratch; no epoch is under way */
+    if (m->n && !ph_area_reach(&ph_agent.areas.present, PIECE)) {
+        ph_agent_detail("memory for what is still mapped from the pool", NULL, 0);
+        return PH_ENOMEM;
+    }
     while (m->n) {
         uint64_t start = m->stretch[m->n - 1].start, end = m->stretch[m->n - 1].end;
         while (start < end) {
@@ -53,7 +58,7 @@ static int settle(void)
         }
         m->n--;
     }
-    madvise(copy, PIECE, MADV_DONTNEED);
+    ph_syscall(SYS_madvise, copy, PIECE, MADV_DONTNEED);
     return 0;
 }
 

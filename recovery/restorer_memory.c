@@ -6,6 +6,7 @@
  * read once, and no program starts on damaged ones. Large stretches of the heap are mapped from
  * the pool instead, if the plan says so; pyheap-recover verifies those meanwhile.
  */
+#include "allocator/heap_space.h"
 #include "allocator/mapped.h"
 #include "allocator/syscall.h"
 #include "restorer.h"
@@ -19,12 +20,28 @@
 #define BLOCK         (UINT64_C(256) << 10) /* read, then verified; fits in the cache */
 #define AHEAD         (UINT64_C(8) << 20)   /* what the kernel is told to read meanwhile */
 
+struct stretch {
+    uint64_t start, end;
+};
+
 static struct ph_plan *plan;
 static const struct ph_record_pm *record;
 
 static const char *string(uint32_t reference)
 {
     return (const char *)ph_r_table(&record->strings) + reference;
+}
+
+/** The agent's scratch; where it cannot be had as a whole, its first page (layout.h). */
+static void map_scratch(void)
+{
+    int rw = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    long r = ph_syscall(SYS_mmap, PH_SCRATCH_BASE, PH_SCRATCH_SIZE, rw,
+                        flags | MAP_FIXED_NOREPLACE, -1, 0);
+    if (r == (long)PH_SCRATCH_BASE)
+        PH_SCRATCH->whole = 1;
+    else
+        ph_r_map_at(PH_SCRATCH_BASE, PH_PAGE, rw, flags, -1, 0, "scratch");
 }
 
 static void map_agent(void)
@@ -34,8 +51,7 @@ static void map_agent(void)
                 "control page");
     ph_r_map_at(PH_RING_BASE, plan->ring_pages * PH_PAGE, rw, MAP_SHARED | MAP_NORESERVE,
                 plan->memfd, PH_CONTROL_SIZE, "staging ring");
-    ph_r_map_at(PH_SCRATCH_BASE, PH_SCRATCH_SIZE, rw,
-                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, "scratch");
+    map_scratch();
 }
 
 /** A file without a name that is mapped and open: it is there again, under its number. */
@@ -241,6 +257,57 @@ static void advise(const struct ph_vma_pm *v)
         ph_syscall(SYS_mlock, v->start, v->end - v->start);
 }
 
+/* ---- the rest of the heap's range ------------------------------------------------------- */
+
+static bool map_rest(const struct stretch *rest, int prot)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+    for (unsigned i = 0; i < PH_PARTS; i++) {
+        uint64_t size = rest[i].end - rest[i].start;
+        if (!size)
+            continue;
+        if (ph_syscall(SYS_mmap, rest[i].start, size, prot, flags, -1, 0) !=
+            (long)rest[i].start) {
+            for (; i-- > 0;)
+                if (rest[i].end > rest[i].start)
+                    ph_syscall(SYS_munmap, rest[i].start, rest[i].end - rest[i].start);
+            return false;
+        }
+    }
+    return true;
+}
+
+/**
+ * The record has what of the heap's range is in use. The rest becomes as the heap last had it,
+ * or what is possible here (allocator/heap_space.h). A heap in pieces stays one: by A3 some
+ * thread may be about to map the next.
+ */
+static void rest_of_heap(void)
+{
+    const struct ph_vma_pm *v = ph_r_table(&record->vmas), *end = v + record->vmas.count;
+    struct stretch rest[PH_PARTS];
+    for (unsigned i = 0; i < PH_PARTS; i++)
+        rest[i] = (struct stretch){ph_part_start[i], ph_part_start[i + 1]};
+    for (; v < end; v++)
+        for (unsigned i = 0; i < PH_PARTS; i++)
+            if (v->start < ph_part_start[i + 1] && v->end > rest[i].start)
+                rest[i].start = v->end < rest[i].end ? v->end : rest[i].end;
+    if (rest[0].start == PH_HEAP_BASE)
+        return; /* no heap */
+    if (ph_space->how == PH_SPACE_WHOLE) {
+        if (map_rest(rest, PROT_READ | PROT_WRITE)) {
+            ph_syscall(SYS_madvise, rest[PH_PART_EXTENTS].start,
+                       rest[PH_PART_EXTENTS].end - rest[PH_PART_EXTENTS].start, MADV_HUGEPAGE);
+            return;
+        }
+        for (unsigned i = 0; i < PH_PARTS; i++)
+            ph_space->end[i] = rest[i].start;
+        ph_space->how = PH_SPACE_RESERVED;
+    }
+    if (ph_space->how == PH_SPACE_RESERVED)
+        map_rest(rest, PROT_READ); /* what it is without it works as well, and as fast */
+}
+
 /** Output after the epoch will be written again. Nothing of the world is changed before here.
  */
 static void cut_files(void)
@@ -295,6 +362,7 @@ void ph_r_memory(struct ph_plan *the_plan, const struct ph_record_pm *the_record
         }
         advise(v);
     }
+    rest_of_heap();
     cut_files();
     report(PH_PLAN_FILLED);
     wait_for_files();

@@ -228,11 +228,19 @@ print(sys.flags.dev_mode, hooks, pyheap._hook()["in_force"], mine)
 
 
 class Refusing(HookTest):
-    def test_limited_address_space(self):
+    def limited(self, limit):
         wrapper = pathlib.Path(self.directory, "limited")
-        wrapper.write_text(f"#!/bin/sh\nulimit -v 4000000\nexec {arguments.python} \"$@\"\n")
+        wrapper.write_text(f"#!/bin/sh\nulimit {limit}\nexec {arguments.python} \"$@\"\n")
         wrapper.chmod(0o755)
-        status, out, err = self.start("-c", "print(1)", python=wrapper)
+        return self.start("-c", "print(bytes(1 << 20)[-1])", python=wrapper)
+
+    def test_little_address_space_is_enough(self):
+        for limit in ("-v 4000000", "-d 100000"):
+            status, out, err = self.limited(limit)
+            self.assertEqual((status, out), (0, "0\n"), err)
+
+    def test_too_little_address_space(self):
+        status, out, err = self.limited("-v 300000") # less than the staging ring takes
         self.assertEqual((status, out), (STATUS_NOMEM, ""), err)
         self.assertIn("ulimit -v", err)
 

@@ -142,8 +142,84 @@ class SmallLimits(Confined):
         self.assertEqual(self.finish([self.commands.recover, self.pool], **more).stdout, "ok\n")
 
     def test_data(self):
-        done = self.run_program(HOLDING, 1, **self.limited(DATA=1 << 30))
-        self.assert_refused(done, "PH_ENOMEM", "ulimit -v or -d")
+        self.chain("50", **self.limited(DATA=400 << 20))
+
+    # What a program needs of addresses beside its own: the pool, of which pyheap-run maps all,
+    # is half of what there is; the staging ring is an eighth.
+    def test_addresses(self):
+        self.assertIn("held", self.chain("50", **self.limited(AS=3 << 30))[0])
+
+    def test_a_program_that_needs_more_than_there_is_gets_a_memory_error(self):
+        text = """
+            import os, pyheap
+            pyheap.epoch(wait=True)  # which takes memory, too; what the heap has had it keeps
+            held = []
+            try:
+                while True:
+                    held.append(bytearray(3 << 20))
+            except MemoryError:
+                pass
+            assert 10 < len(held) < 1 << 10, len(held)
+            del held[4:]
+            pyheap.epoch(wait=True)
+            if not pyheap.status()["recoveries"]:
+                os.kill(os.getpid(), 9)
+            more = [bytearray(3 << 20) for _ in range(8)]
+            print("ok", [part[-1] for part in held + more])
+        """
+        for limits in ({"AS": 2 << 30}, {"DATA": 400 << 20}):
+            with self.subTest(str(limits)):
+                for path in self.directory.glob("*"):
+                    path.unlink()
+                more = self.limited(**limits)
+                self.assert_killed(self.run_program(text, **more).returncode, signal.SIGKILL)
+                self.assertEqual(self.finish([self.commands.recover, self.pool], **more).stdout,
+                                 f"ok {[0] * 12}\n")
+
+    def test_an_epoch_without_memory_fails_and_the_program_goes_on(self):
+        text = """
+            import pyheap
+            pyheap.epoch(wait=True)
+            held, size = [], 3 << 20
+            while size >= 4096:
+                try:
+                    held.append(bytearray(size))
+                except MemoryError:
+                    size //= 2
+            try:
+                pyheap.epoch(wait=True)
+                print("taken")
+            except pyheap.Error as error:
+                print(error)
+            del held
+            pyheap.epoch(wait=True)
+            print("done")
+        """
+        done = self.run_program(text, **self.limited(DATA=100 << 20))
+        self.assert_ended(done)
+        first, last = done.stdout.splitlines()
+        self.assertEqual(last, "done")
+        self.assertTrue(first == "taken" or "out of memory" in first, done.stdout)
+
+    def test_a_limit_that_comes_with_the_recovery(self):
+        """The heap's range was whole, and is in pieces then; and the other way."""
+        options = ["--pool-size", "1G", "--staging", "64M"]
+        for before, after in (({}, {"AS": 2 << 30}), ({}, {"DATA": 400 << 20}),
+                              ({"AS": 2 << 30}, {}), ({"DATA": 400 << 20}, {"AS": 3 << 30})):
+            with self.subTest(f"{before} {after}"):
+                for path in self.directory.glob("*"):
+                    path.unlink()
+                first = self.run_program(HOLDING, 50, options=options, **self.limited(**before))
+                self.assert_killed(first.returncode, signal.SIGKILL)
+                done = self.finish([self.commands.recover, "--staging", "64M", self.pool],
+                                   **self.limited(**after))
+                self.assert_ended(done)
+                self.assertIn("held", done.stdout)
+
+    def test_too_few_addresses(self):
+        self.assert_refused(self.run_program(HOLDING, 1, options=["--pool-size", "256M"],
+                                             **self.limited(AS=160 << 20)),
+                            "PH_ENOMEM", "ulimit -v")
 
     def test_signals(self):
         if os.geteuid() == 0:  # CAP_SYS_RESOURCE

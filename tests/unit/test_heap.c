@@ -56,11 +56,119 @@ Test(heap_start, a_taken_range_is_refused)
     cr_assert_not_null(ph_heap_malloc(1));
 }
 
-Test(heap_start, a_limit_on_address_space_is_reported)
+Test(heap_start, without_any_memory_it_is_reported)
 {
-    struct rlimit limit = {UINT64_C(1) << 40, UINT64_C(1) << 40};
+    struct rlimit limit = {1 << 20, 1 << 20};
     cr_assert_eq(setrlimit(RLIMIT_AS, &limit), 0);
     cr_assert_eq(ph_heap_init(), PH_ENOMEM);
+}
+
+/* ---- where not all addresses are to be had (heap_space.h) ---------------------------- */
+
+#define ROOM (UINT64_C(512) << 20)
+
+/* As with vm.overcommit_memory=2, only what is writable counts. */
+static void start_reserved(void)
+{
+    struct rlimit limit = {ROOM, ROOM};
+    cr_assert_eq(setrlimit(RLIMIT_DATA, &limit), 0);
+    cr_assert_eq(ph_heap_init(), 0);
+    cr_assert_not(ph_heap_is_whole());
+}
+
+static void start_in_pieces(void)
+{
+    struct rlimit limit = {ROOM + (ROOM >> 1), ROOM + (ROOM >> 1)};
+    cr_assert_eq(setrlimit(RLIMIT_AS, &limit), 0);
+    cr_assert_eq(ph_heap_init(), 0);
+    cr_assert_not(ph_heap_is_whole());
+}
+
+TestSuite(heap_reserved, .init = start_reserved);
+TestSuite(heap_pieces, .init = start_in_pieces);
+
+static void operate(void)
+{
+    static struct model m = {.state = 4711, .max_log = 21, .items = MODEL_ITEMS / 20};
+    for (long i = 0; i < 50000; i++) {
+        model_operate(&m);
+        if (i % 5000 == 0)
+            model_validate();
+        if (i % 7777 == 0)
+            ph_heap_epoch_mark();
+    }
+    model_free_all(&m);
+    model_validate();
+    cr_assert_eq(stats().live_blocks, 0);
+}
+
+Test(heap_reserved, random_operations_keep_contents_and_invariants)
+{
+    operate();
+}
+
+Test(heap_pieces, random_operations_keep_contents_and_invariants)
+{
+    operate();
+}
+
+/* Blocks of @p size until there is no memory; then all but @p size bytes are given back. */
+static void fill_up(size_t size)
+{
+    static unsigned char *block[1 << 20];
+    size_t n = 0;
+    for (; n < sizeof block / sizeof block[0]; n++) {
+        errno = 0;
+        if (!(block[n] = ph_heap_malloc(size)))
+            break;
+        memset(block[n], (int)n, size);
+    }
+    cr_assert_eq(errno, ENOMEM);
+    cr_assert_geq(n * size, ROOM / 2, "%zu blocks of %zu bytes", n, size);
+    cr_assert_null(ph_heap_calloc(4, ROOM));
+    if (size > 1 << 20)
+        cr_assert_null(ph_heap_realloc(block[0], ROOM));
+    cr_assert_eq(block[0][size - 1], 0);
+    struct ph_span run;
+    uint64_t pages = 0;
+    for (uint64_t at = PH_HEAP_BASE; ph_heap_live_run(at, PH_HEAP_END, &run); at = run.end)
+        for (uint64_t page = run.start; page < run.end; page += PH_PAGE)
+            pages += *(volatile const unsigned char *)page != 255; /* all of it is memory */
+    cr_assert_geq(pages * PH_PAGE, n * size / 2);
+    for (size_t i = 1; i < n; i++)
+        ph_heap_free(block[i]);
+    model_validate();
+    cr_assert_not_null(ph_heap_malloc(size));
+}
+
+Test(heap_reserved, a_full_one_refuses_and_goes_on)
+{
+    fill_up(3 << 20);
+}
+
+Test(heap_reserved, one_full_of_small_blocks_refuses_and_goes_on)
+{
+    fill_up(2000);
+}
+
+Test(heap_pieces, a_full_one_refuses_and_goes_on)
+{
+    fill_up(3 << 20);
+}
+
+Test(heap_pieces, one_full_of_small_blocks_refuses_and_goes_on)
+{
+    fill_up(2000);
+}
+
+Test(heap_reserved, free_of_what_was_never_a_block_is_fatal, .signal = SIGABRT)
+{
+    ph_heap_free((void *)(PH_HEAP_EXTENTS - (1 << 16)));
+}
+
+Test(heap_pieces, free_of_what_was_never_an_extent_is_fatal, .signal = SIGABRT)
+{
+    ph_heap_free((void *)(PH_HEAP_END - (1 << 20)));
 }
 
 /* ---- blocks -------------------------------------------------------------------------- */
