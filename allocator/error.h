@@ -41,7 +41,9 @@
       "--pool-size")                                                                           \
     X(PH_EIO, -1014, 83,                                                                       \
       "reading or writing the pool failed; the last durable epoch is safe: check the disk")    \
-    X(PH_ENOMEM, -1015, 84, "out of memory; use a smaller --staging or a larger machine")      \
+    X(PH_ENOMEM, -1015, 84,                                                                    \
+      "out of memory; raise a limit that there is on it (ulimit -v or -d, "                    \
+      "vm.overcommit_memory=2, a control group), use a smaller --staging or a larger machine") \
     X(PH_EKERNEL, -1016, 85,                                                                   \
       "this kernel lacks or denies something that pyheap cannot do without; use Linux 6.7 "    \
       "or newer with /proc")                                                                   \

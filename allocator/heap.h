@@ -71,6 +71,9 @@ size_t ph_heap_used_spans(struct ph_span *out, size_t max);
  */
 void ph_heap_memory_spans(struct ph_span out[PH_HEAP_PARTS]);
 
+/** Up to where part @p part is memory; beyond it nobody uses what may be mapped. */
+uint64_t ph_heap_memory_end(size_t part);
+
 /** Whether the heap's range is mapped as a whole: it never maps anything again. */
 bool ph_heap_is_whole(void);
 

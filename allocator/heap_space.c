@@ -22,6 +22,8 @@
 #define STEP_SPACE (UINT64_C(2) << 20) /* a huge page */
 #define STEP_TABLE (UINT64_C(64) << 10)
 
+uint64_t ph_space_wanted[PH_PARTS];
+
 static long map(uint64_t start, uint64_t end, int prot, int fixed)
 {
     long r = ph_syscall(SYS_mmap, start, end - start, prot,
@@ -75,8 +77,9 @@ int ph_space_open(void)
     }
     if (r == -ENOMEM) {
         r = map_range(PROT_READ);
-        r = r == 0 ? begin(MAP_FIXED, PH_SPACE_RESERVED)
-            : r == -ENOMEM ? begin(MAP_FIXED_NOREPLACE, PH_SPACE_PIECES) : r;
+        r = r == 0         ? begin(MAP_FIXED, PH_SPACE_RESERVED)
+            : r == -ENOMEM ? begin(MAP_FIXED_NOREPLACE, PH_SPACE_PIECES)
+                           : r;
     }
     return r == 0 ? 0 : r == -ENOMEM ? PH_ENOMEM : PH_EMAP;
 }

@@ -16,9 +16,12 @@
  * Invariants
  *  A1  [ph_part_start[i], ph_space->end[i]) is writable memory, zero where it was never
  *      written.
- *  A2  end[i] changes under the lock of its part (heap_internal.h) and only grows.
- *  A3  A thread that is stopped has mapped at most one piece beyond end[i], and says so when it
- *      goes on. Never if the range is whole.
+ *  A2  end[i] changes under the lock of its part (heap_internal.h). Only that of the extents
+ *      ever shrinks, to give memory back.
+ *  A3  Beyond end[i] a thread that is stopped has left at most one piece, of which it says so,
+ *      or which it gives back, when it goes on. Never if the range is whole.
+ *  A4  A thread that has found end[i] to be enough, but has not noted yet what it uses, has
+ *      said how much that is in ph_space_wanted[i].
  */
 #ifndef PH_HEAP_SPACE_H
 #define PH_HEAP_SPACE_H
@@ -46,8 +49,8 @@ enum ph_part {
 
 /** Where the parts begin; each ends where the next one does. */
 static const uint64_t ph_part_start[PH_PARTS + 1] = {
-    PH_HEAP_BASE, PH_SLAB_TABLE, PH_EXTENT_TABLE, PH_PAGE_MAP, PH_SLABS,
-    PH_HEAP_EXTENTS, PH_HEAP_END,
+    PH_HEAP_BASE, PH_SLAB_TABLE,   PH_EXTENT_TABLE, PH_PAGE_MAP,
+    PH_SLABS,     PH_HEAP_EXTENTS, PH_HEAP_END,
 };
 
 enum ph_space_how { PH_SPACE_WHOLE = 1, PH_SPACE_RESERVED, PH_SPACE_PIECES };
@@ -69,9 +72,14 @@ void ph_space_close(void);
 /** Have @p part be memory up to @p end at least. @return false: no memory. */
 bool ph_space_grow(enum ph_part part, uint64_t end);
 
+/** What ph_space_reach was last asked for (A4). */
+extern uint64_t ph_space_wanted[PH_PARTS];
+
 /** The same, at once where it is. @pre the lock of @p part is held. */
 static inline bool ph_space_reach(enum ph_part part, uint64_t end)
 {
+    ph_space_wanted[part] = end;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST); /* the thread may be stopped from here on */
     return __builtin_expect(end <= ph_space->end[part], 1) || ph_space_grow(part, end);
 }
 

@@ -85,10 +85,17 @@ void ph_heap_memory_spans(struct ph_span out[PH_HEAP_PARTS])
     used_spans(used);
     for (int i = 0; i < PH_PARTS; i++) {
         uint64_t to = i < TABLES ? ROUNDED_TABLE : ROUNDED_SPACE;
-        uint64_t end = (used[i].end + to - 1) & ~(to - 1);
+        uint64_t wanted = __atomic_load_n(&ph_space_wanted[i], __ATOMIC_RELAXED);
+        uint64_t end = wanted > used[i].end ? wanted : used[i].end;
+        end = (end + to - 1) & ~(to - 1);
         bool all = !whole || end > ph_part_start[i + 1];
         out[i] = (struct ph_span){ph_part_start[i], all ? ph_part_start[i + 1] : end};
     }
+}
+
+uint64_t ph_heap_memory_end(size_t part)
+{
+    return ph_heap.ready ? ph_space->end[part] : ph_part_start[part];
 }
 
 /* ---- stretches ----------------------------------------------------------------------- */

@@ -34,8 +34,8 @@
 #define PH_CONTROL_SIZE  UINT64_C(0x10000)
 #define PH_SCRATCH_BASE  UINT64_C(0x1f0040000000) /* private to the program */
 #define PH_SCRATCH_SIZE  UINT64_C(0x000040000000)
-/* At the start of scratch. Where it cannot be had whole (vm.overcommit_memory=2, ulimit -v) only
- * this page is mapped, and each area maps what it needs when it needs it. */
+/* At the start of scratch. Where it cannot be had whole (vm.overcommit_memory=2, ulimit -v)
+ * only this page is mapped, and each area maps what it needs when it needs it. */
 struct ph_scratch {
     uint32_t whole;
     uint32_t unused;
@@ -43,7 +43,7 @@ struct ph_scratch {
 };
 #define PH_SCRATCH      ((struct ph_scratch *)PH_SCRATCH_BASE)
 #define PH_SCRATCH_HEAD UINT64_C(0x100000)
-#define PH_RING_BASE     UINT64_C(0x1f0400000000) /* shared with the keeper */
+#define PH_RING_BASE    UINT64_C(0x1f0400000000) /* shared with the keeper */
 
 /* The thread sanitizer has this range for itself: its test puts a smaller heap elsewhere. */
 #ifndef PH_HEAP_BASE

@@ -29,17 +29,21 @@ int ph_pool_new_id(struct ph_pool *p)
     return getrandom(p->super.id, (size_t)size, 0) == size ? 0 : PH_EKERNEL;
 }
 
+/* The keeper maps all of the pool, and needs some more for itself. */
+static uint64_t addresses_for_pool(void)
+{
+    struct rlimit addresses;
+
+    return getrlimit(RLIMIT_AS, &addresses) == 0 ? addresses.rlim_cur / 2 : UINT64_MAX;
+}
+
 static uint64_t default_size(void)
 {
     uint64_t physical = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-
     uint64_t size = 4 * physical > SIZE_DEFAULT ? 4 * physical : SIZE_DEFAULT;
-    struct rlimit addresses;
+    uint64_t most = addresses_for_pool();
 
-    /* The keeper maps all of it, and needs some more for itself. */
-    if (getrlimit(RLIMIT_AS, &addresses) == 0 && addresses.rlim_cur / 2 < size)
-        size = addresses.rlim_cur / 2;
-    return size;
+    return size < most ? size : most;
 }
 
 static int set_size(struct ph_pool *p, uint64_t wanted)
@@ -88,7 +92,10 @@ int ph_pool_plan(struct ph_pool *p, const struct ph_pool_options *opt)
     s->created = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
     if (opt->command)
         strncpy(s->command, opt->command, sizeof(s->command) - 1);
-    return check_room(s, ph_pmem_headers(0));
+    err = check_room(s, ph_pmem_headers(0));
+    return err && !opt->size && s->file_size >= addresses_for_pool() / SIZE_UNIT * SIZE_UNIT
+               ? PH_ENOMEM
+               : err;
 }
 
 /* ---- the making ----------------------------------------------------------------------- */

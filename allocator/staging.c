@@ -15,7 +15,7 @@
 
 #define MADV_POPULATE_WRITE_ 23 /* linux/mman.h of Linux 5.14 */
 
-#define MUCH 1024 /* pages: copying them takes longer than waking the keeper */
+#define MUCH                 1024 /* pages: copying them takes longer than waking the keeper */
 
 void ph_futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_ms)
 {

@@ -47,7 +47,8 @@ bool ph_area_reach(struct ph_area *area, size_t n)
     if (to > area->size)
         return false;
     if (ph_syscall(SYS_mmap, at, to - *mapped, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != (long)at) {
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+                   0) != (long)at) {
         ph_agent.no_memory = true;
         return false;
     }
@@ -193,8 +194,8 @@ static int map_scratch(void)
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
     void *at = (void *)PH_SCRATCH_BASE;
     bool whole = mmap(at, PH_SCRATCH_SIZE, PROT_READ | PROT_WRITE, flags, -1, 0) == at;
-    if (!whole && (errno != ENOMEM ||
-                   mmap(at, PH_PAGE, PROT_READ | PROT_WRITE, flags, -1, 0) != at))
+    if (!whole &&
+        (errno != ENOMEM || mmap(at, PH_PAGE, PROT_READ | PROT_WRITE, flags, -1, 0) != at))
         return errno == EEXIST ? PH_EMAP : PH_ENOMEM;
     PH_SCRATCH->whole = whole;
     return 0;
@@ -203,10 +204,6 @@ static int map_scratch(void)
 /** Divide the scratch range. Also after recovery, when the restorer has mapped it. */
 static void divide_scratch(void)
 {
-#define X(name, mib) +(mib)
-    _Static_assert(PH_SCRATCH_HEAD + ((uint64_t)(0 PH_AREAS(X)) << 20) <= PH_SCRATCH_SIZE,
-                   "the areas fit into the scratch range");
-#undef X
     unsigned char *at = (unsigned char *)PH_SCRATCH_BASE + PH_SCRATCH_HEAD;
     uint8_t number = 0;
 #define X(name, mib)                                                                           \
@@ -248,7 +245,8 @@ static int map_staging(int memfd)
     if (mmap((void *)PH_RING_BASE, c->ring_pages * PH_PAGE, PROT_READ | PROT_WRITE,
              MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, memfd,
              PH_CONTROL_SIZE) != (void *)PH_RING_BASE)
-        return fail(errno == EEXIST ? PH_EMAP : PH_ENOMEM, "the staging ring; is there a limit, ulimit -v?", errno);
+        return fail(errno == EEXIST ? PH_EMAP : PH_ENOMEM,
+                    "the staging ring; is there a limit, ulimit -v?", errno);
     return 0;
 }
 
@@ -298,8 +296,7 @@ int ph_agent_init(void)
 
     int rc = map_scratch();
     if (rc)
-        return fail(rc, "the agent's memory; is there a limit, ulimit -v or -d?",
-                    errno);
+        return fail(rc, "the agent's memory; is there a limit, ulimit -v or -d?", errno);
     divide_scratch();
     if ((rc = map_staging((int)memfd)) != 0 || (rc = find_vdso()) != 0)
         return rc;

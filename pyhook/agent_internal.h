@@ -32,12 +32,13 @@ struct ph_area {
     uint8_t number;    /* in struct ph_scratch */
 };
 
-/** Have the first @p n bytes of @p area be memory, at most its size. @return false: there is none.
+/** Have the first @p n bytes of @p area be memory, at most its size. @return false: there is
+ * none.
  */
 bool ph_area_reach(struct ph_area *area, size_t n);
 
-/** Room for @p n bytes, 8-aligned, zeroed. On overflow a dummy that may be written to, if @p n is
- *  the size of an entry; NULL if it is more than 256 bytes. */
+/** Room for @p n bytes, 8-aligned, zeroed. On overflow a dummy that may be written to, if @p n
+ * is the size of an entry; NULL if it is more than 256 bytes. */
 void *ph_area_push(struct ph_area *area, size_t n);
 
 /* Each area's share of the scratch range, in MiB. */
@@ -59,7 +60,8 @@ struct ph_areas {
 #undef X
 };
 #define X(name, mib) +(UINT64_C(mib) << 20)
-_Static_assert(PH_AREAS(X) <= PH_SCRATCH_SIZE, "the areas fit in the scratch range");
+_Static_assert(PH_SCRATCH_HEAD PH_AREAS(X) <= PH_SCRATCH_SIZE,
+               "the areas fit in the scratch range");
 #undef X
 
 /* ---- agent.c ---------------------------------------------------------------------- */

@@ -145,7 +145,8 @@ static bool copy_waiting(struct ph_file_pm *f, size_t waiting)
     unsigned char *buf = ph_agent.areas.text.base;
     size_t got = 0;
     ssize_t n;
-    if (!ph_area_reach(&ph_agent.areas.text, waiting) || pipe2(copy, O_CLOEXEC | O_NONBLOCK) != 0)
+    if (!ph_area_reach(&ph_agent.areas.text, waiting) ||
+        pipe2(copy, O_CLOEXEC | O_NONBLOCK) != 0)
         return false;
     fcntl(copy[1], F_SETPIPE_SZ, (int)f->detail);
     if (tee(f->fd, copy[1], waiting, SPLICE_F_NONBLOCK) > 0)

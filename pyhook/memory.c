@@ -110,8 +110,7 @@ static void classify_file(struct ph_vma_pm *v, bool shared, const char *path, si
         return;
     }
     char name[300];
-    const char *semaphore =
-        shared ? ph_segments_semaphore(v->start, name, sizeof name) : NULL;
+    const char *semaphore = shared ? ph_segments_semaphore(v->start, name, sizeof name) : NULL;
     v->path = semaphore ? ph_record_string(semaphore, strlen(semaphore))
                         : ph_record_string(path, length);
     look_at_file(v, shared);
@@ -130,19 +129,29 @@ static void note_bounds(uint64_t start, uint64_t end, uint64_t offset, uint64_t 
     if (start > INT64_MAX)
         return; /* [vsyscall], which is no mapping */
     struct bounds *b = ph_area_push(&ph_agent.areas.bounds, sizeof *b);
-    *b = (struct bounds){start, end, offset, ino, (uint32_t)major_, (uint32_t)minor_,
+    *b = (struct bounds){start,
+                         end,
+                         offset,
+                         ino,
+                         (uint32_t)major_,
+                         (uint32_t)minor_,
                          prot_of(mode) | (mode[3] == 's' ? QUERY_SHARED : 0)};
 }
 
 /** What of the heap is to be memory in a recovered program. */
 static struct ph_span heap_span[PH_HEAP_PARTS];
 
-/** A mapping of the heap's, without what is only kept free for it (heap_space.h). */
+/**
+ * A mapping of the heap's, without what is only kept free for it (heap_space.h). That cannot be
+ * written to; but neither can what the program itself has protected.
+ */
 static void note_heap(uint64_t start, uint64_t end, uint32_t prot)
 {
-    for (size_t i = 0; i < PH_HEAP_PARTS && (prot & PROT_WRITE); i++) {
+    for (size_t i = 0; i < PH_HEAP_PARTS; i++) {
         uint64_t from = start > heap_span[i].start ? start : heap_span[i].start;
         uint64_t to = end < heap_span[i].end ? end : heap_span[i].end;
+        if (!(prot & PROT_WRITE) && to > ph_heap_memory_end(i))
+            to = ph_heap_memory_end(i);
         if (from >= to)
             continue;
         struct ph_vma_pm *v = ph_area_push(&ph_agent.areas.vmas, sizeof *v);
@@ -242,7 +251,8 @@ static struct {
 static bool bounds_same(int maps)
 {
     const struct ph_area *area = &ph_agent.areas.bounds;
-    const struct bounds *b = (const struct bounds *)area->base, *end = b + area->used / sizeof *b;
+    const struct bounds *b = (const struct bounds *)area->base,
+                        *end = b + area->used / sizeof *b;
     uint64_t at = 0;
     for (;; at = b++->end) {
         struct query q = {
@@ -287,7 +297,8 @@ static bool heap_same(void)
 
 static bool table_holds(void)
 {
-    if (!table.valid || !heap_same() || table.generation != ph_agent.generation || ph_capture.full)
+    if (!table.valid || !heap_same() || table.generation != ph_agent.generation ||
+        ph_capture.full)
         return false;
     int maps = (int)ph_syscall(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC);
     bool same = maps >= 0 && bounds_same(maps); /* ENOTTY on an older kernel */

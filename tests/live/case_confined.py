@@ -149,6 +149,34 @@ class SmallLimits(Confined):
     def test_addresses(self):
         self.assertIn("held", self.chain("50", **self.limited(AS=3 << 30))[0])
 
+    def test_memory_that_the_program_has_protected(self):
+        """It is not taken for what is only kept free for the heap."""
+        text = """
+            import ctypes, os, pyheap
+            libc = ctypes.CDLL(None, use_errno=True)
+            def protect(block, protection):
+                at = (ctypes.addressof(ctypes.c_char.from_buffer(block)) + 4095) & ~4095
+                assert libc.mprotect(ctypes.c_void_p(at), 1 << 20, protection) == 0
+            blocks = [bytearray(bytes([i + 1]) * (3 << 20)) for i in range(4)]
+            for block, protection in zip(blocks, (1, 0, 1, 0)):
+                protect(block, protection)
+            pyheap.epoch(wait=True)
+            if not pyheap.status()["recoveries"]:
+                os.kill(os.getpid(), 9)
+            for block in blocks:
+                protect(block, 3)
+            more = [bytearray(3 << 20) for _ in range(8)]
+            print("ok", [block == bytes([i + 1]) * (3 << 20) for i, block in enumerate(blocks)])
+        """
+        for limits in ({"AS": 3 << 30}, {"DATA": 400 << 20}):
+            with self.subTest(str(limits)):
+                for path in self.directory.glob("*"):
+                    path.unlink()
+                more = self.limited(**limits)
+                self.assert_killed(self.run_program(text, **more).returncode, signal.SIGKILL)
+                self.assertEqual(self.finish([self.commands.recover, self.pool], **more).stdout,
+                                 f"ok {[True] * 4}\n")
+
     def test_a_program_that_needs_more_than_there_is_gets_a_memory_error(self):
         text = """
             import mmap, os, pyheap
