@@ -16,10 +16,9 @@
  * Invariants
  *  A1  [ph_part_start[i], ph_space->end[i]) is writable memory, zero where it was never
  *      written.
- *  A2  end[i] changes under the lock of its part (heap_internal.h). Only that of the extents
- *      ever shrinks, to give memory back.
- *  A3  Beyond end[i] a thread that is stopped has left at most one piece, of which it says so,
- *      or which it gives back, when it goes on. Never if the range is whole.
+ *  A2  end[i] changes under the lock of its part (heap_internal.h) and only grows.
+ *  A3  A thread that is stopped has mapped at most one piece beyond end[i], and says so when it
+ *      goes on. Never if the range is whole.
  *  A4  A thread that has found end[i] to be enough, but has not noted yet what it uses, has
  *      said how much that is in ph_space_wanted[i].
  */

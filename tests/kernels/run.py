@@ -33,6 +33,7 @@ bin/pyheap-run --pool $TMPDIR/tracker.pm --python /usr/bin/python3 -c \\
     --kills 3 --seconds 2 \\
     --only heat --only churn --only growth --only threads --only suspended --only sparse_maps \\
     --only private_mmap --only clocks --only timers --only states
+/usr/bin/python3 {root}/tests/kernels/overcommit.py "$PWD/bin"
 """
 MARK = "pyheap-status"
 
