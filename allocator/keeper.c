@@ -421,9 +421,11 @@ int ph_keeper_watch(struct ph_keeper *k, pid_t child)
     ph_check_start(&k->check, child);
     int rc = pthread_create(&k->drainer, NULL, ph_keeper_drain, k);
     if (rc) {
-        ph_cli_complain(k->command, "no thread for the pool; ending the program", strerror(rc));
+        ph_cli_complain(k->command, ph_error_text(PH_ENOMEM),
+                        "a thread for the pool; is there a limit, ulimit -u or -v?");
         kill(child, SIGKILL);
     }
+    bool started = rc == 0;
     int status = wait_for_end(k, child);
     bool finished = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     if (WIFSIGNALED(status))
@@ -431,7 +433,7 @@ int ph_keeper_watch(struct ph_keeper *k, pid_t child)
     if (!may_be_damage(status))
         ph_check_stop(&k->check);
     atomic_store(&k->unfinished, !finished);
-    if (rc == 0) {
+    if (started) {
         atomic_store(&k->stop, true);
         atomic_fetch_add(&k->control->produced_seq, 1);
         ph_futex_wake(&k->control->produced_seq);
@@ -444,10 +446,14 @@ int ph_keeper_watch(struct ph_keeper *k, pid_t child)
 
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS && is_short(k))
         return cut_short(k);
-    if (!k->control->generation && !atomic_load(&k->control->attached))
+    if (started && !k->control->generation && !atomic_load(&k->control->attached))
         return never_attached(k, status);
     struct ph_pool_info info;
     ph_pool_get_info(k->pool, &info);
+    if (!started) {
+        info.newest ? ph_pool_close(k->pool) : ph_pool_remove(k->pool);
+        return W_EXITCODE(ph_error_status(PH_ENOMEM), 0);
+    }
     if (finished && info.newest) {
         rc = ph_pool_finish(k->pool, 0);
         if (rc)
