@@ -247,8 +247,7 @@ static void capture_one(int dir, int fd)
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0 || fstat(fd, &st) != 0)
         return;
-    ssize_t n =
-        readlinkat(dir, ph_format_u64(number, (uint64_t)fd), name, sizeof name - 1);
+    ssize_t n = readlinkat(dir, ph_format_u64(number, (uint64_t)fd), name, sizeof name - 1);
     name[n > 0 ? n : 0] = 0;
 
     struct ph_file_pm *f = ph_area_push(&ph_agent.areas.files, sizeof *f);
