@@ -46,7 +46,7 @@ _Static_assert(sizeof(struct ph_undo_pm) == 64, "ph_undo_pm is part of the forma
 #define PH_UNDO_RENAMED   2u
 #define PH_UNDO_REMOVED   4u
 
-#define PH_UNDO_LINK ".file"
+#define PH_UNDO_LINK      ".file"
 
 struct ph_undo_piece_pm {
     uint64_t offset, size; /* bytes */

@@ -226,7 +226,8 @@ static int commit(uint64_t time)
     return 0;
 }
 
-/** Recovery needs to know where libc keeps a thread's id, which not every kernel tells, nor every libc. */
+/** Recovery needs to know where libc keeps a thread's id, which not every kernel tells, nor
+ * every libc. */
 static int check_threads(void)
 {
     const struct ph_thread_pm *t = (const void *)ph_agent.areas.threads.base;

@@ -18,7 +18,7 @@
 
 #define DATA_MAX   (UINT64_C(256) << 20) /* bytes; a locale archive has 220 MiB */
 #define SHARED_MAX (UINT64_C(16) << 20)
-#define LOOK_NS    UINT64_C(1000000000) /* between looks while the mappings are the same */
+#define LOOK_NS    UINT64_C(1000000000)    /* between looks while the mappings are the same */
 #define SETTLED_NS UINT64_C(3600000000000) /* since the last change of a shared file */
 
 static bool same_file(const struct ph_vma_pm *a, const struct ph_vma_pm *b)
