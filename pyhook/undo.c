@@ -115,16 +115,21 @@ void ph_undo_capture_begin(void)
     atomic_store(&stale, true);
 }
 
-/** Those of epochs that cannot be gone back to any more (N4). */
+/** Whether @p epoch can be gone back to still (N4). What it needed is kept no longer than that,
+ * and then its files' inode numbers may be those of others. */
+static bool matters(uint64_t epoch)
+{
+    return epoch + PH_CONTROL->keep > atomic_load(&PH_CONTROL->durable);
+}
+
 static void forget_old(void)
 {
-    uint64_t durable = atomic_load(&PH_CONTROL->durable), keep = PH_CONTROL->keep;
     unsigned n = 0;
     for (unsigned i = 0; i < open_then.n; i++)
-        if (open_then.file[i].epoch + keep > durable)
+        if (matters(open_then.file[i].epoch))
             open_then.file[n++] = open_then.file[i];
     open_then.n = n;
-    if (open_then.unknown + keep <= durable)
+    if (!matters(open_then.unknown))
         open_then.unknown = 0;
 }
 
@@ -168,7 +173,8 @@ void ph_undo_capture_end(bool taken)
 static uint64_t *kept_from(const struct stat *st, uint64_t *whole)
 {
     for (unsigned i = 0; i < open_then.n && !atomic_load(&stale); i++)
-        if (open_then.file[i].ino == st->st_ino && open_then.file[i].dev == st->st_dev)
+        if (open_then.file[i].ino == st->st_ino && open_then.file[i].dev == st->st_dev &&
+            matters(open_then.file[i].epoch))
             return &open_then.file[i].kept_from;
     *whole = (uint64_t)st->st_size;
     return atomic_load(&stale) || open_then.unknown ? whole : NULL;
