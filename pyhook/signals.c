@@ -17,11 +17,12 @@
  *       which kind it is. A signal that finds it has come during the call.
  *   S2  Mark ENDED: a signal of the program came as the call ended, with EINTR or a part of
  *       what was to be written. The parking signal must not set it back. Only handlers set
- * through libc leave this mark. S3  In ph_signals_leave the stack pointer is the parked frame:
- * a signal that comes there finds by it what it interrupts. rbx has the address of the word to
- * be set. S4  A signal that is sent to the process goes to the main thread, as without epochs,
- * unless that blocks it: see also P4 in park.c. S5  A handler of the program sees in its
- * context what it would without epochs.
+ *       through libc leave this mark.
+ *   S3  In ph_signals_leave the stack pointer is the parked frame: a signal that comes there
+ *       finds by it what it interrupts. rbx has the address of the word to be set.
+ *   S4  A signal that is sent to the process goes to the main thread, as without epochs,
+ *       unless that blocks it: see also P4 in park.c.
+ *   S5  A handler of the program sees in its context what it would without epochs.
  *
  * A call with a relative timeout cannot be set back, since what has passed of it is known to
  * the kernel alone: it ends with EINTR, as after a signal.
@@ -34,6 +35,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <linux/futex.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -57,18 +59,6 @@ enum mark { /* no value of the flags register, which r11 has after any call */
 /* ---- frames --------------------------------------------------------------------------- */
 
 static bool marks; /* `syscall` overwrites rcx and r11 (not so with FRED) */
-
-void ph_signals_init(void)
-{
-    long r = SYS_getpid, r11;
-    __asm__ volatile("mov $-1, %%r11\n"
-                     "syscall\n"
-                     "mov %%r11, %1\n"
-                     : "+a"(r), "=r"(r11)
-                     :
-                     : "rcx", "r11", "memory");
-    marks = r11 != -1;
-}
 
 extern const char ph_kernel_call_return[] __attribute__((visibility("hidden")));
 extern const char ph_signals_leaving[] __attribute__((visibility("hidden")));
@@ -149,9 +139,62 @@ static bool at_call(const greg_t *r)
     return r[REG_RCX] == r[REG_RIP] + 2 && is_syscall((uint64_t)r[REG_RIP]);
 }
 
+/** Where libc's code is. */
+static struct {
+    uint64_t start, end;
+} code;
+
+static int find_code(struct dl_phdr_info *info, size_t size, void *inside)
+{
+    (void)size;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *p = &info->dlpi_phdr[i];
+        uint64_t start = info->dlpi_addr + p->p_vaddr;
+        if (p->p_type == PT_LOAD && p->p_flags & PF_X &&
+            (uint64_t)inside - start < p->p_memsz) {
+            code.start = start;
+            code.end = start + p->p_memsz;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/** Whether @p at is behind a call in libc of one of its functions, that at *callee. */
+static bool returns_from(uint64_t at, uint64_t *callee)
+{
+    int32_t distance;
+    if (at < code.start + 5 || at >= code.end || *(const unsigned char *)(at - 5) != 0xe8)
+        return false;
+    memcpy(&distance, (const void *)(at - 4), sizeof distance);
+    *callee = at + (uint64_t)(int64_t)distance;
+    return true;
+}
+
+/**
+ * The number of a call that a function of libc has made for all that threads can be cancelled
+ * in, as glibc has it since 2.41: it is that function's seventh argument, which is on the stack
+ * behind the return address. It makes the call itself, or by another function, which has the
+ * number in a register.
+ */
+static long number_on_stack(const greg_t *r)
+{
+    const uint64_t *sp = (const uint64_t *)r[REG_RSP];
+    uint64_t inside = (uint64_t)r[REG_RIP], function;
+    int i = 0;
+    if (inside < code.start || inside >= code.end)
+        return -1;
+    if (returns_from(sp[0], &function) && inside - function < 128)
+        inside = sp[i++];
+    for (int end = i + 12; i < end; i++)
+        if (returns_from(sp[i], &function) && inside - function < 1024)
+            return sp[i + 1] < 512 ? (long)sp[i + 1] : -1;
+    return -1;
+}
+
 /**
  * The number of a call that has returned. It is not in the frame any more: it is what the code
- * before the call put into eax.
+ * before the call put into eax, or on the stack.
  */
 static long number_of_call(const greg_t *r)
 {
@@ -167,7 +210,20 @@ static long number_of_call(const greg_t *r)
         if (p[0] == 0xb8 && (p[-1] & 0xf0) != 0x40 && number < 512) /* mov $number, %eax */
             return number;
     }
-    return -1;
+    return number_on_stack(r);
+}
+
+void ph_signals_init(void)
+{
+    long r = SYS_getpid, r11;
+    __asm__ volatile("mov $-1, %%r11\n"
+                     "syscall\n"
+                     "mov %%r11, %1\n"
+                     : "+a"(r), "=r"(r11)
+                     :
+                     : "rcx", "r11", "memory");
+    marks = r11 != -1;
+    dl_iterate_phdr(find_code, (void *)ph_libc_next()->unlink);
 }
 
 /** Calls that the kernel ends with EINTR whatever the action says, if they can be made again
