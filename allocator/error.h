@@ -56,7 +56,7 @@
       "an address range that the program needs is taken; recover again, and report this if "   \
       "it stays")                                                                              \
     X(PH_EPYTHON, -1020, 89,                                                                   \
-      "no usable Python interpreter; name a CPython 3.9 to 3.13 with --python")                \
+      "no usable Python interpreter; name a CPython 3.9 to 3.14 with --python")                \
     X(PH_EKEEPER, -1021, 90,                                                                   \
       "the keeper is gone, so no epochs can be taken; the program goes on, and the last "      \
       "durable epoch is safe")                                                                 \

@@ -41,7 +41,7 @@ static const char usage[] =
     "  --strict          raise UnsupportedError from epoch() if something could not come "
     "back,\n"
     "                    instead of a warning\n"
-    "  --python PATH     the interpreter, CPython 3.9 to 3.13 (default: python3)\n"
+    "  --python PATH     the interpreter, CPython 3.9 to 3.14 (default: python3)\n"
     "  --help, --version\n";
 
 struct options {
