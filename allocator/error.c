@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* error.c - texts and exit statuses of the error codes */
+/* error.c - texts and exit statuses of the error codes, and errno's */
 #include "error.h"
 
+#include <errno.h>
 #include <stddef.h>
 
 static const struct {
@@ -19,6 +20,26 @@ static size_t find(int err)
         if (errors[i].code == err)
             return i;
     return find(PH_EINTERNAL);
+}
+
+int ph_error_of(int error_number)
+{
+    switch (error_number) {
+    case ENOENT:
+    case ENOTDIR:
+        return PH_ENOENT;
+    case EACCES:
+    case EPERM:
+    case EROFS:
+        return PH_EACCES;
+    case ENOSPC:
+    case EDQUOT:
+        return PH_EFULL;
+    case ENOMEM:
+        return PH_ENOMEM;
+    default:
+        return PH_EIO;
+    }
 }
 
 const char *ph_error_text(int err)

@@ -80,6 +80,9 @@ enum ph_error {
 #undef X
 };
 
+/** The code for a failed system call's errno, PH_EIO if there is no better one. */
+int ph_error_of(int error_number);
+
 /** The line of text for @p err (0 or a PH_E* code); never NULL. */
 const char *ph_error_text(int err);
 

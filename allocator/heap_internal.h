@@ -75,8 +75,7 @@
 /* Keeps the compiler from moving accesses to a block across the change of its liveness. */
 #define PH_BARRIER()    __asm__ volatile("" ::: "memory")
 
-/* ---- sizes of the parts (heap_space.h)
- * ------------------------------------------------------------- */
+/* ---- sizes of the parts -------------------------------------------------------------- */
 
 #define PH_LOCAL_MAX    ((uint32_t)1 << (22 - PH_HEAP_SHRINK)) /* as many threads as can be */
 
@@ -161,8 +160,7 @@ static inline uint64_t ph_slab_valid(const struct ph_slab *s, unsigned w)
 
 struct ph_local;
 
-/** Memory for @p n slabs and their records, and for one more of those (used_spans in
- * heap_walk.c).
+/** Memory for @p n slabs and their records, and for one more of those (heap_walk.c).
  *  @return false: there is none. @pre slab_lock is held. */
 bool ph_slab_reach(uint32_t n);
 /** An empty slab of class @p c for @p owner, state current. NULL when the range is full.

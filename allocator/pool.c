@@ -131,27 +131,15 @@ void ph_pool_close(struct ph_pool *p)
 int ph_pool_open_error(int err)
 {
     switch (err) {
-    case ENOENT:
-    case ENOTDIR:
-        return PH_ENOENT;
-    case EACCES:
-    case EPERM:
-    case EROFS:
-        return PH_EACCES;
     case EEXIST:
         return PH_EUNFINISHED;
-    case ENOSPC:
-    case EDQUOT:
-        return PH_EFULL;
-    case ENOMEM:
-        return PH_ENOMEM;
     case ELOOP: /* O_NOFOLLOW: a symbolic link */
     case ENXIO:
     case ENODEV:
     case EISDIR:
         return PH_ENOTPOOL;
     default:
-        return PH_EIO;
+        return ph_error_of(err);
     }
 }
 

@@ -137,12 +137,6 @@ uint32_t ph_extent_find(const struct ph_pool *p, uint64_t offset)
     return PH_NO_SLOT;
 }
 
-static bool is_at_home(const struct ph_pool *p, uint32_t slot, const struct ph_entry_pm *e)
-{
-    return p->extent[slot].stretch == ph_stretch_of(p, e->addr) &&
-           e->offset == ph_home_place(p, slot, e->addr);
-}
-
 static void mark_segments(struct ph_pool *p, struct ph_extent *e, uint64_t offset,
                           uint64_t size, uint64_t number)
 {
@@ -193,11 +187,11 @@ static int mark_page(struct ph_pool *p, const struct ph_entry_pm *entry, uint64_
     e = &p->extent[*last];
     if (e->role == PH_EXTENT_HOME) { /* P11 */
         e->last_epoch[0] = number;
-        return is_at_home(p, *last, entry) ? 0 : PH_ECORRUPT;
+        return ph_is_at_home(p, *last, entry) ? 0 : PH_ECORRUPT;
     }
     if (e->role == PH_EXTENT_FREE)
         e->stretch = ph_stretch_of(p, entry->addr);
-    e->mixed = e->mixed || !is_at_home(p, *last, entry);
+    e->mixed = e->mixed || !ph_is_at_home(p, *last, entry);
     mark_segments(p, e, entry->offset, PH_PAGE, number);
     return 0;
 }

@@ -196,7 +196,7 @@ static uint32_t best_heir(const struct ph_pool *p, const struct ph_entry_pm *e, 
         if (!x->heir || x->stretch != ph_stretch_of(p, e[0].addr) || x->last_epoch[0] > to)
             continue;
         for (size_t j = 0; j < n; j++)
-            k += e[j].offset == ph_home_place(p, slot, e[j].addr);
+            k += ph_is_at_home(p, slot, &e[j]);
         if (k > *inside) {
             *inside = k;
             best = slot;
@@ -218,8 +218,7 @@ int ph_heir_choose(struct ph_pool *p, const struct ph_entry_pm *e, size_t n, uin
     if (best == PH_NO_SLOT)
         return 0;
     for (size_t i = 0; i < n; i++)
-        pages += e[i].offset &&
-                 (home == PH_NO_SLOT || e[i].offset != ph_home_place(p, home, e[i].addr));
+        pages += e[i].offset && (home == PH_NO_SLOT || !ph_is_at_home(p, home, &e[i]));
     if (home != PH_NO_SLOT) {
         err = ph_home_table(p, home, table);
         if (err)

@@ -65,6 +65,12 @@ uint64_t ph_home_place(const struct ph_pool *p, uint32_t slot, uint64_t addr)
     return e->offset + ph_table_pages(&p->super) * PH_PAGE + (addr - e->stretch);
 }
 
+bool ph_is_at_home(const struct ph_pool *p, uint32_t slot, const struct ph_entry_pm *e)
+{
+    return p->extent[slot].stretch == ph_stretch_of(p, e->addr) &&
+           e->offset == ph_home_place(p, slot, e->addr);
+}
+
 int ph_home_table(struct ph_pool *p, uint32_t slot, struct ph_sum_pm *table)
 {
     int err =
@@ -243,12 +249,6 @@ static int copy_run(struct ph_pool *p, struct migration *m, const struct ph_entr
     return err ? err : ph_io_write(&p->io, m->buffer, n * PH_PAGE, offset);
 }
 
-/* Whether the page lies at its place already. */
-static bool is_home(const struct ph_pool *p, uint32_t slot, const struct ph_entry_pm *e)
-{
-    return e->offset == ph_home_place(p, slot, e->addr);
-}
-
 /* Step 3, for the @p n entries at @p e, all of the stretch that m->table and, in future, @p
  * slot are of. @p whole: the table is not in that slot yet. */
 static int bring_home(struct ph_pool *p, struct migration *m, const struct ph_entry_pm *e,
@@ -262,10 +262,10 @@ static int bring_home(struct ph_pool *p, struct migration *m, const struct ph_en
 
     for (size_t i = 0, k; i < n && !err; i += k) {
         k = 1;
-        if (!e[i].offset || is_home(p, slot, &e[i]))
+        if (!e[i].offset || ph_is_at_home(p, slot, &e[i]))
             continue;
         while (i + k < n && k < PH_IO_CHUNK / PH_PAGE && e[i + k].offset &&
-               e[i + k].addr == e[i].addr + k * PH_PAGE && !is_home(p, slot, &e[i + k]))
+               e[i + k].addr == e[i].addr + k * PH_PAGE && !ph_is_at_home(p, slot, &e[i + k]))
             k++;
         err = copy_run(p, m, e + i, k, ph_home_place(p, slot, e[i].addr));
         m->migrated += k;

@@ -397,6 +397,9 @@ int ph_home_migrate(struct ph_pool *p);
 /** The stretch that @p addr is in, and its place in the home in @p slot. */
 uint64_t ph_stretch_of(const struct ph_pool *p, uint64_t addr);
 uint64_t ph_home_place(const struct ph_pool *p, uint32_t slot, uint64_t addr);
+/** Whether the page of @p e lies at its place in @p slot's extent, which is or will be its
+ * home. */
+bool ph_is_at_home(const struct ph_pool *p, uint32_t slot, const struct ph_entry_pm *e);
 /** Read the checksum table of the stretch in @p slot. @return 0, PH_EIO. */
 int ph_home_table(struct ph_pool *p, uint32_t slot, struct ph_sum_pm *table);
 

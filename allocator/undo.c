@@ -52,15 +52,14 @@ static void remove_one(int dir, const char *name)
 static void forget_one(int dir, const char *name)
 {
     struct ph_undo_pm head;
-    int fd = openat(dir, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0)
-        return;
     uint64_t epoch, number;
     if (parse(name, &epoch, &number) == 2) { /* a file of the program's */
-        close(fd);
         unlinkat(dir, name, 0);
         return;
     }
+    int fd = openat(dir, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return;
     if (pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head) {
         head.flags |= PH_UNDO_FORGOTTEN;
         /* The mark first: without it, what is not whole is of no cut. */
@@ -151,25 +150,6 @@ static int copy_all(DIR *from, const char *directory)
     return err;
 }
 
-static int as_error(int err)
-{
-    switch (err) {
-    case EEXIST:
-        return PH_EUSAGE;
-    case ENOSPC:
-    case EDQUOT:
-        return PH_EFULL;
-    case EACCES:
-    case EPERM:
-    case EROFS:
-        return PH_EACCES;
-    case ENOENT:
-        return PH_ENOENT;
-    default:
-        return PH_EIO;
-    }
-}
-
 int ph_undo_copy(const char *path, const char *to, char failed[PH_UNDO_MAX])
 {
     char from[PH_UNDO_MAX];
@@ -182,5 +162,5 @@ int ph_undo_copy(const char *path, const char *to, char failed[PH_UNDO_MAX])
     if (!err && (err = copy_all(d, failed)) != 0)
         ph_undo_remove(failed, 0, UINT64_MAX);
     closedir(d);
-    return err ? as_error(err) : 0;
+    return err == EEXIST ? PH_EUSAGE : err ? ph_error_of(err) : 0;
 }

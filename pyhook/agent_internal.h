@@ -32,9 +32,7 @@ struct ph_area {
     uint8_t number;    /* in struct ph_scratch */
 };
 
-/** Have the first @p n bytes of @p area be memory, at most its size. @return false: there is
- * none.
- */
+/** Have the first @p n bytes of @p area, at most its size, be memory. @return false: none. */
 bool ph_area_reach(struct ph_area *area, size_t n);
 
 /** Room for @p n bytes, 8-aligned, zeroed. On overflow a dummy that may be written to, if @p n

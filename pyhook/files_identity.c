@@ -25,16 +25,12 @@ static struct known {
 uint64_t ph_files_birth(int fd)
 {
     struct statx sx;
-    if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &sx) != 0 || !(sx.stx_mask & STATX_BTIME))
-        return 0;
-    return (uint64_t)sx.stx_btime.tv_sec * 1000000000u + sx.stx_btime.tv_nsec;
+    return statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &sx) == 0 ? ph_birth_ns(&sx) : 0;
 }
 
 static uint32_t read_sum(const struct ph_file_pm *f)
 {
-    uint64_t tail[PH_TAIL_BYTES / 8] = {0};
     char path[40] = "/proc/self/fd/", number[24];
-    size_t n = f->size < sizeof tail ? (size_t)f->size : sizeof tail;
     int fd = f->fd;
     if ((f->open_flags & O_ACCMODE) == O_WRONLY) {
         if (ph_files_is_touchy(f))
@@ -42,11 +38,10 @@ static uint32_t read_sum(const struct ph_file_pm *f)
         fd = open(strcat(path, ph_format_u64(number, (uint64_t)f->fd)),
                   O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     }
-    ssize_t got =
-        fd < 0 || (f->open_flags & O_DIRECT) ? -1 : pread(fd, tail, n, (off_t)(f->size - n));
+    uint32_t sum = fd < 0 || (f->open_flags & O_DIRECT) ? 0 : ph_tail_sum(fd, f->size);
     if (fd >= 0 && fd != f->fd)
         close(fd);
-    return got == (ssize_t)n ? ph_tail_sum(tail, n) : 0;
+    return sum;
 }
 
 void ph_files_identify(void)

@@ -48,8 +48,7 @@ static uint32_t id_offset; /* of the id behind a thread's fs; 0: libc does not t
 
 void ph_thread_enable(void)
 {
-    /* What libc says to debuggers: bits, elements, offset in bytes (glibc, nptl_db/db_info.c).
-     */
+    /* What libc says to debuggers: bits, elements, offset in bytes (nptl_db/db_info.c). */
     const uint32_t *field = dlsym(RTLD_DEFAULT, "_thread_db_pthread_tid");
     id_offset = field && field[0] == 32 ? field[2] : 0;
 }

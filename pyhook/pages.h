@@ -43,8 +43,7 @@ void ph_outside_begin(void);
 /** Stage the private mappings [first, last), between which there is none of another kind. */
 int ph_outside_stage(const struct ph_vma_pm *first, const struct ph_vma_pm *last, bool full);
 
-/** moved.c, while all are parked: whether the program has called madvise since the last time.
- */
+/** moved.c, while all are parked: whether the program has called madvise since last time. */
 bool ph_memory_advised(void);
 
 #endif

@@ -26,6 +26,8 @@
 #include "record_clock.h"
 
 #include <stddef.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define PH_RECORD_MAGIC   UINT64_C(0x3144524350594850) /* "PHYPCRD1" */
 #define PH_RECORD_VERSION 7
@@ -144,15 +146,27 @@ _Static_assert(sizeof(struct ph_file_pm) == 112, "ph_file_pm is part of the form
 /* What a copy of a file is known by. */
 #define PH_TAIL_BYTES 4096 /* at most */
 
-/** @p tail is zero beyond the @p n bytes. @return never 0 */
-static inline uint32_t ph_tail_sum(const uint64_t tail[PH_TAIL_BYTES / 8], size_t n)
+/** The sum over the last bytes before @p size of a file. @return 0: it cannot be read. */
+static inline uint32_t ph_tail_sum(int fd, uint64_t size)
 {
+    uint64_t tail[PH_TAIL_BYTES / 8] = {0};
+    size_t n = size < sizeof tail ? (size_t)size : sizeof tail;
+    if (pread(fd, tail, n, (off_t)(size - n)) != (ssize_t)n)
+        return 0;
     uint64_t hash = UINT64_C(0xcbf29ce484222325) ^ n;
     for (size_t i = 0; i < (n + 7) / 8; i++) {
         hash = (hash ^ tail[i]) * UINT64_C(0x9e3779b97f4a7c15);
         hash ^= hash >> 32;
     }
     return (uint32_t)(hash >> 16) | 1u;
+}
+
+/** When a file was made, ns; 0: the file system does not tell. */
+static inline uint64_t ph_birth_ns(const struct statx *sx)
+{
+    return sx->stx_mask & STATX_BTIME
+               ? (uint64_t)sx->stx_btime.tv_sec * 1000000000u + sx->stx_btime.tv_nsec
+               : 0;
 }
 
 /* Content: bytes at an offset of a file, or one message; the bytes follow, padded to 8. */

@@ -200,6 +200,15 @@ bool ph_undo_needs_name(const struct stat *st, const char *path, bool *certain)
     return !ph_undo_of_database(path) && (from || is_sibling(path));
 }
 
+bool ph_undo_path_of(int fd, char *buf, size_t size)
+{
+    char link[48], number[24];
+    ph_join(link, sizeof link, "/proc/self/fd/", ph_format_u64(number, (uint64_t)fd), NULL);
+    long n = ph_syscall(SYS_readlink, link, buf, size - 1);
+    buf[n > 0 ? n : 0] = 0;
+    return n > 0 && n < (long)size - 1;
+}
+
 /* ---- keeping ---------------------------------------------------------------------------- */
 
 struct out {
@@ -400,8 +409,7 @@ static void keep(int fd, const struct stat *st, uint64_t length)
         return;
     to = *from < (uint64_t)st->st_size ? *from : (uint64_t)st->st_size;
     ph_join(link, sizeof link, "/proc/self/fd/", ph_format_u64(number, (uint64_t)fd), NULL);
-    long n = ph_syscall(SYS_readlink, link, path, sizeof path - 1);
-    path[n > 0 ? n : 0] = 0;
+    ph_undo_path_of(fd, path, sizeof path);
     if (st->st_nlink == 0 || ph_undo_of_database(path))
         return;
     int flags = fcntl(fd, F_GETFL);

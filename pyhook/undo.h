@@ -51,6 +51,9 @@ bool ph_undo_enter(void);
 /** Whether an epoch may need it under this path. @param certain whether it does. */
 bool ph_undo_needs_name(const struct stat *st, const char *path, bool *certain);
 
+/** The name of what @p fd is open on. @return whether it is known, and fits. */
+bool ph_undo_path_of(int fd, char *buf, size_t size);
+
 /** SQLite's own, which recovery leaves as they are. */
 bool ph_undo_of_database(const char *path);
 

@@ -45,21 +45,12 @@ struct named {
     char path[PH_UNDO_MAX / 2 - 8];
 };
 
-static bool path_of(int fd, char *buf, size_t size)
-{
-    char link[48], number[24];
-    ph_join(link, sizeof link, "/proc/self/fd/", ph_format_u64(number, (uint64_t)fd), NULL);
-    long n = ph_syscall(SYS_readlink, link, buf, size - 1);
-    buf[n > 0 ? n : 0] = 0;
-    return n > 0 && n < (long)size - 1;
-}
-
 /** @return whether there is a regular file of that name. */
 static bool look(struct named *f, int dir, const char *path)
 {
     f->fd = (int)ph_syscall(SYS_openat, dir, path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     return f->fd >= 0 && fstat(f->fd, &f->st) == 0 && S_ISREG(f->st.st_mode) &&
-           path_of(f->fd, f->path, sizeof f->path);
+           ph_undo_path_of(f->fd, f->path, sizeof f->path);
 }
 
 static void end(const struct named *f)
@@ -79,7 +70,7 @@ static bool absolute(char *buf, size_t size, int dir, const char *path)
     memcpy(directory, slash ? path : ".", n);
     directory[n] = 0;
     int fd = (int)ph_syscall(SYS_openat, dir, directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    bool ok = fd >= 0 && path_of(fd, directory, sizeof directory);
+    bool ok = fd >= 0 && ph_undo_path_of(fd, directory, sizeof directory);
     if (fd >= 0)
         ph_syscall(SYS_close, fd);
     ph_join(buf, size, directory, "/", name, NULL);

@@ -65,8 +65,8 @@ bool ph_recovery_is_very_file(const struct ph_file_pm *f, int dir, const char *p
     if (statx(dir, path, how, STATX_BASIC_STATS | STATX_BTIME, &sx) != 0 ||
         !S_ISREG(sx.stx_mode) || sx.stx_ino != f->ino)
         return false;
-    return !f->birth_ns || !(sx.stx_mask & STATX_BTIME) ||
-           f->birth_ns == (uint64_t)sx.stx_btime.tv_sec * 1000000000u + sx.stx_btime.tv_nsec;
+    uint64_t birth_ns = ph_birth_ns(&sx);
+    return !f->birth_ns || !birth_ns || f->birth_ns == birth_ns;
 }
 
 static int note(struct ph_recovery *r, const struct ph_file_pm *f, bool stranger,
@@ -114,18 +114,15 @@ static int find_renamed(struct ph_recovery *r, const struct ph_file_pm *f, const
 /** L3 */
 static bool is_copy(const struct ph_recovery *r, const struct ph_file_pm *f, int fd)
 {
-    uint64_t tail[PH_TAIL_BYTES / 8] = {0};
     struct stat st;
     bool copied;
-    size_t n = f->size < sizeof tail ? (size_t)f->size : sizeof tail;
     if (ph_recovery_is_cut(r, f, &copied))
         return copied; /* of what it was little may be left */
     if (fstat(fd, &st) != 0 || (uint64_t)st.st_size < f->size)
         return false;
     if (!f->size)
         return st.st_size == 0;
-    return !f->detail || (pread(fd, tail, n, (off_t)(f->size - n)) == (ssize_t)n &&
-                          ph_tail_sum(tail, n) == f->detail);
+    return !f->detail || ph_tail_sum(fd, f->size) == f->detail;
 }
 
 static int locate(struct ph_recovery *r, const struct ph_file_pm *f)

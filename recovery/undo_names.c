@@ -71,11 +71,6 @@ static bool keeps(const struct ph_recovery *r, const struct ph_undo *u)
     return keeps;
 }
 
-static uint64_t ns(const struct statx_timestamp *t)
-{
-    return (uint64_t)t->tv_sec * 1000000000u + t->tv_nsec;
-}
-
 static void sync_directory_of(const char *path)
 {
     char directory[PATH_MAX];
@@ -100,8 +95,7 @@ static int give_back(struct ph_recovery *r, const struct ph_undo *u)
     bool taken = statx(AT_FDCWD, name, AT_SYMLINK_NOFOLLOW, want, &here) == 0;
     if (taken && here.stx_ino == u->head->ino)
         return 0;
-    if (taken && (!S_ISREG(here.stx_mode) || !(here.stx_mask & STATX_BTIME) ||
-                  ns(&here.stx_btime) < u->written_ns))
+    if (taken && (!S_ISREG(here.stx_mode) || ph_birth_ns(&here) < u->written_ns))
         return 0;
     if (rename(at, name) != 0) {
         snprintf(r->detail, sizeof r->detail,

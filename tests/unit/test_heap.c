@@ -87,29 +87,30 @@ static void start_in_pieces(void)
 TestSuite(heap_reserved, .init = start_reserved);
 TestSuite(heap_pieces, .init = start_in_pieces);
 
-static void operate(void)
+static void operate(struct model *m, long operations)
 {
-    static struct model m = {.state = 4711, .max_log = 21, .items = MODEL_ITEMS / 20};
-    for (long i = 0; i < 50000; i++) {
-        model_operate(&m);
+    for (long i = 0; i < operations; i++) {
+        model_operate(m);
         if (i % 5000 == 0)
             model_validate();
         if (i % 7777 == 0)
             ph_heap_epoch_mark();
     }
-    model_free_all(&m);
+    model_free_all(m);
     model_validate();
     cr_assert_eq(stats().live_blocks, 0);
 }
 
+static struct model larger_blocks = {.state = 4711, .max_log = 21, .items = MODEL_ITEMS / 20};
+
 Test(heap_reserved, random_operations_keep_contents_and_invariants)
 {
-    operate();
+    operate(&larger_blocks, 50000);
 }
 
 Test(heap_pieces, random_operations_keep_contents_and_invariants)
 {
-    operate();
+    operate(&larger_blocks, 50000);
 }
 
 /* Blocks of @p size until there is no memory; then all but @p size bytes are given back. */
@@ -176,16 +177,7 @@ Test(heap_pieces, free_of_what_was_never_an_extent_is_fatal, .signal = SIGABRT)
 Test(heap, random_operations_keep_contents_and_invariants)
 {
     static struct model m = {.state = 12345, .max_log = 19, .items = MODEL_ITEMS};
-    for (long i = 0; i < 100000 * model_scale(); i++) {
-        model_operate(&m);
-        if (i % 5000 == 0)
-            model_validate();
-        if (i % 7777 == 0)
-            ph_heap_epoch_mark();
-    }
-    model_free_all(&m);
-    model_validate();
-    cr_assert_eq(stats().live_blocks, 0);
+    operate(&m, 100000 * model_scale());
 }
 
 Test(heap, small_blocks_alone_keep_contents_and_invariants)
