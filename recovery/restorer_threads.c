@@ -172,8 +172,8 @@ static void start_thread(const struct ph_thread_pm *t, uint64_t stack_end)
                      "hlt\n"
                      "1:\n"
                      : "=a"(r)
-                     : "a"(SYS_clone), "D"(flags), "S"(sp), "d"(t->tid_address),
-                       "r"(cleared), "r"(fs)
+                     : "a"(SYS_clone), "D"(flags), "S"(sp), "d"(t->tid_address), "r"(cleared),
+                       "r"(fs)
                      : "rcx", "r11", "memory");
     if (r < 0)
         ph_r_fail(PH_ENOMEM, "making a thread", t->context, r);
