@@ -9,12 +9,13 @@ Each file of a suite runs in the plain interpreter and under `pyheap-run --every
 outcome of every single test is compared. A file that differs is run up to three times in both,
 because suites of this size have tests that fail now and then; what has failed under pyheap-run
 and never in plain Python is a difference. What has been run is kept in DIR, so that a run can be
-ended at any time and gone on with; its lines in docs/suites.md are written from that, the others
-there stay. Exit status 1 if anything differs.
+ended at any time and gone on with, and several can share it; the lines in docs/suites.md are
+written from that, the others there stay; --only writes none. Exit status 1 if anything differs.
 """
 import argparse
 import concurrent.futures
 import datetime
+import fcntl
 import json
 import os
 import pathlib
@@ -42,6 +43,14 @@ EXCLUDED = {"cpython": {}, "numpy": {}}
 # Single tests of CPython: on a machine whose hypervisor is asked by vsock this one never ends, in
 # plain Python either.
 IGNORED = ["test.test_socket.ThreadedVSOCKSocketStreamTest.*"]
+
+# What epochs are most likely to be noticed by is run first: a run that is ended has tried it.
+FIRST = re.compile(
+    r"test_(_?thread|dummy_thread|signal|faulthandler|asyn|socket|ssl|ftplib|select|e?poll|subproc"
+    r"|popen|fork|wait|multiproc|concurrent|_?io|file|bufio|large|mmap|os|posix|pty|open|temp|gc$"
+    r"|finaliz|weakref|gener|corout|context|time|sched|queue|sqlite|capi|ctypes|sys|tracemalloc"
+    r"|exceptions|fcntl|ioctl|resource|lock|logging|sundry|atexit|interp|monitoring|eintr|embed"
+    r"|pdb|bdb|httpservers|zlib|bz2|lzma)")
 
 # Runs a module as `python -m` does and notes in the end how many epochs there were.
 PROGRAM = """
@@ -183,42 +192,51 @@ def test_file(suite, file, keeper):
 
 
 class Results:
-    """What has been run of one suite on one interpreter."""
+    """What has been run of one suite on one interpreter; several runs can add to it at once."""
 
-    def __init__(self, path, about):
-        self.path = path
+    def __init__(self, directory, about):
+        self.path = directory / f"{about['suite']}-{about['python']}-{about['every']}.json"
         self.about = about
         self.files = {}
-        if path.exists():
-            kept = json.loads(path.read_text())
-            if kept["about"]["every"] == about["every"]:
-                self.files = kept["files"]
+        self.add({})
 
-    def add(self, file, result):
-        self.files[file] = result
-        self.path.write_text(json.dumps({"about": self.about, "files": self.files}, indent=1))
+    def add(self, files):
+        with open(self.path, "a+") as kept:
+            fcntl.flock(kept, fcntl.LOCK_EX)
+            kept.seek(0)
+            self.files = {**json.loads(kept.read() or '{"files": {}}')["files"], **files}
+            text = json.dumps({"about": self.about, "files": self.files}, indent=1)
+            kept.truncate(0)
+            kept.write(text)
 
 
 def kept_table(table):
-    """What the table says: ({(suite, version): cells}, {(suite, version): notes})."""
+    """What the table says: (cells, notes), both by suite, version and time between epochs."""
     text = table.read_text() if table.exists() else ""
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
             if line.startswith("| ")][2:]
-    parts = re.split(r"^## (\S+) on (\S+)\n\n", text, flags=re.MULTILINE)
-    return ({(row[0], row[1]): row for row in rows},
-            {(parts[i], parts[i + 1]): parts[i + 2].strip() for i in range(1, len(parts), 3)})
+    parts = re.split(r"^## (\S+) on (\S+), every (\S+)\n\n", text, flags=re.MULTILINE)
+    return ({tuple(row[:3]): row for row in rows},
+            {tuple(parts[i:i + 3]): parts[i + 3].strip() for i in range(1, len(parts), 4)})
 
 
-def notes_on(suite, files):
+def names(files):
+    return ", ".join(f"`{name}`" for name in sorted(files))
+
+
+def notes_on(suite, all_files, files):
     lines = [f"- different: `{name}`"
              + (f" {test}" if test != name else "") + f", {how} runs"
              + (f" ({f['reason']})" if f["reason"] else "")
              for name, f in sorted(files.items()) for test, how in f["different"].items()]
     lines += [f"- gives no result in plain Python: `{name}` ({f['not_compared']})"
               for name, f in sorted(files.items()) if f["not_compared"] not in (None, NOTHING)]
-    idle = [f"`{name}`" for name, f in sorted(files.items()) if f["not_compared"] == NOTHING]
+    idle = [name for name, f in files.items() if f["not_compared"] == NOTHING]
     if idle:
-        lines.append(f"- {NOTHING}, in plain Python either: {', '.join(idle)}")
+        lines.append(f"- {NOTHING}, in plain Python either: {names(idle)}")
+    missing = set(all_files) - set(files)
+    if missing:
+        lines.append(f"- not run: {names(missing)}")
     lines += [f"- left out: `{name}` ({why})" for name, why in EXCLUDED[suite].items()]
     return "\n".join(lines)
 
@@ -230,18 +248,17 @@ def write_table(work, table):
         about, files = kept["about"], kept["files"]
         compared = [f for f in files.values() if not f["not_compared"]]
         different = sum(len(f["different"]) for f in compared)
-        key = about["suite"], about["python"]
-        rows[key] = [about["suite"], about["python"], about["every"],
-                     f"{len(compared)} of {about['files']}", sum(f["tests"] for f in compared),
-                     sum(f["epochs"] for f in compared), different, about["day"],
-                     about["kernel"]]
-        notes[key] = notes_on(about["suite"], files)
+        key = about["suite"], about["python"], about["every"]
+        rows[key] = [*key, f"{len(compared)} of {len(about['files'])}",
+                     sum(f["tests"] for f in compared), sum(f["epochs"] for f in compared),
+                     different, about["day"], about["kernel"]]
+        notes[key] = notes_on(about["suite"], about["files"], files)
     columns = ["suite", "Python", "an epoch every", "files compared", "tests", "epochs",
                "differences", "day", "kernel"]
     lines = [columns, ["---"] * len(columns), *(rows[key] for key in sorted(rows))]
     table.write_text(HEAD + "".join("| " + " | ".join(map(str, cells)) + " |\n" for cells in lines)
-                     + "".join(f"\n## {suite} on {python}\n\n{text}\n"
-                               for (suite, python), text in sorted(notes.items()) if text))
+                     + "".join(f"\n## {suite} on {python}, every {every}\n\n{text}\n"
+                               for (suite, python, every), text in sorted(notes.items()) if text))
 
 
 def parse_arguments():
@@ -286,11 +303,12 @@ def run_suite(args, name, base, deadline):
     if not files:
         print(f"{name} on {base}: the test suite is not installed")
         return 0
-    about = {"suite": name, "python": version, "every": args.every, "files": len(files),
+    about = {"suite": name, "python": version, "every": args.every, "files": files,
              "day": str(datetime.date.today()), "kernel": platform.release().split("-")[0]}
-    results = Results(args.work / f"{name}-{version}.json", about)
+    results = Results(args.work, about)
     keeper = [os.path.join(os.path.abspath(args.bin), "pyheap-run"), "--every", args.every]
-    todo = [f for f in files if (not args.only or f in args.only)
+    todo = [f for f in sorted(files, key=lambda f: not FIRST.search(f))
+            if (not args.only or f in args.only)
             and (args.again or args.only or f not in results.files)]
     print(f"{name} on {version}: {len(todo)} of {len(files)} files", flush=True)
 
@@ -305,7 +323,7 @@ def run_suite(args, name, base, deadline):
             file, result = futures[future], future.result()
             if not result:
                 continue
-            results.add(file, result)
+            results.add({file: result})
             for test, how in result["different"].items():
                 print(f"  {file}: {test} fails under pyheap-run, {how}", result["reason"] or "",
                       flush=True)
@@ -321,7 +339,8 @@ def main():
     for base in [interpreters.DEBIAN, *interpreters.all_pyenv()]:
         for name in args.suite or sorted(SUITES):
             different += run_suite(args, name, base, deadline)
-    write_table(args.work, args.table)
+    if not args.only:
+        write_table(args.work, args.table)
     print(f"{different} different")
     sys.exit(1 if different else 0)
 
