@@ -33,7 +33,8 @@ import run as live  # noqa: E402
 # What a module is called on PyPI, where that is not its own name, and versions that matter.
 REQUIREMENT = {"PIL": "pillow", "sklearn": "scikit-learn", "zmq": "pyzmq",
                "cv2": "opencv-python-headless", "faiss": "faiss-cpu",
-               "tensorflow": "tensorflow-cpu",
+               "tensorflow": "tensorflow-cpu", "z3": "z3-solver", "flint": "python-flint",
+               "skimage": "scikit-image", "pywt": "pywavelets",
                "torch": "torch==2.13.0+cpu"}  # its other builds are of gigabytes
 
 # In the virtual environment: imports one module and says its version.
