@@ -122,20 +122,21 @@ static bool is_kept(const struct ph_file_pm *f)
     return false;
 }
 
-/** Whether opening @p name gives the very file, as it was or will be. */
-static bool has_name(const struct ph_file_pm *f, const char *name)
+bool ph_files_has_name(const struct ph_file_pm *f, const char *name)
 {
     struct stat st;
-    return stat(name, &st) == 0 && st.st_ino == f->ino && st.st_dev == f->dev;
+    int how = S_ISLNK(f->mode) ? AT_SYMLINK_NOFOLLOW : 0;
+    return fstatat(AT_FDCWD, name, &st, how) == 0 && st.st_ino == f->ino && st.st_dev == f->dev;
 }
 
 static void capture_regular(struct ph_file_pm *f, const char *name, const struct stat *st)
 {
     f->kind = PH_FILE_REGULAR;
     bool nameless =
-        st->st_nlink == 0 ||
-        (st->st_nlink == 1 && ph_undo_is_removed(f->dev, f->ino) && !has_name(f, name));
-    if (nameless || ph_segments_made(name) ? !ph_files_embed(f, name) : !has_name(f, name))
+        st->st_nlink == 0 || (st->st_nlink == 1 && ph_undo_is_removed(f->dev, f->ino) &&
+                              !ph_files_has_name(f, name));
+    if (nameless || ph_segments_made(name) ? !ph_files_embed(f, name)
+                                           : !ph_files_has_name(f, name))
         ph_files_dead(f, name);
     else
         ph_files_capture_locks(f);
@@ -205,6 +206,16 @@ static bool of_process(struct ph_file_pm *f, const char *name, const struct stat
     return true;
 }
 
+/** A removed directory is empty for good, so any other is as good. */
+static bool is_removed_directory(struct ph_file_pm *f, const struct stat *st)
+{
+    if (!S_ISDIR(st->st_mode) || st->st_nlink != 0)
+        return false;
+    f->kind = PH_FILE_DIRECTORY;
+    f->flags |= PH_FILE_DELETED;
+    return true;
+}
+
 /** What is opened again is as it was: memory devices (null, zero, random), and terminals, which
  * are replaced. Others have a state that only their drivers know. */
 static bool has_state(const struct ph_file_pm *f, const struct stat *st)
@@ -219,15 +230,17 @@ static void classify(struct ph_file_pm *f, const char *name, const struct stat *
     else if ((S_ISREG(st->st_mode) || S_ISDIR(st->st_mode)) && !(f->open_flags & O_PATH) &&
              of_process(f, name, st))
         return;
+    else if (is_removed_directory(f, st))
+        return;
     else if (f->open_flags & O_PATH) {
         f->kind = PH_FILE_PATH;
-        if (!has_name(f, name))
+        if (!ph_files_has_name(f, name))
             ph_files_dead(f, name);
     } else if (S_ISREG(st->st_mode))
         capture_regular(f, name, st);
     else if (S_ISDIR(st->st_mode)) {
         f->kind = PH_FILE_DIRECTORY;
-        if (!has_name(f, name))
+        if (!ph_files_has_name(f, name))
             ph_files_dead(f, name);
     } else if (S_ISCHR(st->st_mode)) {
         f->kind = PH_FILE_CHAR;

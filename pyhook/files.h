@@ -24,6 +24,9 @@ void *ph_files_chunk(struct ph_file_pm *f, uint64_t offset, size_t size);
 /** The kernel's text about @p fd; "" if there is none. Good until the next one is read. */
 const char *ph_files_info(int fd);
 
+/** Whether opening @p name gives the very file, as it was or will be. */
+bool ph_files_has_name(const struct ph_file_pm *f, const char *name);
+
 /** When its content was changed, as the record has it. */
 uint64_t ph_files_mtime(const struct stat *st);
 

@@ -71,9 +71,9 @@ void ph_files_dead(struct ph_file_pm *f, const char *what)
         return;
     char number[24];
     ph_agent_say("descriptor ", ph_format_u64(number, (uint64_t)f->fd), " (", what,
-                 ") cannot come back: after a recovery it will be closed at the other end; "
-                 "reopen it in a pyheap.on_restore callback",
-                 NULL);
+                 ") cannot come back: after a recovery ",
+                 ph_file_fails(f) ? "calls with it fail" : "it will be closed at the other end",
+                 "; reopen it in a pyheap.on_restore callback", NULL);
 }
 
 void ph_files_lost(const struct ph_file_pm *f, const char *what, const char *advice)

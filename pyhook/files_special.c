@@ -137,6 +137,18 @@ static bool hung_up(int fd)
     return poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR));
 }
 
+/** Whether a FIFO's reader has nobody to read from so far: tee says EAGAIN if there is one. */
+static bool awaits_writer(int fd)
+{
+    int copy[2];
+    if (pipe2(copy, O_CLOEXEC | O_NONBLOCK) != 0)
+        return false;
+    ssize_t n = tee(fd, copy[1], 1, SPLICE_F_NONBLOCK);
+    close(copy[0]);
+    close(copy[1]);
+    return n == 0;
+}
+
 /** What waits in the pipe, copied with tee(2) into one of our own. A read of a packet pipe
  *  gives one packet. @return whether all of it was copied. */
 static bool copy_waiting(struct ph_file_pm *f, size_t waiting)
@@ -162,14 +174,20 @@ static bool copy_waiting(struct ph_file_pm *f, size_t waiting)
     return got == waiting;
 }
 
-static void capture_pipe(struct ph_file_pm *f)
+/** @param name of a FIFO; NULL: it has none. */
+static void capture_pipe(struct ph_file_pm *f, const char *name)
 {
     int size = fcntl(f->fd, F_GETPIPE_SZ), waiting = 0;
     size_t n;
     const struct ph_file_pm *all = ph_files_all(&n);
     f->kind = PH_FILE_PIPE;
     f->detail = size > 0 ? (uint32_t)size : 65536;
-    f->path = 0;
+    if (!name)
+        f->path = 0;
+    else if (!ph_files_has_name(f, name)) {
+        ph_files_dead(f, name);
+        return;
+    }
     if ((f->open_flags & O_ACCMODE) == O_WRONLY || ioctl(f->fd, FIONREAD, &waiting) != 0 ||
         waiting <= 0)
         return;
@@ -182,8 +200,8 @@ static void capture_pipe(struct ph_file_pm *f)
 
 void ph_files_capture_special(struct ph_file_pm *f, const char *name)
 {
-    if (S_ISFIFO(f->mode) && strncmp(name, "pipe:", 5) == 0)
-        capture_pipe(f);
+    if (S_ISFIFO(f->mode))
+        capture_pipe(f, strncmp(name, "pipe:", 5) == 0 ? NULL : name);
     else if (strcmp(name, "anon_inode:[eventpoll]") == 0)
         capture_epoll(f);
     else if (strcmp(name, "anon_inode:[eventfd]") == 0)
@@ -220,7 +238,7 @@ static void match_pipe(struct ph_file_pm *f, const struct ph_file_pm *all, size_
         return;
     if (hung_up(f->fd))
         f->flags |= PH_FILE_HUNGUP;
-    else
+    else if (!f->path || !awaits_writer(f->fd))
         ph_files_dead(f, (f->open_flags & O_ACCMODE) == O_RDONLY
                              ? "a pipe that another process writes to"
                              : "a pipe that another process reads from");

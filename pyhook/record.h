@@ -25,6 +25,8 @@
 #include "allocator/layout.h"
 #include "record_clock.h"
 
+#include <fcntl.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -95,9 +97,10 @@ enum ph_file_kind {
     PH_FILE_INHERIT = 1, /* given by whoever started the program, as number `detail` */
     PH_FILE_REGULAR,     /* with PH_FILE_DELETED: content in the data, chunks */
     PH_FILE_DIRECTORY,
-    PH_FILE_CHAR,     /* character device, by path; a terminal by what replaces it */
-    PH_FILE_PATH,     /* O_PATH, by path */
-    PH_FILE_PIPE,     /* its other descriptions have the same dev and ino; waiting: chunks */
+    PH_FILE_CHAR, /* character device, by path; a terminal by what replaces it */
+    PH_FILE_PATH, /* O_PATH, by path */
+    PH_FILE_PIPE, /* its other descriptions have the same dev and ino; waiting: chunks. With a
+                     path: a FIFO */
     PH_FILE_SOCKPAIR, /* AF_UNIX with `peer`, or hung up; waiting: chunks */
     PH_FILE_EPOLL,    /* data: struct ph_epoll_pm */
     PH_FILE_EVENTFD,  /* position: the counter */
@@ -107,7 +110,7 @@ enum ph_file_kind {
     PH_FILE_DEAD,     /* cannot come back */
 };
 
-#define PH_FILE_DELETED   1u
+#define PH_FILE_DELETED   1u /* a directory: it is empty */
 #define PH_FILE_WRITABLE  2u
 #define PH_FILE_TTY       4u
 #define PH_FILE_HUNGUP    8u   /* pipe, socket: the other end was closed already */
@@ -142,6 +145,13 @@ struct ph_file_pm {
     uint32_t shutdown;    /* socket: RCV_SHUTDOWN 1, SEND_SHUTDOWN 2 */
 };
 _Static_assert(sizeof(struct ph_file_pm) == 112, "ph_file_pm is part of the format");
+
+/** Whether a dead descriptor fails (EBADF), rather than being closed at the other end: an end
+ *  of file would be believed. */
+static inline bool ph_file_fails(const struct ph_file_pm *f)
+{
+    return S_ISREG(f->mode) || S_ISDIR(f->mode) || (f->open_flags & O_PATH);
+}
 
 /* What a copy of a file is known by. */
 #define PH_TAIL_BYTES 4096 /* at most */
@@ -276,7 +286,7 @@ struct ph_record_pm {
     int32_t pid;        /* as the program knows it */
     int32_t pid_actual; /* when the epoch was taken */
     uint32_t umask;
-    uint32_t cwd, exe, hostname; /* strings */
+    uint32_t cwd, exe, hostname; /* strings; a removed cwd: "... (deleted)" */
     uint32_t leads;              /* PH_LEADS_* */
     uint32_t reserved;
 };

@@ -220,10 +220,8 @@ static _Noreturn void become_program(struct ph_recovery *r, struct ph_keeper *k,
     r->cut = part(plan, plan->cuts_offset);
     r->ncut = 0;
     int rc = ph_recovery_open_files(r, keep, 5);
-    if (rc == 0 && chdir(ph_record_text(record, record->cwd)) != 0) {
-        snprintf(r->detail, sizeof r->detail, "working directory: %s", strerror(errno));
-        rc = PH_EFILES;
-    }
+    if (rc == 0)
+        rc = ph_recovery_enter_directory(r);
     if (rc) {
         ph_cli_complain(PH_COMMAND, ph_error_text(rc), r->detail);
         _exit(ph_error_status(rc));

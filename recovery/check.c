@@ -56,7 +56,8 @@ static int check_open_file(struct ph_recovery *r, const struct ph_file_pm *f)
     const char *path = ph_recovery_path(r, f);
     struct stat st;
     int given = ph_reopen_given(f);
-    if (given >= 0 ? fstat(given, &st) != 0 : stat(path, &st) != 0)
+    int how = S_ISLNK(f->mode) ? AT_SYMLINK_NOFOLLOW : 0;
+    if (given >= 0 ? fstat(given, &st) != 0 : fstatat(AT_FDCWD, path, &st, how) != 0)
         return fail(r, PH_EFILES, path,
                     errno == ENOENT ? "the program had it open, and it has been removed since; "
                                       "bring it back, or go on from another epoch (--list, "
@@ -122,21 +123,17 @@ static int check_open_files(struct ph_recovery *r)
 {
     const struct ph_record_pm *rec = r->record;
     const struct ph_file_pm *f = (const void *)((const char *)rec + rec->files.offset);
-    struct stat st;
-    const char *cwd = ph_record_text(rec, rec->cwd);
-    if (stat(cwd, &st) != 0 || !S_ISDIR(st.st_mode))
-        return fail(r, PH_EFILES, cwd, "the working directory is missing");
-    for (uint64_t i = 0; i < rec->files.count; i++) {
+    int rc = ph_recovery_check_directory(r);
+    for (uint64_t i = 0; i < rec->files.count && rc == 0; i++) {
         bool by_path = f[i].kind == PH_FILE_REGULAR || f[i].kind == PH_FILE_DIRECTORY ||
                        f[i].kind == PH_FILE_PATH ||
+                       (f[i].kind == PH_FILE_PIPE && ph_record_text(rec, f[i].path)[0]) ||
                        (f[i].kind == PH_FILE_CHAR && !(f[i].flags & PH_FILE_TTY));
         if (!by_path || f[i].same_as >= 0 || (f[i].flags & PH_FILE_DELETED))
             continue;
-        int rc = check_open_file(r, &f[i]);
-        if (rc)
-            return rc;
+        rc = check_open_file(r, &f[i]);
     }
-    return 0;
+    return rc;
 }
 
 static int check_watched_paths(struct ph_recovery *r)

@@ -251,10 +251,59 @@ static int open_regular(struct ph_recovery *r, const struct ph_file_pm *f)
     return rc ? rc : cut_back(r, f, f->fd);
 }
 
+/** A directory that is removed again. */
+static int open_removed(int flags)
+{
+    static const char *const where[] = {"/tmp", "/dev/shm", "/var/tmp", "."};
+    for (size_t i = 0; i < sizeof where / sizeof where[0]; i++) {
+        char path[40];
+        snprintf(path, sizeof path, "%s/pyheap-removed-XXXXXX", where[i]);
+        if (!mkdtemp(path))
+            continue;
+        int fd = open(path, flags);
+        rmdir(path);
+        return fd;
+    }
+    return -1;
+}
+
+static bool is_removed(const char *cwd)
+{
+    static const char behind[] = " (deleted)";
+    size_t n = strlen(cwd), more = strlen(behind);
+    return n > more && strcmp(cwd + n - more, behind) == 0 && access(cwd, F_OK) != 0;
+}
+
+int ph_recovery_check_directory(struct ph_recovery *r)
+{
+    const char *cwd = ph_record_text(r->record, r->record->cwd);
+    struct stat st;
+    if (is_removed(cwd) || (stat(cwd, &st) == 0 && S_ISDIR(st.st_mode)))
+        return 0;
+    snprintf(r->detail, sizeof r->detail, "%s: the working directory is missing; bring it back",
+             cwd);
+    return PH_EFILES;
+}
+
+int ph_recovery_enter_directory(struct ph_recovery *r)
+{
+    const char *cwd = ph_record_text(r->record, r->record->cwd);
+    int fd = is_removed(cwd) ? open_removed(O_PATH | O_CLOEXEC)
+                             : open(cwd, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int rc = fd < 0 ? -1 : fchdir(fd);
+    if (rc != 0)
+        snprintf(r->detail, sizeof r->detail, "working directory: %s", strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return rc ? PH_EFILES : 0;
+}
+
 static int open_directory(struct ph_recovery *r, const struct ph_file_pm *f)
 {
-    int rc =
-        ph_reopen_place(r, open(ph_record_text(r->record, f->path), ph_reopen_flags(f)), f);
+    int flags = ph_reopen_flags(f);
+    int fd = f->flags & PH_FILE_DELETED ? open_removed(flags)
+                                        : open(ph_record_text(r->record, f->path), flags);
+    int rc = ph_reopen_place(r, fd, f);
     if (rc == 0 && f->kind == PH_FILE_DIRECTORY && f->position) {
         /* ext4 takes the first place where a description is read for its beginning: positioned
          * at the end it would be found empty after a rewinddir. */
@@ -281,8 +330,7 @@ static int open_device(struct ph_recovery *r, const struct ph_file_pm *f)
 int ph_reopen_dead(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     int pair[2];
-    /* Calls fail with EBADF: an end of file would be believed. */
-    if (f->kind == PH_FILE_DEAD && (S_ISREG(f->mode) || S_ISDIR(f->mode)))
+    if (f->kind == PH_FILE_DEAD && ph_file_fails(f))
         return ph_reopen_place(r, open("/dev/null", O_PATH), f);
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0)
         return ph_reopen_fail(r, f, "socketpair");

@@ -53,19 +53,42 @@ static int refill(struct ph_recovery *r, const struct ph_file_pm *f, int end)
     return 0;
 }
 
+/**
+ * The two ends of a new pipe; or a FIFO twice.
+ * @param written false: its readers still wait for the first writer, so there must be none.
+ */
+static int make_ends(const char *fifo, bool packets, bool written, int ends[2])
+{
+    if (!fifo[0])
+        return pipe2(ends, O_NONBLOCK | (packets ? O_DIRECT : 0));
+    ends[0] = open(fifo, written ? O_RDWR | O_NONBLOCK : O_PATH);
+    ends[1] = ends[0] < 0 ? -1 : dup(ends[0]);
+    return ends[1] < 0 ? -1 : 0;
+}
+
+/** Others who have a FIFO open have kept what is in it. */
+static bool is_filled(int end)
+{
+    int waiting = 0;
+    return ioctl(end, FIONREAD, &waiting) == 0 && waiting > 0;
+}
+
 /** All descriptions of a pipe, when the one with the lowest number is reached. */
 static int make_pipe(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     uint64_t n;
     const struct ph_file_pm *all = ph_reopen_all(r, &n), *end = all + n;
     int ends[2], rc = 0;
-    bool packets = false;
+    bool packets = false, written = false;
     for (const struct ph_file_pm *g = all; g < f; g++)
         if (same_pipe(f, g))
             return 0;
     for (const struct ph_file_pm *g = f; g < end; g++)
-        packets |= same_pipe(f, g) && (g->open_flags & O_DIRECT);
-    if (pipe2(ends, O_NONBLOCK | (packets ? O_DIRECT : 0)) != 0)
+        if (same_pipe(f, g)) {
+            packets |= (g->open_flags & O_DIRECT) != 0;
+            written |= (g->open_flags & O_ACCMODE) != O_RDONLY || (g->flags & PH_FILE_HUNGUP);
+        }
+    if (make_ends(ph_record_text(r->record, f->path), packets, written, ends) != 0)
         return ph_reopen_fail(r, f, "pipe");
     ends[0] = ph_reopen_aside(r, ends[0]);
     ends[1] = ph_reopen_aside(r, ends[1]);
@@ -73,7 +96,8 @@ static int make_pipe(struct ph_recovery *r, const struct ph_file_pm *f)
         rc = ph_reopen_fail(r, f, "dup");
     else
         fcntl(ends[1], F_SETPIPE_SZ, (int)f->detail);
-    for (const struct ph_file_pm *g = f; g < end && rc == 0; g++)
+    bool filled = is_filled(ends[0]);
+    for (const struct ph_file_pm *g = f; g < end && rc == 0 && !filled; g++)
         if (same_pipe(f, g))
             rc = refill(r, g, ends[1]);
     for (const struct ph_file_pm *g = f; g < end && rc == 0; g++)

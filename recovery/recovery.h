@@ -157,4 +157,11 @@ size_t ph_recovery_needed(struct ph_pool *pool, const struct ph_record_pm *recor
  */
 int ph_recovery_open_files(struct ph_recovery *r, const int *keep, size_t n);
 
+/** Whether the program's working directory is there, or was removed before the epoch already.
+ *  @return 0, PH_EFILES. */
+int ph_recovery_check_directory(struct ph_recovery *r);
+
+/** Make it this process's. @return 0, PH_EFILES. */
+int ph_recovery_enter_directory(struct ph_recovery *r);
+
 #endif

@@ -72,6 +72,52 @@ class Descriptors(Waiting):
         if done.stdout == "True\n":  # else the system does not allow them
             self.assertEqual(done.stderr.count("an io_uring"), 1, done.stderr)
 
+    def test_fifos_that_others_have_open(self):
+        """Named and dead; but what others put into one that the program has both ends of stays."""
+        for name in "in", "out", "both":
+            os.mkfifo(self.directory / name)
+        outside = [os.open(self.directory / name, os.O_RDWR) for name in ("in", "out", "both")]
+        try:
+            self.stopped("r = os.open('in', os.O_RDONLY); w = os.open('out', os.O_WRONLY);"
+                         "both = os.open('both', os.O_RDWR); os.write(both, b'first')",
+                         "assert os.read(r, 1) == b''; print(os.read(both, 99))")
+            said = self.err.read_text()
+            self.assertIn("a pipe that another process writes to", said)
+            self.assertIn("a pipe that another process reads from", said)
+            self.assertEqual(said.count("closed at the other end"), 2, said)
+            os.write(outside[2], b" second")
+            self.assertIn("b'first second'", self.assert_recovers().stdout)
+        finally:
+            for fd in outside:
+                os.close(fd)
+
+    def test_a_fifo_that_is_gone(self):
+        """Before the epoch it is named; after it recovery refuses."""
+        self.stopped("os.mkfifo('one'); os.mkfifo('two'); one, two = [os.open(name, os.O_RDWR) "
+                     "for name in ('one', 'two')]; os.remove('one')", "os.write(two, b'x')")
+        said = self.err.read_text()
+        self.assertEqual(said.count("cannot come back"), 1, said)
+        os.remove(self.directory / "two")
+        self.assert_refused(self.recover(), "PH_EFILES", "two", "removed since")
+        os.mkfifo(self.directory / "two")
+        self.assert_recovers()
+
+    def test_a_removed_file_by_name_alone(self):
+        self.stopped("open('file', 'w').close(); fd = os.open('file', os.O_PATH);"
+                     "os.remove('file')",
+                     "import errno\n"
+                     "    try: os.stat('', dir_fd=fd)\n"
+                     "    except OSError as error: print(error)")
+        self.assertIn("calls with it fail", self.err.read_text())
+        self.assert_recovers()
+
+    def test_a_working_directory_that_goes_after_the_epoch(self):
+        self.stopped("os.mkdir('there'); os.chdir('there')")
+        os.rmdir(self.directory / "there")
+        self.assert_refused(self.recover(), "PH_EFILES", "there", "working directory")
+        os.mkdir(self.directory / "there")
+        self.assert_recovers()
+
     def test_strict_mode_raises_instead_and_names_all(self):
         done = self.run_program("""
             import socket, pyheap

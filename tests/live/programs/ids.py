@@ -92,7 +92,7 @@ def check_paths(pid, worker):
     assert os.access(f"/proc/{pid}/task/{worker}/comm", os.R_OK)
     assert os.path.exists(f"/proc/self/task/{worker}/stat")
     assert not os.path.exists(f"/proc/{pid}/task/{pid}/task/{pid}")
-    with open(f"/proc/{worker}/comm") as file, open("/proc/self/comm") as own:
+    with open(f"/proc/{worker}/comm") as file, open(f"/proc/self/task/{worker}/comm") as own:
         assert file.read() == own.read()
 
 
