@@ -34,8 +34,11 @@ import run as live  # noqa: E402
 REQUIREMENT = {"PIL": "pillow", "sklearn": "scikit-learn", "zmq": "pyzmq",
                "cv2": "opencv-python-headless", "faiss": "faiss-cpu",
                "tensorflow": "tensorflow-cpu", "z3": "z3-solver", "flint": "python-flint",
-               "skimage": "scikit-image", "pywt": "pywavelets",
+               "skimage": "scikit-image", "pywt": "pywavelets", "mpi4py.MPI": "mpi4py",
                "torch": "torch==2.13.0+cpu"}  # its other builds are of gigabytes
+
+# What a module loads, and its package does not ask for.
+BESIDES = {"mpi4py.MPI": ["mpich"]}
 
 # In the virtual environment: imports one module and says its version.
 LOOK = """
@@ -81,7 +84,8 @@ class Environment:
             subprocess.run([self.base, "-m", "venv", *(["--without-pip"] if offline else []),
                             self.path], check=True)
         if not offline:
-            self.install(sorted({REQUIREMENT.get(m, m) for m in modules}))
+            self.install(sorted({r for m in modules
+                                 for r in (REQUIREMENT.get(m, m), *BESIDES.get(m, []))}))
         # In plain Python `import pyheap` is the stand-in; under pyheap-run the built-in is first.
         site, = self.path.glob("lib/python3*/site-packages")
         (site / "pyheap-stand-in.pth").write_text(str(ROOT / "pyhook" / "python") + "\n")

@@ -2,7 +2,7 @@
 """mpi4py: a program of one rank, with MPICH: sends to itself that are pending at the epoch, windows,
 collectives, files.
 
-live: rounds=40 needs=mpi4py environment=UCX_TLS=self
+live: rounds=40 needs=mpi4py.MPI environment=UCX_TLS=self
 """
 import sys
 
