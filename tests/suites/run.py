@@ -3,7 +3,8 @@
 """run.py - whole test suites, CPython's and NumPy's, with epochs all the time and without pyheap
 
     tests/suites/run.py [--bin DIR] [--suite cpython|numpy]... [--on VERSION]... [--only FILE]...
-                        [--every TIME] [--jobs N] [--minutes M] [--again] [--work DIR]
+                        [--every TIME] [--jobs N] [--minutes M] [--patience SECONDS]
+                        [--again] [--work DIR]
 
 Each file of a suite runs in the plain interpreter and under `pyheap-run --every TIME`, and the
 outcome of every single test is compared. A file that differs is run up to three times in both,
@@ -35,7 +36,6 @@ import interpreters  # noqa: E402
 from suite import DIFFERENT, outcomes  # noqa: E402
 
 ROUNDS = 3
-PATIENCE = 600  # seconds that a file may take
 NOTHING = "no test of it runs on this machine"
 
 # {suite: {file: why it is left out}}
@@ -122,7 +122,7 @@ def end_tests(number, _frame):
     os._exit(128 + number)
 
 
-def run_once(suite, file, keeper):
+def run_once(suite, file, keeper, patience):
     """@return ({test: outcome}, epochs), or (why there is none, epochs)"""
     with tempfile.TemporaryDirectory(prefix="pyheap-suites-") as directory:
         xml, count = os.path.join(directory, "out.xml"), os.path.join(directory, "epochs")
@@ -137,7 +137,7 @@ def run_once(suite, file, keeper):
             running.add(child.pid)
             late = False
             try:
-                child.wait(PATIENCE)
+                child.wait(patience)
             except subprocess.TimeoutExpired:
                 late = True
                 os.killpg(child.pid, signal.SIGKILL)
@@ -147,7 +147,7 @@ def run_once(suite, file, keeper):
             text = output.read().decode(errors="replace")
         epochs = int(pathlib.Path(count).read_text()) if os.path.exists(count) else 0
         if late:
-            return f"not done after {PATIENCE} s", epochs
+            return f"not done after {patience:.0f} s", epochs
         try:
             return outcomes(xml), epochs
         except (OSError, SyntaxError):
@@ -168,12 +168,14 @@ def merge(runs):
     return failed, seen
 
 
-def test_file(suite, file, keeper):
+def test_file(suite, file, keeper, patience):
     """@return what is kept about a file"""
     plain, ours, epochs, different = [], [], 0, {}
     for _ in range(ROUNDS):
-        plain.append(run_once(suite, file, None)[0])
-        tests, taken = run_once(suite, file, keeper)
+        plain.append(run_once(suite, file, None, patience)[0])
+        if isinstance(plain[-1], str):
+            break
+        tests, taken = run_once(suite, file, keeper, patience)
         ours.append(tests)
         epochs += taken
         bad_plain, _ = merge(plain)
@@ -181,13 +183,13 @@ def test_file(suite, file, keeper):
         different = {name: f"{bad} of {len(ours)}" for name, bad in bad_ours.items()
                      if bad and not bad_plain.get(name)
                      and name.rpartition(".")[2] not in DIFFERENT}
-        if not different or isinstance(plain[-1], str):
+        if not different:
             break
     why = plain[-1] if isinstance(plain[-1], str) else None
     if why:
-        different = {}
+        seen, different = [], {}
     reasons = [run for run in ours if isinstance(run, str)]
-    return {"tests": len(seen) if not why else 0, "epochs": epochs, "different": different,
+    return {"tests": len(seen), "epochs": epochs, "different": different,
             "not_compared": why, "reason": reasons[0] if reasons and not why else None}
 
 
@@ -271,6 +273,8 @@ def parse_arguments():
     parser.add_argument("--every", default="1s", metavar="TIME")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--minutes", type=float, help="begin no further file after so long")
+    parser.add_argument("--patience", type=float, default=600, metavar="SECONDS",
+                        help="that a file may take")
     parser.add_argument("--again", action="store_true", help="also what has been run before")
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build" / "suites")
     parser.add_argument("--table", type=pathlib.Path, default=ROOT / "docs" / "suites.md")
@@ -315,7 +319,7 @@ def run_suite(args, name, base, deadline):
     def one(file):
         if deadline and time.monotonic() > deadline:
             return None
-        return test_file(suite, file, keeper)
+        return test_file(suite, file, keeper, args.patience)
 
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         futures = {pool.submit(one, file): file for file in todo}
