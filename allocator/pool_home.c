@@ -18,8 +18,10 @@
  *      segments that the log has not needed become holes
  *
  * A crash or an error anywhere leaves every epoch from O on readable, since the log is whole
- * until 5; migration starts again from 1. Checksums are carried over, not computed anew, so a
- * page that was damaged in the log stays recognisable. When, pool_pace.c says.
+ * until 5; migration starts again from 1. So does one that the pool's closing cuts short: the
+ * program's end is not to wait for what only a next run would gain from. Checksums are carried
+ * over, not computed anew, so a page that was damaged in the log stays recognisable. When,
+ * pool_pace.c says.
  */
 #include "allocator/pool_internal.h"
 
@@ -41,8 +43,8 @@ struct migration {
     size_t changes, change_capacity;
     struct ph_entry_pm *whole; /* of one such stretch */
     struct ph_sum_pm *table;
-    char *buffer; /* PH_IO_CHUNK, page-aligned */
-    int64_t home_pages;
+    char *buffer;        /* PH_IO_CHUNK, page-aligned */
+    uint64_t heir_pages; /* more than before at home, once the heirs are */
     uint64_t migrated;
     uint32_t *emptied; /* slots of stretches without pages */
     uint32_t nemptied;
@@ -235,11 +237,16 @@ static int settle_stretches(struct ph_pool *p, struct migration *m)
     return err;
 }
 
+static int check_stop(const struct ph_pool *p)
+{
+    return p->stop ? PH_EINTR : 0;
+}
+
 /* Copy entries [0, n), consecutive in address, at most a chunk, to @p offset. */
 static int copy_run(struct ph_pool *p, struct migration *m, const struct ph_entry_pm *e,
                     size_t n, uint64_t offset)
 {
-    int err = 0;
+    int err = check_stop(p);
 
     for (size_t i = 0, k; i < n && !err; i += k) {
         for (k = 1; i + k < n && e[i + k].offset == e[i].offset + k * PH_PAGE; k++)
@@ -258,6 +265,7 @@ static int bring_home(struct ph_pool *p, struct migration *m, const struct ph_en
     const uint64_t base = p->extent[slot].offset;
     uint32_t first = 0, last = ph_table_pages(&p->super) - 1, page;
     bool empty = true;
+    uint64_t more = 0;
     int err = 0;
 
     for (size_t i = 0, k; i < n && !err; i += k) {
@@ -274,7 +282,7 @@ static int bring_home(struct ph_pool *p, struct migration *m, const struct ph_en
         return err;
     for (size_t i = 0; i < n; i++) {
         struct ph_sum_pm *s = &m->table[(e[i].addr - p->extent[slot].stretch) / PH_PAGE];
-        m->home_pages += (e[i].offset != 0) - !ph_sum_is_zero(*s);
+        more += (uint64_t)(e[i].offset != 0) - !ph_sum_is_zero(*s);
         *s = e[i].offset ? e[i].sum : (struct ph_sum_pm){0, 0};
     }
     if (!whole) {
@@ -284,6 +292,9 @@ static int bring_home(struct ph_pool *p, struct migration *m, const struct ph_en
     page = last - first + 1;
     err = ph_io_write(&p->io, m->table + first * per_page, page * PH_PAGE,
                       base + first * PH_PAGE);
+    pthread_mutex_lock(&p->lock);
+    *(whole ? &m->heir_pages : &p->root.home_pages) += err ? 0 : more;
+    pthread_mutex_unlock(&p->lock);
     for (uint32_t i = 0; i < p->super.stretch_pages && empty; i++)
         empty = ph_sum_is_zero(m->table[i]);
     if (empty)
@@ -323,7 +334,7 @@ static int bring_all_home(struct ph_pool *p, struct migration *m)
     int err = 0;
     size_t step, change = 0;
 
-    for (size_t i = 0; i < m->merged.n && !err; i += step) {
+    for (size_t i = 0; i < m->merged.n && !err && !(err = check_stop(p)); i += step) {
         const struct ph_entry_pm *e = &m->merged.entry[i];
         bool pages;
         uint32_t slot;
@@ -424,7 +435,7 @@ static int advance(struct ph_pool *p, struct migration *m)
     if (p->root.oldest < m->oldest)
         p->root.oldest = m->oldest;
     p->root.home_epoch = m->to;
-    p->root.home_pages = (uint64_t)((int64_t)p->root.home_pages + m->home_pages);
+    p->root.home_pages += m->heir_pages;
     p->epochs -= m->epochs;
     memmove(p->epoch, p->epoch + m->epochs, p->epochs * sizeof(*p->epoch));
     ph_root_set_recent(p);

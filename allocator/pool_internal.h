@@ -466,7 +466,8 @@ struct ph_pool {
     uint64_t pages_appended, pages_migrated, pages_filtered;
 
     pthread_t thread;
-    bool thread_runs, stop, awake, migrate_now, migrating, grow_failed;
+    bool thread_runs, awake, migrate_now, migrating, grow_failed;
+    _Atomic bool stop;   /* the thread is to end */
     uint64_t migrations; /* ended */
     int migrate_err;     /* of the last one */
     pthread_cond_t wake, done;

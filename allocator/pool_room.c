@@ -269,13 +269,14 @@ static bool find_spare(const struct ph_pool *p, uint32_t *slot, uint32_t *segmen
 }
 
 /* Nothing reaches free segments (S1), unless a record could not be written: then nobody knows
- * what the disk holds. The lock is not held while the file system works. */
+ * what the disk holds. The lock is not held while the file system works. Once the pool is to be
+ * closed no more is given back: where the device is told, that may take a second. */
 void ph_room_punch(struct ph_pool *p)
 {
     uint32_t slot, segment;
 
     pthread_mutex_lock(&p->lock);
-    while (p->least_spare && !p->views && !p->broken && !p->room_wanted &&
+    while (p->least_spare && !p->views && !p->broken && !p->room_wanted && !p->stop &&
            find_spare(p, &slot, &segment)) {
         uint64_t pages = ph_segment_end(&p->super, segment) -
                          (uint64_t)segment * ph_segment_pages(&p->super);

@@ -173,12 +173,14 @@ static int apply(struct ph_filter *f, const struct ph_index *index)
     return 0;
 }
 
-/* Put what is at home into the filter. */
+/* Put what is at home into the filter, and count it: of a migration that was cut short the root
+ * knows nothing. */
 static int apply_home(struct ph_pool *p)
 {
     struct ph_sum_pm *table = malloc(ph_table_pages(&p->super) * PH_PAGE);
     int err = table ? 0 : PH_ENOMEM;
 
+    p->root.home_pages = 0;
     for (uint32_t s = 0; s < p->super.slot_count && !err; s++) {
         if (p->extent[s].role != PH_EXTENT_HOME)
             continue;
@@ -187,6 +189,7 @@ static int apply_home(struct ph_pool *p)
             uint64_t addr = p->extent[s].stretch + i * PH_PAGE;
             if (ph_sum_is_zero(table[i]))
                 continue;
+            p->root.home_pages++;
             err = ph_filter_reserve(&p->filter, addr);
             ph_filter_put(&p->filter, addr, table[i]);
         }

@@ -183,6 +183,89 @@ Test(pool_home, log_that_is_not_needed_any_more_takes_no_space_on_the_disk)
     ph_pool_close(p);
 }
 
+/* The thread that migrates waits at the first such operation until the pool is to be closed. */
+static struct {
+    struct ph_pool *pool;
+    enum ph_io_op op;
+    _Atomic unsigned n; /* of these operations, that one included */
+} closing;
+
+static int wait_for_close(void *arg, enum ph_io_op op, uint64_t offset, uint64_t size)
+{
+    (void)arg, (void)offset;
+    if (op != closing.op || size <= PH_PAGE ||
+        !pthread_equal(pthread_self(), closing.pool->thread))
+        return 0;
+    closing.n++;
+    while (!closing.pool->stop)
+        usleep(100);
+    return 0;
+}
+
+/* Three epochs of @p n pages and, if @p more, small ones after a migration; then close while
+ * the thread is at an @p op. @return the newest. */
+static uint64_t close_at(enum ph_io_op op, size_t n, bool more)
+{
+    const struct ph_io_hooks hooks = {.before = wait_for_close};
+    uint64_t number = 1;
+    struct ph_pool *p;
+
+    ph_tuning.single_threaded = false;
+    ph_tuning.trigger_bytes = UINT64_C(1) << 40; /* when the test says so */
+    p = closing.pool = fixture_create_sized(256 << 20, 2);
+    closing.op = op;
+    for (; number <= 3; number++)
+        OK(fixture_big_epoch(p, number, n, number * 100000));
+    pthread_mutex_lock(&p->lock);
+    if (more)
+        OK(ph_home_force(p));
+    pthread_mutex_unlock(&p->lock);
+    for (; more && number <= 6; number++)
+        fixture_one_page(p, number, HEAP + n * PH_PAGE, number, false);
+    ph_io_hooks = &hooks;
+    pthread_mutex_lock(&p->lock);
+    p->migrate_now = true;
+    pthread_cond_signal(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+    while (!closing.n)
+        usleep(100);
+    ph_pool_close(p);
+    ph_io_hooks = NULL;
+    ph_tuning.single_threaded = true;
+    ph_tuning.trigger_bytes = 1;
+    return number - 1;
+}
+
+Test(pool_home, closing_does_not_wait_for_migration)
+{
+    const size_t n = 4096; /* 64 stretches */
+    uint64_t number = close_at(PH_IO_WRITE, n, false);
+    struct ph_pool *p = fixture_open(PH_POOL_WRITE);
+
+    cr_assert_eq(closing.n, 1, "of the pages of one stretch");
+    cr_assert_eq(info_of(p).home_epoch, 0);
+    for (size_t i = 0; i < n; i += 97)
+        cr_assert(fixture_holds(p, number, HEAP + i * PH_PAGE, number * 100000 + i));
+    fixture_one_page(p, ++number, HEAP, 5, false);
+    cr_assert_eq(info_of(p).home_epoch, number - 2, "now it is done");
+    cr_assert_eq(info_of(p).home_pages, n);
+    for (size_t i = 97; i < n; i += 97)
+        cr_assert(fixture_holds(p, number, HEAP + i * PH_PAGE, 300000 + i));
+    ph_pool_close(p);
+}
+
+Test(pool_home, closing_gives_nothing_more_back_to_the_disk)
+{
+    const size_t n = 4096;
+    uint64_t number = close_at(PH_IO_DISCARD, n, true);
+    struct ph_pool *p = fixture_open(PH_POOL_WRITE);
+
+    cr_assert_eq(closing.n, 1);
+    for (size_t i = 0; i < n; i += 97)
+        cr_assert(fixture_holds(p, number, HEAP + i * PH_PAGE, 300000 + i));
+    ph_pool_close(p);
+}
+
 Test(pool_home, emptied_stretches_are_given_up_and_reused)
 {
     struct ph_pool *p = fixture_create();
