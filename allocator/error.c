@@ -30,8 +30,9 @@ int ph_error_of(int error_number)
         return PH_ENOENT;
     case EACCES:
     case EPERM:
-    case EROFS:
         return PH_EACCES;
+    case EROFS:
+        return PH_EROFS;
     case ENOSPC:
     case EDQUOT:
         return PH_EFULL;

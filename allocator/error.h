@@ -72,7 +72,10 @@
       "the program of this pool is still running; end it before recovering")                   \
     X(PH_EINTERNAL, -1027, 96, "internal error in pyheap; please report it")                   \
     X(PH_EUNSUPPORTED, -1028, 97, "the program holds something that pyheap cannot save")       \
-    X(PH_EINTR, -1029, 98, "interrupted")
+    X(PH_EINTR, -1029, 98, "interrupted")                                                      \
+    X(PH_EROFS, -1030, 72,                                                                     \
+      "the file system is mounted read-only; mount it to be written to, or use a pool on "     \
+      "another one (pyheap-run --pool FILE; a copy, by cp --sparse=always)")
 
 enum ph_error {
 #define X(name, code, status, text) name = code,

@@ -412,6 +412,22 @@ static int damaged(struct ph_keeper *k, int rc)
     return W_EXITCODE(ph_error_status(rc), 0);
 }
 
+/** A pool that was renamed while the program ran: what was cut off goes with it. */
+static void follow_pool(struct ph_keeper *k)
+{
+    char undo[PH_UNDO_MAX];
+    if (!ph_pool_renamed(k->pool, k->new_path))
+        return;
+    k->pool_path = k->new_path;
+    ph_undo_directory(k->pool_path, undo);
+    if (rename(k->undo_directory, undo) != 0 && errno != ENOENT)
+        fprintf(stderr,
+                "%s: the pool has been renamed, but %s could not be, which belongs to it: %s; "
+                "call it %s before a recovery\n",
+                k->command, k->undo_directory, strerror(errno), undo);
+    snprintf(k->undo_directory, sizeof k->undo_directory, "%s", undo);
+}
+
 int ph_keeper_watch(struct ph_keeper *k, pid_t child)
 {
     struct termios modes;
@@ -440,6 +456,7 @@ int ph_keeper_watch(struct ph_keeper *k, pid_t child)
         pthread_join(k->drainer, NULL);
     }
     ph_keeper_files_free(&k->files);
+    follow_pool(k);
     rc = ph_check_end(&k->check);
     if (rc && rc != PH_EINTR)
         return damaged(k, rc);

@@ -354,6 +354,11 @@ int ph_pool_open(struct ph_pool **out, const char *path, enum ph_pool_mode mode)
     return ph_pool_open_file(out, path, fd, mode);
 }
 
+bool ph_pool_renamed(const struct ph_pool *p, char name[PATH_MAX])
+{
+    return ph_name_find(p->io.fd, p->path, name);
+}
+
 /* ---- state ------------------------------------------------------------------------ */
 
 void ph_pool_get_info(struct ph_pool *p, struct ph_pool_info *out)

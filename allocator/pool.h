@@ -18,6 +18,7 @@
 #include "error.h"
 #include "layout.h"
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -60,15 +61,26 @@ struct ph_pool_info {
 };
 
 /**
- * Take the name @p path, which must not exist, for a pool that is made when its first epoch
- * begins. What can be known to be in its way is found out now: limits, the disk's space.
- * @return 0, PH_EACCES, PH_EUNFINISHED if @p path exists, PH_EFULL, PH_EPOOLSIZE (too small),
- *         PH_EIO, PH_ENOMEM (addresses or a thread). On failure no file is left.
+ * Get ready for a pool that is made when its first epoch begins. What can be known to be in its
+ * way is found out now: limits, the disk's space. Nothing has the name @p path yet, or
+ * something else still has it.
+ * @return 0, PH_EACCES, PH_EFULL, PH_EPOOLSIZE (too small), PH_EIO, PH_ENOMEM (addresses or a
+ *         thread). On failure no file is left.
  */
+int ph_pool_prepare(struct ph_pool **out, const char *path, const struct ph_pool_options *opt);
+
+/** Take its name, which must be free by now. @return 0, PH_EACCES, PH_EUNFINISHED: it is not.
+ */
+int ph_pool_take(struct ph_pool *pool);
+
+/** Both at once. @return likewise; on failure no file is left. */
 int ph_pool_claim(struct ph_pool **out, const char *path, const struct ph_pool_options *opt);
 
 /** The same, and make the pool at once. @return likewise. */
 int ph_pool_create(struct ph_pool **out, const char *path, const struct ph_pool_options *opt);
+
+/** Whether somebody has renamed the pool; @p name receives what it is called by now. */
+bool ph_pool_renamed(const struct ph_pool *pool, char name[PATH_MAX]);
 
 /** Whether there is no more than a claim: nothing but ph_pool_begin can be done with it. */
 bool ph_pool_is_claim(const struct ph_pool *pool);

@@ -71,13 +71,22 @@ static int write_claim(struct ph_pool *p)
     return ph_io_write(&p->io, page, sizeof(page), 0);
 }
 
-static int claim(struct ph_pool *p, const struct ph_pool_options *opt)
+/* What is to go first leaves room. */
+static bool leaves_room(const char *path, uint64_t size)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_blocks * 512 >= size;
+}
+
+static int prepare(struct ph_pool *p, const struct ph_pool_options *opt)
 {
     int err = ph_pool_plan(p, opt); /* sets the file's size, to see whether it may have that */
+    uint64_t headers = ph_pmem_headers(p->super.file_size);
 
     if (!err)
         err = check_addresses(p->super.file_size);
-    if (!err && (err = ph_io_space(&p->io, ph_pmem_headers(p->super.file_size))) != 0)
+    if (!err && !leaves_room(p->path, headers) && (err = ph_io_space(&p->io, headers)) != 0)
         ph_pool_fail(p, err, "asking for free space");
     if (!err)
         err = ph_io_truncate(&p->io, 0);
@@ -87,12 +96,10 @@ static int claim(struct ph_pool *p, const struct ph_pool_options *opt)
         err = ph_claim_lock(p->io.fd);
     if (!err)
         err = ph_queue_start(p);
-    if (!err)
-        err = ph_name_give(p->io.fd, p->path, p->super.id);
     return err;
 }
 
-int ph_pool_claim(struct ph_pool **out, const char *path, const struct ph_pool_options *opt)
+int ph_pool_prepare(struct ph_pool **out, const char *path, const struct ph_pool_options *opt)
 {
     static const struct ph_pool_options defaults;
     struct ph_pool *p = ph_pool_new(path);
@@ -105,7 +112,7 @@ int ph_pool_claim(struct ph_pool **out, const char *path, const struct ph_pool_o
     err = ph_pool_new_id(p);
     if (!err)
         err = ph_name_new_file(path, p->super.id, &p->io.fd);
-    if (!err && (err = claim(p, opt ? opt : &defaults)) != 0)
+    if (!err && (err = prepare(p, opt ? opt : &defaults)) != 0)
         ph_name_discard(path, p->super.id);
     if (err) {
         ph_pool_close(p);
@@ -113,6 +120,22 @@ int ph_pool_claim(struct ph_pool **out, const char *path, const struct ph_pool_o
     }
     *out = p;
     return 0;
+}
+
+int ph_pool_take(struct ph_pool *p)
+{
+    return ph_name_give(p->io.fd, p->path, p->super.id);
+}
+
+int ph_pool_claim(struct ph_pool **out, const char *path, const struct ph_pool_options *opt)
+{
+    int err = ph_pool_prepare(out, path, opt);
+
+    if (!err && (err = ph_pool_take(*out)) != 0) {
+        ph_pool_remove(*out);
+        *out = NULL;
+    }
+    return err;
 }
 
 /* ---- finding one -------------------------------------------------------------------- */
@@ -149,6 +172,8 @@ void ph_pool_remove(struct ph_pool *p)
 {
     if (ph_name_is_of(p->io.fd, p->path)) /* C3 */
         unlink(p->path);
+    else
+        ph_name_discard(p->path, p->super.id);
     ph_pool_close(p);
 }
 

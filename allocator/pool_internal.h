@@ -516,6 +516,10 @@ bool ph_name_is_of(int fd, const char *path);
 /** Make the names in @p path's directory durable. @return 0, PH_EIO, PH_ENOMEM. */
 int ph_name_sync(const char *path);
 
+/* Another name that the file open as @p fd, which was @p path, has by now: anywhere, if it was
+ * opened by its name, else in the same directory. @return whether there is one. */
+bool ph_name_find(int fd, const char *path, char name[PATH_MAX]);
+
 /* ---- pool_claim.c: the name before the pool ---------------------------------------- */
 
 /** Read the claim that p->io holds. @return 0, PH_ENEWER, PH_ECORRUPT, PH_ETRUNC, PH_EIO. */

@@ -12,6 +12,7 @@
  */
 #include "allocator/pool_internal.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -83,6 +84,30 @@ bool ph_name_is_of(int fd, const char *path)
 
     return fstat(fd, &a) == 0 && lstat(path, &b) == 0 && a.st_dev == b.st_dev &&
            a.st_ino == b.st_ino;
+}
+
+bool ph_name_find(int fd, const char *path, char name[PATH_MAX])
+{
+    char link[32];
+    const char *slash = strrchr(path, '/');
+    int length = slash ? (int)(slash - path) + 1 : 0;
+    bool found = false;
+
+    if (ph_name_is_of(fd, path))
+        return false;
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, name, PATH_MAX - 1);
+    name[n > 0 ? n : 0] = 0;
+    if (ph_name_is_of(fd, name))
+        return true;
+    snprintf(name, PATH_MAX, "%.*s", length ? length : 1, length ? path : ".");
+    DIR *d = opendir(name);
+    for (const struct dirent *e; d && !found && (e = readdir(d));)
+        found = snprintf(name, PATH_MAX, "%.*s%s", length, path, e->d_name) < PATH_MAX &&
+                ph_name_is_of(fd, name);
+    if (d)
+        closedir(d);
+    return found;
 }
 
 /* Unlike a rename, a hard link never replaces anything; not every file system has them. */

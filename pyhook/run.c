@@ -150,21 +150,23 @@ static void check_program(const struct options *o)
         die(errno == EACCES ? PH_EACCES : PH_ENOENT, o->command.script);
 }
 
-/** Take the pool's name. What is in the way is removed, if it is finished, or with --fresh. */
-static int claim_pool(const struct options *o, const char *command, struct ph_pool **pool)
+/** Take the pool's name, when nothing else is in the way any more. What has it is removed, if
+ * it is finished, or with --fresh. */
+static void take_name(const struct options *o, struct ph_pool *pool)
 {
-    struct ph_pool_options options = {
-        .size = o->pool_size, .keep = o->keep, .command = command};
     int rc;
     do {
         rc = ph_pool_clear(o->pool, o->fresh);
-        if (rc)
-            die(rc, o->pool);
-        rc = ph_pool_claim(pool, o->pool, &options);
+        if (rc == 0)
+            rc = ph_pool_take(pool);
+        else if (rc == PH_EUNFINISHED)
+            break;
     } while (rc == PH_EUNFINISHED); /* another has come first: it is asked again */
-    if (rc == 0)
-        ph_undo_clear(o->pool);
-    return rc;
+    if (rc) {
+        ph_pool_remove(pool);
+        die(rc, o->pool);
+    }
+    ph_undo_clear(o->pool);
 }
 
 static bool limits_file_size(void)
@@ -237,7 +239,8 @@ int main(int argc, char **argv)
     check_program(&o);
     ph_cli_expect_no_pool(ME, o.pool);
     join_command(command, sizeof command, o.argv + 1);
-    rc = claim_pool(&o, command, &pool);
+    struct ph_pool_options options = {.size = o.pool_size, .keep = o.keep, .command = command};
+    rc = ph_pool_prepare(&pool, o.pool, &options);
     if (rc)
         die(rc, rc == PH_ENOMEM
                     ? "addresses or a thread for the pool; is there a limit, ulimit -v or -u?"
@@ -249,6 +252,7 @@ int main(int argc, char **argv)
         ph_pool_remove(pool);
         die(rc, keeper.detail);
     }
+    take_name(&o, pool);
     fflush(NULL);
     pid_t child = fork();
     if (child == 0)

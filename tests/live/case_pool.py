@@ -2,6 +2,7 @@
 """case_pool - pools and files that cannot be used are refused with a clear message, unharmed"""
 import os
 import pwd
+import resource
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import unittest
 import interpreters
 from case import COUNTING, MARKER, Case, offsets_in
 from commands import PATIENCE
+from denied import denying
 
 SUPERBLOCK_MAGIC = (0x4B4C425045485950).to_bytes(8, "little")  # allocator/pool_format.h
 
@@ -31,6 +33,22 @@ class Unfinished(Case):
         self.assert_ended(done)
         self.assertEqual(done.stdout.split()[:4], ["0", "1", "2", "done"])
         self.assert_refused(self.recover(), "PH_EFINISHED")
+
+    def test_fresh_refuses_before_it_discards(self):
+        self.killed()
+        before = self.commands.newest(self.pool)
+        limits = {"PH_EPOOLSIZE": (resource.RLIMIT_FSIZE, 2 << 30),
+                  "PH_ENOMEM": (resource.RLIMIT_AS, 1 << 30)}
+        for error, limit in limits.items():
+            done = self.run_program(COUNTING, 3, options=["--fresh", "--pool-size", "64G"],
+                                    preexec_fn=lambda limit=limit:
+                                    resource.setrlimit(limit[0], (limit[1], limit[1])))
+            self.assert_refused(done, error, "ulimit")
+        for call in "memfd_create", "socketpair":
+            done = self.run_program(COUNTING, 3, options=["--fresh"], preexec_fn=denying(call))
+            self.assert_refused(done, "PH_EKERNEL", call)
+        self.assertEqual(self.commands.newest(self.pool), before)
+        self.assert_ended(self.recover())
 
     def test_killed_before_the_first_epoch_there_is_nothing_to_recover(self):
         keeper, target = self.start(self.argv(
@@ -111,6 +129,38 @@ class InUse(Case):
         self.assert_ended(self.recover("--list"))
 
 
+    def test_a_pool_that_is_renamed_meanwhile(self):
+        """What is said names it as it is called by then, and what was cut off goes with it."""
+        text = """
+            import os, time, pyheap
+            file = open("file", "w")
+            file.write("0123456789")
+            pyheap.epoch(wait=True)
+            if not pyheap.status()["recoveries"]:
+                file.truncate(3)
+                print("cut", flush=True)
+                time.sleep(600)
+            file.write("!")
+            print("recovered", flush=True)
+            time.sleep(600 if os.path.exists("wait") else 0)
+        """
+        (self.directory / "wait").touch()
+        argv, name = self.argv(text), "test.pm"
+        for new, printed in (("first.pm", "cut"), ("second.pm", "recovered")):
+            keeper, target = self.start(argv)
+            self.wait_printed(printed)
+            (self.directory / name).rename(self.directory / new)
+            target.signal(signal.SIGKILL)
+            keeper.wait(PATIENCE)
+            self.assertIn(f"pyheap-recover {self.directory / new}\n", self.err.read_text())
+            self.assertFalse((self.directory / f"{name}.undo").exists())
+            name, argv = new, [self.commands.recover, str(self.directory / new)]
+        (self.directory / "wait").unlink()
+        self.assert_ended(self.finish(argv))
+        self.assertEqual((self.directory / "file").read_text(), "0123456789!")
+        self.assertEqual([path.name for path in self.directory.glob("*.pm*")], ["second.pm"])
+
+
 class Damaged(Case):
     """Files that are no pool, or not a whole one."""
 
@@ -177,7 +227,12 @@ class Damaged(Case):
         with open(self.pool, "r+b") as file:
             for at in found:
                 os.pwrite(file.fileno(), b"A", at)
-        self.assert_refused(self.recover("--verify"), "PH_ECORRUPT", "damaged")
+        done = self.recover("--verify")
+        self.assertEqual(done.returncode, self.STATUS["PH_ECORRUPT"], done.stderr)
+        _, epochs, _ = self.commands.list(self.pool)
+        lines = done.stderr.splitlines()  # one for each epoch, and there may be many
+        self.assertTrue(lines and all("damaged" in line for line in lines), done.stderr)
+        self.assertLessEqual(len(lines), len(epochs))
         before = self.out.read_text()
         self.assert_refused(self.recover(), "PH_ECORRUPT", "damaged")
         self.assertEqual(self.out.read_text(), before)
@@ -224,6 +279,23 @@ class Rights(Case):
         closed.mkdir(mode=0o500)
         done = self.finish(self.argv(COUNTING, 3, pool=str(closed / "test.pm")))
         self.assert_refused(done, "PH_EACCES", "right")
+
+
+    def test_a_file_system_that_is_read_only(self):
+        """Its pools can be looked at and copied; the copy goes on."""
+        small = self.small_file_system("300m")
+        self.killed()
+        pool = str(small / "test.pm")
+        self.assert_ended(self.finish([self.commands.recover, "--pack", pool, self.pool]))
+        subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+        for done in (self.recover(pool=pool),
+                     self.finish(self.argv(COUNTING, 3, pool=str(small / "other.pm"))),
+                     self.finish(self.argv(COUNTING, 3, pool=pool, options=["--fresh"]))):
+            self.assert_refused(done, "PH_EROFS", "mounted read-only", "--pool", "cp --sparse")
+        self.assertIsNone(self.commands.verify(pool))
+        os.unlink(self.pool)
+        subprocess.run(["cp", "--sparse=always", pool, self.pool], check=True)
+        self.assert_ended(self.recover())
 
 
 class FullDisk(Case):
