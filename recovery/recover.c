@@ -189,6 +189,9 @@ static void try_epoch(struct ph_pool *pool, const struct options *o, struct ph_v
     if (rc)
         die(rc, "mapping the pool");
     ph_recovery_say_copies(&r, ME);
+    if (!newest && !o->epoch)
+        fprintf(stderr, "%s: going on from epoch %llu, the newest that is intact\n", ME,
+                (unsigned long long)number);
     free(r.copy);
     ph_recovery_undo_free(&r);
     ph_recovery_locate_free(&r);
@@ -221,8 +224,8 @@ static _Noreturn void recover(struct ph_pool *pool, const struct options *o)
             rc = PH_ECORRUPT;
             ph_view_free(view);
         }
-        if (!o->epoch)
-            ph_cli_complain(ME, "an epoch is damaged; trying the one before", detail);
+        if (!o->epoch && i == 0 && n > 1)
+            ph_cli_complain(ME, "the newest epoch is damaged; trying those before", detail);
     }
     free(e);
     die(rc, detail);

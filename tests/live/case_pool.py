@@ -234,8 +234,35 @@ class Damaged(Case):
         self.assertTrue(lines and all("damaged" in line for line in lines), done.stderr)
         self.assertLessEqual(len(lines), len(epochs))
         before = self.out.read_text()
-        self.assert_refused(self.recover(), "PH_ECORRUPT", "damaged")
+        done = self.recover()
+        self.assert_refused(done, "PH_ECORRUPT", "damaged")
+        self.assertLessEqual(len(done.stderr.splitlines()), 2, done.stderr)
         self.assertEqual(self.out.read_text(), before)
+
+    def test_the_newest_epoch_is_damaged(self):
+        """The one before is gone on from, and named."""
+        text = """
+            import os, pyheap
+            data = [bytearray(100000) for _ in range(20)]
+            for n in 1, 2:
+                if n == 2:
+                    data[7][:] = "lla fo tsewen ".encode()[::-1] * 6000
+                pyheap.epoch(wait=True)
+            if not pyheap.status()["recoveries"]:
+                os.kill(os.getpid(), 9)
+            print(n)
+        """
+        self.assert_killed(self.run_program(text).returncode, signal.SIGKILL)
+        found = offsets_in(self.pool, b" newest of all")
+        self.assertGreater(len(found), 1000)
+        with open(self.pool, "r+b") as file:
+            for at in found:
+                os.pwrite(file.fileno(), b"N", at)
+        done = self.recover()
+        self.assert_ended(done)
+        self.assertEqual(done.stdout, "2\n")
+        for words in "the newest epoch is damaged", "going on from epoch 1,":
+            self.assertIn(words, done.stderr)
 
     def test_a_failed_start_leaves_no_pool(self):
         self.finish([self.commands.run, "--pool", self.pool, "--python", self.python,
