@@ -37,6 +37,12 @@ static void on_sigbus(int sig)
     _exit(ph_error_status(PH_EIO));
 }
 
+void ph_cli_need_proc(const char *command)
+{
+    if (access("/proc/self/fd", X_OK) != 0)
+        ph_cli_die(command, PH_EKERNEL, "/proc is not mounted");
+}
+
 void ph_cli_expect_no_pool(const char *command, const char *path)
 {
     struct sigaction action = {.sa_handler = on_sigbus};

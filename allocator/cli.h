@@ -12,6 +12,9 @@ void ph_cli_complain(const char *command, const char *text, const char *detail);
 /** Complain about @p err (a PH_E* code) and exit with its status. */
 _Noreturn void ph_cli_die(const char *command, int err, const char *detail);
 
+/** Without /proc nothing works: end with one line that says so. */
+void ph_cli_need_proc(const char *command);
+
 /** From now on, if a page of the pool at @p path that is mapped cannot be had (SIGBUS: its disk
  * fails, or it has been cut short), end with one line and PH_EIO's status. */
 void ph_cli_expect_no_pool(const char *command, const char *path);

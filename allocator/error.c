@@ -38,6 +38,9 @@ int ph_error_of(int error_number)
         return PH_EFULL;
     case ENOMEM:
         return PH_ENOMEM;
+    case EMFILE:
+    case ENFILE:
+        return PH_EMFILE;
     default:
         return PH_EIO;
     }

@@ -75,7 +75,9 @@
     X(PH_EINTR, -1029, 98, "interrupted")                                                      \
     X(PH_EROFS, -1030, 72,                                                                     \
       "the file system is mounted read-only; mount it to be written to, or use a pool on "     \
-      "another one (pyheap-run --pool FILE; a copy, by cp --sparse=always)")
+      "another one (pyheap-run --pool FILE; a copy, by cp --sparse=always)")                   \
+    X(PH_EMFILE, -1031, 99,                                                                    \
+      "not enough descriptors are left; every durable epoch is safe: raise ulimit -n")
 
 enum ph_error {
 #define X(name, code, status, text) name = code,

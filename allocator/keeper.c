@@ -120,6 +120,8 @@ static int refused(struct ph_keeper *k, const char *call)
 {
     int err = errno;
     snprintf(k->detail, sizeof k->detail, "%s: %s", call, strerror(err));
+    if (ph_error_of(err) == PH_EMFILE)
+        return PH_EMFILE;
     return err == EPERM || err == ENOSYS || err == EACCES ? PH_EKERNEL : PH_ENOMEM;
 }
 
@@ -352,7 +354,12 @@ static void report(struct ph_keeper *k, int status, const struct ph_pool_info *i
                  WCOREDUMP(status) ? " (core dumped)" : "");
     else
         snprintf(how, sizeof how, "ended with status %d", WEXITSTATUS(status));
-    if (info->newest == 0)
+    /* A refusal of recovery's own has said why. */
+    if (WIFEXITED(status) && ph_error_is_status(WEXITSTATUS(status)) &&
+        !atomic_load(&k->control->attached))
+        fprintf(stderr, "%s: nothing has been changed; epoch %llu is safe\n", k->command,
+                (unsigned long long)info->newest);
+    else if (info->newest == 0)
         fprintf(stderr, "%s: the program %s before any epoch was durable: nothing to recover\n",
                 k->command, how);
     else

@@ -332,6 +332,7 @@ static void recovered(void)
     divide_scratch();
     attach_stage();
     ph_agent.generation = c->generation;
+    atomic_store(&PH_CONTROL->attached, 1);
     ph_agent.socket_fd = c->socket_fd;
     ph_agent.epoch = c->first_epoch;
     ph_agent.failed_seen = 0;
@@ -392,8 +393,9 @@ static int open_track(void)
     ph_agent.full = true;
     int rc = ph_track_open(t, ph_agent.socket_fd);
     if (rc) {
-        ph_agent_detail("/proc/self/pagemap", NULL, errno);
-        return rc;
+        int err = errno;
+        ph_agent_detail("/proc/self/pagemap", NULL, err);
+        return ph_error_of(err) == PH_EMFILE ? PH_EMFILE : rc;
     }
     ph_agent.status.tracker = ph_track_protects(t) ? "userfaultfd"
                               : t->soft_dirty      ? "soft-dirty"

@@ -172,6 +172,10 @@ int ph_mapped_stage(uint64_t epoch, uint64_t now_ns);
  */
 int ph_files_capture(uint64_t epoch);
 
+/** Whether there are the numbers that a capture opens descriptors at. Without them what the
+ *  kernel tells of the others would be missing, unnoticed. @return 0, PH_EMFILE. */
+int ph_files_spare(void);
+
 /** Remember which descriptors there are, as inherited. When the program starts. */
 void ph_files_inherit(void);
 

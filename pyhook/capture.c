@@ -294,6 +294,8 @@ void ph_capture_run(void)
     uint64_t began = ph_now_ns();
     memset(&record, 0, sizeof record);
     int rc = ph_settle();
+    if (rc == 0)
+        rc = ph_files_spare();
     ph_capture.full |= ph_memory_moved();
     reset_areas();
     ph_undo_capture_begin();

@@ -25,6 +25,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#define SPARE 4 /* at once: /proc/self/fd, both ends of a pipe, a file */
+
 /** Files that are not to be cut back on recovery. */
 static struct {
     uint64_t dev, ino;
@@ -311,6 +313,19 @@ static bool ours(int fd)
 {
     return fd == ph_agent.socket_fd || fd == ph_agent.track.uffd ||
            fd == ph_agent.track.pagemap;
+}
+
+int ph_files_spare(void)
+{
+    int fd[SPARE], n = 0;
+    while (n < SPARE && (fd[n] = fcntl(ph_agent.socket_fd, F_DUPFD_CLOEXEC, 0)) >= 0)
+        n++;
+    int rc = n < SPARE ? ph_error_of(errno) : 0;
+    while (n > 0)
+        close(fd[--n]);
+    if (rc)
+        ph_agent_detail("for the epoch itself", NULL, 0);
+    return rc;
 }
 
 int ph_files_capture(uint64_t epoch)

@@ -265,9 +265,13 @@ static int park_listed(int task)
 static int park_others(void)
 {
     int task = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc = task < 0 ? PH_ETHREAD : park_listed(task);
-    if (task >= 0)
-        close(task);
+    if (task < 0) {
+        int err = errno;
+        ph_agent_detail("/proc/self/task", NULL, err);
+        return ph_error_of(err) == PH_EMFILE ? PH_EMFILE : PH_ETHREAD;
+    }
+    int rc = park_listed(task);
+    close(task);
     return rc;
 }
 

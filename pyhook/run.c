@@ -232,6 +232,7 @@ int main(int argc, char **argv)
     sigset_t mask;
     ph_keeper_block_signals(&mask);
     parse(&o, argc, argv);
+    ph_cli_need_proc(ME);
     int rc = ph_cli_installed("lib/pyheap/libpyheap.so", library, sizeof library);
     if (rc)
         die(rc, library);

@@ -103,7 +103,7 @@ static int make_plan(const struct ph_recovery *r, const struct ph_view *view,
         p.flags |= PH_PLAN_DOWNTIME;
     int fd = memfd_create("pyheap-plan", 0);
     if (fd < 0 || ftruncate(fd, (off_t)p.size) != 0)
-        die(PH_ENOMEM, errno == EMFILE ? "no descriptor is left; raise ulimit -n" : "plan");
+        die(ph_error_of(errno) == PH_EMFILE ? PH_EMFILE : PH_ENOMEM, "plan");
     struct ph_plan *plan = mmap(NULL, p.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (plan == MAP_FAILED)
         die(PH_ENOMEM, "plan");
@@ -143,7 +143,7 @@ static int out_of_the_way(int fd, const struct ph_record_pm *record)
         if (copy >= 0)
             close(copy); /* this number is taken by a descriptor of ours */
     }
-    die(PH_EFILES, "no descriptor is left for recovery; raise ulimit -n");
+    die(PH_EMFILE, "for recovery");
 }
 
 static void restore_process(const struct ph_record_pm *record)
@@ -210,7 +210,7 @@ static _Noreturn void become_program(struct ph_recovery *r, struct ph_keeper *k,
                    out_of_the_way(k->memfd, record), out_of_the_way(plan_fd, record),
                    out_of_the_way(open(restorer, O_PATH | O_CLOEXEC), record)};
     if (dup2(k->program_socket, keep[0]) < 0)
-        die(PH_EFILES, "ulimit -n is lower than it was for the program");
+        die(PH_EMFILE, "the limit is lower than it was for the program");
     plan->pool_fd = keep[1];
     plan->memfd = keep[2];
     plan->plan_fd = keep[3];

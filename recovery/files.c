@@ -41,9 +41,10 @@ static size_t ngiven;
 
 int ph_reopen_fail(struct ph_recovery *r, const struct ph_file_pm *f, const char *what)
 {
+    int err = errno;
     snprintf(r->detail, sizeof r->detail, "descriptor %d, %s: %s: %s", f->fd,
-             ph_record_text(r->record, f->path), what, strerror(errno));
-    return PH_EFILES;
+             ph_record_text(r->record, f->path), what, strerror(err));
+    return ph_error_of(err) == PH_EMFILE ? PH_EMFILE : PH_EFILES;
 }
 
 const struct ph_file_pm *ph_reopen_all(const struct ph_recovery *r, uint64_t *n)

@@ -7,7 +7,7 @@
 
 #include <limits.h>
 
-/** Fill r->detail with @p f, @p what and errno's text. @return PH_EFILES. */
+/** Fill r->detail with @p f, @p what and errno's text. @return PH_EFILES, PH_EMFILE. */
 int ph_reopen_fail(struct ph_recovery *r, const struct ph_file_pm *f, const char *what);
 
 /** The record's descriptors. */

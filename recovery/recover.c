@@ -258,6 +258,8 @@ int main(int argc, char **argv)
     ph_cli_expect_no_pool(ME, o.path);
     struct ph_pool *pool;
     bool read_only = o.list || o.verify;
+    if (!read_only)
+        ph_cli_need_proc(ME);
     int rc = ph_pool_open(&pool, o.path, read_only ? PH_POOL_READ : PH_POOL_WRITE);
     if (rc)
         die(rc, rc == PH_ENOMEM

@@ -110,6 +110,44 @@ class SmallLimits(Confined):
                     path.unlink()
                 self.chain(**self.limited(**limits))
 
+    def test_descriptors_that_are_too_few(self):
+        """Whatever fails for it says so, and is no damage and no lack of memory."""
+        text = """
+            import os, sys, pyheap
+            held = [os.open("/dev/null", os.O_RDONLY) for _ in range(5)]
+            pyheap.epoch(wait=True)
+            if not pyheap.status()["recoveries"]:
+                os.kill(os.getpid(), 9)
+            print("ok")
+        """
+        self.assert_killed(self.run_program(text, **self.limited(NOFILE=40)).returncode,
+                           signal.SIGKILL)
+        refused, done, other = 0, None, str(self.directory / "other.pm")
+        for number in range(5, 44, 3):
+            more = self.limited(NOFILE=number)
+            first = self.finish(self.argv(text, pool=other, options=["--fresh"]), **more)
+            if first.returncode not in (-signal.SIGKILL, 127):  # 127: the dynamic loader's
+                self.assertRegex(first.stderr, "raise ulimit -n|Too many open files")
+            done = self.finish([self.commands.recover, self.pool], **more)
+            if done.returncode == 0:
+                break
+            if done.returncode != 127:
+                refused += 1
+                self.assert_refused(done, "PH_EMFILE", "raise ulimit -n")
+        self.assert_ended(done)
+        self.assertGreater(refused, 1)
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can unmount")
+    def test_no_proc(self):
+        def without(argv):
+            return self.finish(["unshare", "-m", "sh", "-c", 'umount -l /proc && exec "$@"', "sh",
+                                *argv])
+        self.run_program(HOLDING, 1)
+        for argv in ([self.commands.recover, self.pool], self.argv(HOLDING, 1, options=["--fresh"])):
+            self.assert_refused(without(argv), "PH_EKERNEL", "/proc is not mounted")
+        self.assert_ended(without([self.commands.recover, "--list", self.pool]))
+        self.assert_ended(self.recover())
+
     def test_a_stack_that_is_small_and_a_program_that_is_not(self):
         self.chain("100", **self.limited(STACK=256 << 10))
 
