@@ -31,7 +31,7 @@
 #include <stddef.h>
 
 #define PH_CONTROL_MAGIC   UINT64_C(0x314c544350594850) /* "PHYPCTL1" */
-#define PH_CONTROL_VERSION 3
+#define PH_CONTROL_VERSION 4
 
 #define PH_BATCH_MAGIC     UINT32_C(0x42485950)
 #define PH_BATCH_MAX       256 /* payload pages of a batch at most: 1 MiB */
@@ -67,13 +67,14 @@ struct ph_control {
     _Atomic uint64_t answer;             /* the epoch taken for it; 0: none could be taken */
     uint32_t asks;                       /* whether the keeper may ever ask */
     uint32_t strict; /* an epoch fails if something in it could not come back */
-    char undo_directory[PH_UNDO_MAX]; /* where cuts of files are noted (undo.h); "": nowhere */
+    char undo_directory[PH_UNDO_MAX]; /* what is done to files is noted (undo.h); "": nowhere */
 
     /* Written by the keeper before `durable` grows. */
     _Alignas(64) _Atomic uint64_t pages_written, bytes_written, commit_ns;
     _Atomic uint64_t total_pages_written, total_bytes_written;
 
     uint64_t keep; /* epochs that stay recoverable, at least */
+    _Atomic uint64_t undo_number; /* the last one given (undo.h) */
 };
 _Static_assert(sizeof(struct ph_control) <= PH_CONTROL_SIZE, "control fits in its range");
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* undo.c - the directory of what was cut off; see undo.h */
+/* undo.c - the directory of what a program has done to its files; see undo.h */
 #include "undo.h"
 
 #include "error.h"
@@ -26,22 +26,26 @@ void ph_undo_directory(const char *path, char buf[PH_UNDO_MAX])
         buf[0] = 0;
 }
 
-/** @return 0: it is none of ours; 1; 2: a link */
-static int parse(const char *name, uint64_t *epoch, uint64_t *number)
+enum entry { NONE, RECORD, FILE_OF_PROGRAM, ASIDE };
+
+static enum entry parse(const char *name, uint64_t *epoch, uint64_t *number)
 {
     unsigned long long e, n;
     char end[8];
     int found = sscanf(name, "%llu-%llu%7s", &e, &n, end);
-    if (found < 2 || (found == 3 && strcmp(end, PH_UNDO_LINK) != 0))
-        return 0;
+    if (found < 2)
+        return NONE;
     *epoch = e;
     *number = n;
-    return found - 1;
+    return found == 2                        ? RECORD
+           : strcmp(end, PH_UNDO_LINK) == 0  ? FILE_OF_PROGRAM
+           : strcmp(end, PH_UNDO_ASIDE) == 0 ? ASIDE
+                                             : NONE;
 }
 
 bool ph_undo_name(const char *name, uint64_t *epoch, uint64_t *number)
 {
-    return parse(name, epoch, number) == 1;
+    return parse(name, epoch, number) == RECORD;
 }
 
 static void remove_one(int dir, const char *name)
@@ -49,15 +53,26 @@ static void remove_one(int dir, const char *name)
     unlinkat(dir, name, 0);
 }
 
+/** In place of a note, one for all of its epoch. */
+static void forget_note(int dir, const char *name, uint64_t epoch)
+{
+    char mark[32];
+    snprintf(mark, sizeof mark, "%llu-0", (unsigned long long)epoch);
+    if (strcmp(name, mark) != 0 && (symlinkat("-", dir, mark) == 0 || errno == EEXIST))
+        unlinkat(dir, name, 0);
+}
+
 static void forget_one(int dir, const char *name)
 {
     struct ph_undo_pm head;
     uint64_t epoch, number;
-    if (parse(name, &epoch, &number) == 2) { /* a file of the program's */
+    if (parse(name, &epoch, &number) == FILE_OF_PROGRAM) {
         unlinkat(dir, name, 0);
         return;
     }
     int fd = openat(dir, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 && errno == ELOOP)
+        forget_note(dir, name, epoch);
     if (fd < 0)
         return;
     if (pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head) {
@@ -76,12 +91,16 @@ static bool each(const char *directory, uint64_t first, uint64_t last,
 {
     DIR *d = directory[0] ? opendir(directory) : NULL;
     if (!d)
-        return false; /* the usual case: nothing was cut */
+        return false; /* the usual case: nothing was done */
     const struct dirent *e;
     uint64_t epoch, number;
-    while ((e = readdir(d)))
-        if (parse(e->d_name, &epoch, &number) && epoch >= first && epoch <= last)
+    while ((e = readdir(d))) {
+        enum entry what = parse(e->d_name, &epoch, &number);
+        /* What was put aside stays for a person to look at, until the run ends. */
+        if (what && epoch >= first && epoch <= last &&
+            (what != ASIDE || last - first == UINT64_MAX))
             fn(dirfd(d), e->d_name);
+    }
     closedir(d);
     return true;
 }
@@ -123,6 +142,12 @@ static int copy_bytes(int in, int out)
 
 static int copy_one(int from, int to, const char *name)
 {
+    char text[PH_UNDO_MAX];
+    ssize_t n = readlinkat(from, name, text, sizeof text - 1);
+    if (n > 0) {
+        text[n] = 0;
+        return symlinkat(text, to, name) == 0 ? 0 : errno;
+    }
     int in = openat(from, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (in < 0)
         return errno;

@@ -1,24 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * undo.h - what a program has cut off its files, kept while an epoch needs it
+ * undo.h - what a program does to files between two epochs, kept while an epoch needs it
  *
- * A file that is longer than at the epoch is cut back by recovery; of one that the program has
- * made shorter, what was cut off must have been kept. So before a file that was open at an
- * epoch loses bytes, these are written to a file of their own, in the directory
- * POOL.undo beside the pool: by the program (pyhook/undo.c), since it happens between epochs.
- * Recovery undoes the cuts, the newest first (recovery/undo.c).
+ * A recovered program does it all again: it appends, cuts, overwrites, makes, renames and
+ * removes. So before it does, the program notes in a directory of the pool's, POOL.undo, what
+ * is needed to have the files as they were at the epoch (pyhook/undo.c), and recovery undoes
+ * it, the newest first (recovery/undo.c).
  *
- *   U1  A file is called EPOCH-N: N-th cut after that epoch. To undo it: make the file as long
- *       as `from`, then as `to`, and write the pieces. So undoing twice is undoing once.
- *       With PH_UNDO_RENAMED or PH_UNDO_REMOVED it is not the file's bytes that were lost, but
- *       its name: two names follow each other as the path, what it had been called and what it
- *       was called then, "" if it was removed. A removed file is linked here as EPOCH-N.file.
- *   U2  It is durable before the program's file is cut, and whole if its checksum is right: one
- *       that is not belongs to a cut that has not happened.
- *   U3  It is removed when epoch EPOCH cannot be recovered any more, by the keeper; or when a
- *       recovery has gone back to before it. A pool may hold hundreds of epochs; the bytes are
- *       kept for the newest ones alone, as many as the pool has promised to keep, and of the
- *       others is only noted that they were cut (PH_UNDO_FORGOTTEN): recovery refuses those.
+ *   U1  A name is EPOCH-N: the N-th thing done since that epoch; N grows in the order of what
+ *       was done, over recoveries, too. A symbolic link is a note: what it points to is a text,
+ *       "KIND:DEV:INO:BIRTH:VALUE:SUM:LENGTH:PATH1PATH2", decimal; LENGTH is that of PATH1. A
+ *       regular file holds bytes that a file has lost, or is about to: to give them back, make
+ *       the file as long as `from`, then as `to`, and write the pieces. Undoing twice is
+ *       undoing once.
+ *   U2  It is there before the thing is done, and as durable. What is in a regular file has
+ *       been synced, and is whole if its checksum is right. A note is one change of a
+ *       directory, and journaling file systems keep these in order, so it is waited for only
+ *       where that is not known. What the program makes is noted right afterwards, since it
+ *       has no inode before.
+ *   U3  The keeper removes what belongs to epochs that cannot be recovered any more; so does a
+ *       recovery that has gone back to before them. A pool may hold hundreds of epochs: all
+ *       this is kept for the newest ones alone, as many as the pool has promised to keep. Of
+ *       the others is only noted that there was something (PH_UNDO_FORGOTTEN, EPOCH-0).
  */
 #ifndef PH_UNDO_H
 #define PH_UNDO_H
@@ -27,8 +30,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PH_UNDO_MAGIC UINT64_C(0x324f444e55594850) /* "PHYUNDO2" */
-#define PH_UNDO_MAX   4096                         /* bytes of the directory's path */
+#define PH_UNDO_MAGIC UINT64_C(0x334f444e55594850) /* "PHYUNDO3" */
+#define PH_UNDO_MAX   4096                    /* bytes of the directory's path, of a note */
+#define PH_UNDO_PATH  (PH_UNDO_MAX / 2 - 128) /* bytes of a path in a note, its end too */
+
+/** What a note tells that the program has done. */
+enum ph_undo_kind {
+    PH_UNDO_BYTES = 'b',          /* of regular files alone: taken bytes from a file */
+    PH_UNDO_OPENED = 'o',         /* opened a file to write; VALUE: its length until then */
+    PH_UNDO_MADE = 'm',           /* made a file of any kind, or given it one more name */
+    PH_UNDO_MADE_DIRECTORY = 'M', /* made a directory */
+    PH_UNDO_RENAMED = 'r',        /* from PATH1 to PATH2 */
+    PH_UNDO_REMOVED = 'd',        /* removed PATH1; the file is linked here as EPOCH-N.file */
+    PH_UNDO_REMOVED_DIRECTORY = 'D', /* VALUE: its mode */
+};
 
 /* Host byte order. The path follows, padded to 8; then the pieces, each with its bytes behind
  * it, padded to 8; the last one has offset PH_UNDO_END, and as its size the checksum of all
@@ -43,15 +58,27 @@ struct ph_undo_pm {
 _Static_assert(sizeof(struct ph_undo_pm) == 64, "ph_undo_pm is part of the format");
 
 #define PH_UNDO_FORGOTTEN 1u /* what follows the path is gone */
-#define PH_UNDO_RENAMED   2u
-#define PH_UNDO_REMOVED   4u
+#define PH_UNDO_MIDDLE    2u /* bytes that were overwritten: the file's length stays */
 
 #define PH_UNDO_LINK      ".file"
+#define PH_UNDO_ASIDE     ".aside" /* what recovery took from a file, or a file it removed */
 
 struct ph_undo_piece_pm {
     uint64_t offset, size; /* bytes */
 };
-#define PH_UNDO_END  UINT64_MAX
+#define PH_UNDO_END UINT64_MAX
+
+static inline const struct ph_undo_piece_pm *ph_undo_first_piece(const struct ph_undo_pm *h)
+{
+    return (const void *)((const char *)(h + 1) +
+                          ((h->path_size + UINT64_C(7)) & ~UINT64_C(7)));
+}
+
+static inline const struct ph_undo_piece_pm *
+ph_undo_next_piece(const struct ph_undo_piece_pm *p)
+{
+    return (const void *)((const char *)(p + 1) + ((p->size + 7) & ~UINT64_C(7)));
+}
 
 #define PH_UNDO_SEED UINT64_C(0xcbf29ce484222325)
 
@@ -70,13 +97,13 @@ static inline uint64_t ph_undo_hash(uint64_t hash, const uint64_t *word, size_t 
 /** The directory that belongs to the pool at @p path; "" if its name would be too long. */
 void ph_undo_directory(const char *path, char buf[PH_UNDO_MAX]);
 
-/** What the name of a file there says. @return whether it is one, and no link. */
+/** What the name of a note or a file of bytes says. @return whether it is one. */
 bool ph_undo_name(const char *name, uint64_t *epoch, uint64_t *number);
 
 /** Remove what belongs to epochs from @p first to @p last, and the directory if it is empty. */
 void ph_undo_remove(const char *directory, uint64_t first, uint64_t last);
 
-/** Keep of what belongs to these epochs only that there was a cut. */
+/** Keep of what belongs to these epochs only that there was something. */
 void ph_undo_forget(const char *directory, uint64_t first, uint64_t last);
 
 /** Remove all that belongs to the pool at @p path, which is done with. */

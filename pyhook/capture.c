@@ -298,7 +298,6 @@ void ph_capture_run(void)
         rc = ph_files_spare();
     ph_capture.full |= ph_memory_moved();
     reset_areas();
-    ph_undo_capture_begin();
     ph_agent.stage.wait_ns = 0;
     ph_agent.no_memory = ph_agent.stage.no_memory = false;
     s->pages_staged = s->pages_ahead = ph_agent.ahead.open ? ph_agent.ahead.pages : 0;
@@ -307,7 +306,8 @@ void ph_capture_run(void)
         ph_agent_detail("staging memory", NULL, 0);
         ph_capture.result = PH_ENOMEM;
     }
-    ph_undo_capture_end(ph_capture.result == 0);
+    if (ph_capture.result == 0)
+        ph_undo_capture_end();
     s->pause_ns = ph_now_ns() - began;
     s->wait_ns = ph_agent.stage.wait_ns;
     s->total_pages_staged += s->pages_staged;

@@ -116,10 +116,10 @@ static bool same_description(const struct ph_file_pm *a, const struct ph_file_pm
     return differs == 0 || (differs < 0 && a->position == b->position);
 }
 
-static bool is_kept(const struct ph_file_pm *f)
+bool ph_files_is_kept(uint64_t dev, uint64_t ino)
 {
     for (unsigned i = 0; i < nkept; i++)
-        if (kept[i].dev == f->dev && kept[i].ino == f->ino)
+        if (kept[i].dev == dev && kept[i].ino == ino)
             return true;
     return false;
 }
@@ -286,7 +286,8 @@ static void capture_one(int dir, int fd)
     f->path = ph_record_string(name, strlen(name));
 
     if (S_ISREG(st.st_mode) && (flags & O_ACCMODE) != O_RDONLY && !(flags & O_PATH))
-        f->flags |= is_kept(f) ? PH_FILE_WRITABLE | PH_FILE_KEPT : PH_FILE_WRITABLE;
+        f->flags |= ph_files_is_kept(f->dev, f->ino) ? PH_FILE_WRITABLE | PH_FILE_KEPT
+                                                     : PH_FILE_WRITABLE;
 
     if (S_ISCHR(st.st_mode) && isatty(fd))
         f->flags |= PH_FILE_TTY;

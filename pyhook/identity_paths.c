@@ -67,9 +67,9 @@ static int open_path(__typeof__(&open) next, const char *path, int flags, mode_t
     int fd = ph_identity_file(path, flags);
     if (fd >= 0)
         return fd;
-    bool undo = ph_undo_before_open(AT_FDCWD, path, flags);
+    struct ph_undo_open undo = ph_undo_before_open(AT_FDCWD, path, flags);
     fd = next(ph_identity_path(path, buf, sizeof buf), flags, mode);
-    ph_undo_after(undo);
+    ph_undo_after_open(undo, fd);
     return fd;
 }
 
@@ -93,9 +93,9 @@ static int open_at(__typeof__(&openat) next, int dir, const char *path, int flag
     int fd = ph_identity_file(path, flags);
     if (fd >= 0)
         return fd;
-    bool undo = ph_undo_before_open(dir, path, flags);
+    struct ph_undo_open undo = ph_undo_before_open(dir, path, flags);
     fd = next(dir, ph_identity_path(path, buf, sizeof buf), flags, mode);
-    ph_undo_after(undo);
+    ph_undo_after_open(undo, fd);
     return fd;
 }
 
@@ -113,10 +113,12 @@ EXPORT int openat64(int dir, const char *path, int flags, ...)
     return open_at(ph_libc_next()->openat64, dir, path, flags, mode);
 }
 
-/** Those of a stream's mode that begins with `r`. */
+/** Those of a stream's mode. */
 static int flags_of(const char *mode)
 {
-    return (strchr(mode, '+') ? O_RDWR : O_RDONLY) | (strchr(mode, 'e') ? O_CLOEXEC : 0);
+    int flags = strchr(mode, '+') ? O_RDWR : mode[0] == 'r' ? O_RDONLY : O_WRONLY;
+    flags |= mode[0] == 'w' ? O_CREAT | O_TRUNC : mode[0] == 'a' ? O_CREAT | O_APPEND : 0;
+    return flags | (strchr(mode, 'x') ? O_EXCL : 0) | (strchr(mode, 'e') ? O_CLOEXEC : 0);
 }
 
 static FILE *open_stream(__typeof__(&fopen) next, const char *path, const char *mode)
@@ -125,9 +127,9 @@ static FILE *open_stream(__typeof__(&fopen) next, const char *path, const char *
     int fd = mode[0] == 'r' ? ph_identity_file(path, flags_of(mode)) : -1;
     if (fd >= 0)
         return fdopen(fd, mode);
-    bool undo = mode[0] == 'w' && ph_undo_before_open(AT_FDCWD, path, O_TRUNC);
+    struct ph_undo_open undo = ph_undo_before_stream(path, flags_of(mode));
     FILE *file = next(ph_identity_path(path, buf, sizeof buf), mode);
-    ph_undo_after(undo);
+    ph_undo_after_open(undo, file ? fileno(file) : -1);
     return file;
 }
 

@@ -22,6 +22,7 @@
 #include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <sys/times.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -72,6 +73,23 @@
     X(rename)                                                                                  \
     X(renameat)                                                                                \
     X(renameat2)                                                                               \
+    X(rmdir)                                                                                   \
+    X(mkdir)                                                                                   \
+    X(mkdirat)                                                                                 \
+    X(symlink)                                                                                 \
+    X(symlinkat)                                                                               \
+    X(link)                                                                                    \
+    X(linkat)                                                                                  \
+    X(mkfifo)                                                                                  \
+    X(mkfifoat)                                                                                \
+    X(write)                                                                                   \
+    X(pwrite)                                                                                  \
+    X(pwrite64)                                                                                \
+    X(writev)                                                                                  \
+    X(pwritev)                                                                                 \
+    X(pwritev64)                                                                               \
+    X(pwritev2)                                                                                \
+    X(pwritev64v2)                                                                             \
     X(ftruncate)                                                                               \
     X(ftruncate64)                                                                             \
     X(truncate)                                                                                \

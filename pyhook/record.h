@@ -32,7 +32,7 @@
 #include <unistd.h>
 
 #define PH_RECORD_MAGIC   UINT64_C(0x3144524350594850) /* "PHYPCRD1" */
-#define PH_RECORD_VERSION 7
+#define PH_RECORD_VERSION 8
 
 struct ph_table_pm {
     uint64_t offset; /* from the start of the record */

@@ -1,24 +1,26 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * undo.c - what the program cuts off its files is kept while an epoch needs it
+ * undo.c - what the program is about to do to a file's bytes is kept while an epoch needs it
  *
- * Files that were open at an epoch come back as they were then (allocator/undo.h). The
- * calls that cut files are interposed; those of a file that was open call here first. What is
- * cut off for the second time since the epoch, or was written after it, nobody needs.
+ * A recovered program does again what it did after the epoch: files must be as they were then
+ * (allocator/undo.h). Of each file that it changes since the newest epoch is kept, before the
+ * first change: its length, if it was not open at the epoch (else the epoch has it), and bytes
+ * that get lost. Nobody needs what was written since, or is lost for the second time.
  *
- *   N1  While a file is cut (`busy`) no epoch is taken, and while one is taken no file is cut:
- *       what was kept belongs to the epoch that is the newest when the cut happens.
- *   N2  `stale` is true in the memory that an epoch saves, and false otherwise: a recovered
- *       program, whose table is of the epoch before, keeps what is cut off any file until its
- *       next epoch. That is more than is needed, and never wrong.
+ *   N1  While a file is changed (`busy`) no epoch is taken, and while one is taken no file is
+ *       changed, but by writing at its end: what is kept belongs to the epoch that is the
+ *       newest when the change happens.
+ *   N2  What is known of a file is of one epoch. A recovered program, whose memory is older
+ *       than its epoch, knows nothing and keeps all that may be needed; so does one whose table
+ *       is full. That is more than is needed, and never wrong.
  *   N3  Closing a descriptor of a file loses the process's locks on it (fcntl(2)). A file with
  *       such a lock is read by the program's own descriptor or not at all.
- *   N4  The newest epoch is not durable yet when the program goes on, and --epoch goes back to
- *       older ones: a file that has been closed since is looked after for as many epochs as the
- *       pool keeps.
+ *   N4  A file that is opened to be written from its start is kept whole up to a size
+ *       (WHOLE_MAX), and whatever its size if it was open at an epoch that can be gone back to:
+ *       the newest may never become durable, and the program may be told to go back.
  *
  * If it cannot be kept, a full disk for instance, the program is told by a line on stderr,
- * once, and cuts its file all the same.
+ * once, and changes its file all the same.
  */
 #include "undo.h"
 
@@ -29,43 +31,50 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FILES_MAX 256
+#define WHOLE_MAX (UINT64_C(64) << 20)
+#define BLOCK     (UINT64_C(1) << 20) /* what is kept of a file that is overwritten */
+#define STREAM_MAX                                                                             \
+    (UINT64_C(16) << 20) /* a file that a stream may overwrite, which is not seen */
 
 struct file {
     uint64_t dev, ino;
-    uint64_t kept_from; /* bytes from here on are kept, or were not there */
-    uint64_t epoch;     /* the newest one that had it open */
-    uint32_t path;      /* there; in the strings of the last capture */
+    uint64_t epoch;     /* since this one ... */
+    uint64_t kept_from; /* ... bytes from here on are kept, or were not there */
+    uint64_t open_at;   /* the newest epoch that had it open */
+    bool made;          /* since `epoch`, by the program */
 };
 
-/** Those that were open at the newest epoch, or at an older one that may be gone back to. */
-static struct {
-    struct file file[FILES_MAX];
-    unsigned n;
-    uint64_t unknown; /* an epoch that may have had others open: all files are looked after */
-    uint64_t epoch;   /* the newest one */
-    bool has_paths;   /* the last capture was that of the newest epoch */
-} open_then;
+struct block {
+    uint64_t dev, ino, index, epoch; /* kept since then */
+};
 
-static atomic_bool stale;
+static struct {
+    atomic_flag busy;
+    struct file file[1024];
+    struct block block[1024];
+} table = {.busy = ATOMIC_FLAG_INIT};
+
+static uint64_t newest_taken; /* epoch */
+static uint64_t lost_at;      /* the newest epoch some of whose open files left the table */
 static atomic_int busy;
 static __thread int inside_calls; /* of this thread; an epoch counts as one */
 
-/* ---- no cut during an epoch, no epoch during a cut (N1) --------------------------------- */
+/* ---- no change during an epoch, no epoch during a change (N1) --------------------------- */
 
-/** The newest epoch; 0: there is none. */
-static uint64_t newest(void)
+uint64_t ph_undo_newest(void)
 {
-    return atomic_load(&stale) ? PH_CONTROL->first_epoch : open_then.epoch;
+    uint64_t first = PH_CONTROL->first_epoch; /* N2: memory is of before that epoch's end */
+    return first > newest_taken ? first : newest_taken;
 }
 
 bool ph_undo_enter(void)
 {
-    if (!ph_agent_active() || !newest())
+    if (!ph_agent_active() || !ph_undo_newest())
         return false;
     while (inside_calls == 0) {
         atomic_fetch_add(&busy, 1);
@@ -96,7 +105,106 @@ void ph_undo_epoch_end(void)
     inside_calls--;
 }
 
-/* ---- which files ------------------------------------------------------------------------ */
+/* ---- what is known of files ------------------------------------------------------------- */
+
+#define PLACES 16 /* where one may be */
+
+static size_t hash(uint64_t dev, uint64_t ino, uint64_t index)
+{
+    return (size_t)(((ino * 31 + index) ^ dev) * UINT64_C(0x9e3779b97f4a7c15) >> 40);
+}
+
+static void lock_table(void)
+{
+    while (atomic_flag_test_and_set(&table.busy))
+        ph_settle_pause();
+}
+
+static void unlock_table(void)
+{
+    atomic_flag_clear(&table.busy);
+}
+
+/** Whether @p epoch can be gone back to still (N4). */
+static bool matters(uint64_t epoch)
+{
+    return epoch && epoch + PH_CONTROL->keep > atomic_load(&PH_CONTROL->durable);
+}
+
+/** The entry of a file; @p make: if there is none, make one. The table is locked. */
+static struct file *find(uint64_t dev, uint64_t ino, bool make)
+{
+    size_t n = sizeof table.file / sizeof table.file[0], at = hash(dev, ino, 0);
+    struct file *free = NULL;
+    for (size_t i = 0; i < PLACES; i++) {
+        struct file *f = &table.file[(at + i) % n];
+        if (f->ino == ino && f->dev == dev)
+            return f;
+        bool idle = f->epoch != ph_undo_newest() && !matters(f->open_at);
+        if (!free || (idle && (free->epoch == ph_undo_newest() || matters(free->open_at))))
+            free = f;
+    }
+    if (!make)
+        return NULL;
+    if (free->open_at > lost_at)
+        lost_at = free->open_at;
+    *free = (struct file){.dev = dev, .ino = ino};
+    return free;
+}
+
+/** @return whether anything is kept of it since the newest epoch. */
+static bool look(const struct stat *st, struct file *out)
+{
+    lock_table();
+    const struct file *f = find(st->st_dev, st->st_ino, false);
+    *out = f ? *f : (struct file){.dev = st->st_dev, .ino = st->st_ino};
+    unlock_table();
+    bool known = out->epoch == ph_undo_newest();
+    if (!known) {
+        out->kept_from = (uint64_t)st->st_size;
+        out->made = false;
+    }
+    return known;
+}
+
+static void know(uint64_t dev, uint64_t ino, uint64_t kept_from, bool made)
+{
+    lock_table();
+    struct file *f = find(dev, ino, true);
+    f->epoch = ph_undo_newest();
+    f->kept_from = kept_from;
+    f->made = made;
+    unlock_table();
+}
+
+bool ph_undo_is_made(const struct stat *st)
+{
+    struct file f;
+    return look(st, &f) && f.made;
+}
+
+void ph_undo_capture_end(void)
+{
+    size_t n;
+    const struct ph_file_pm *f = ph_files_all(&n);
+    newest_taken = ph_capture.epoch;
+    for (size_t i = 0; i < n; i++)
+        if (f[i].kind == PH_FILE_REGULAR && f[i].same_as < 0 &&
+            !(f[i].flags & (PH_FILE_DELETED | PH_FILE_KEPT))) {
+            know(f[i].dev, f[i].ino, f[i].size, false);
+            find(f[i].dev, f[i].ino, true)->open_at = newest_taken;
+        }
+}
+
+/** Whether recovery leaves the file as it is anyhow; @p path: its own. */
+static bool is_left(const struct stat *st, const char *path)
+{
+    static const char *const roots[] = {"/proc/", "/sys/", "/dev/"};
+    for (size_t i = 0; i < sizeof roots / sizeof roots[0]; i++)
+        if (strncmp(path, roots[i], strlen(roots[i])) == 0)
+            return true;
+    return ph_files_is_kept(st->st_dev, st->st_ino);
+}
 
 bool ph_undo_of_database(const char *path)
 {
@@ -110,359 +218,281 @@ bool ph_undo_of_database(const char *path)
     return false;
 }
 
-void ph_undo_capture_begin(void)
+bool ph_undo_concerns(const struct stat *st, const char *path)
 {
-    atomic_store(&stale, true);
-}
-
-/** Whether @p epoch can be gone back to still (N4). What it needed is kept no longer than that,
- * and then its files' inode numbers may be those of others. */
-static bool matters(uint64_t epoch)
-{
-    return epoch + PH_CONTROL->keep > atomic_load(&PH_CONTROL->durable);
-}
-
-static void forget_old(void)
-{
-    unsigned n = 0;
-    for (unsigned i = 0; i < open_then.n; i++)
-        if (matters(open_then.file[i].epoch))
-            open_then.file[n++] = open_then.file[i];
-    open_then.n = n;
-    if (!matters(open_then.unknown))
-        open_then.unknown = 0;
-}
-
-static void note(const struct ph_file_pm *f)
-{
-    unsigned i = 0;
-    while (i < open_then.n &&
-           (open_then.file[i].ino != f->ino || open_then.file[i].dev != f->dev))
-        i++;
-    if (i == FILES_MAX) {
-        open_then.unknown = open_then.epoch;
-        return;
-    }
-    open_then.n += i == open_then.n;
-    open_then.file[i] = (struct file){f->dev, f->ino, f->size, open_then.epoch, f->path};
-}
-
-void ph_undo_capture_end(bool taken)
-{
-    size_t n;
-    const struct ph_file_pm *f = ph_files_all(&n);
-    atomic_store(&stale, false);
-    open_then.has_paths = taken;
-    if (!taken)
-        return;
-    if (PH_CONTROL->first_epoch > open_then.epoch) { /* N2 */
-        open_then.n = 0;
-        open_then.unknown = PH_CONTROL->first_epoch;
-    }
-    open_then.epoch = ph_capture.epoch;
-    forget_old();
-    for (size_t i = 0; i < n; i++) {
-        const char *path = (const char *)ph_agent.areas.strings.base + f[i].path;
-        if (f[i].kind == PH_FILE_REGULAR && f[i].same_as < 0 &&
-            !(f[i].flags & (PH_FILE_DELETED | PH_FILE_KEPT)) && !ph_undo_of_database(path))
-            note(&f[i]);
-    }
-}
-
-/** Where what needs no keeping begins, of a file; NULL: no epoch needs it. */
-static uint64_t *kept_from(const struct stat *st, uint64_t *whole)
-{
-    for (unsigned i = 0; i < open_then.n && !atomic_load(&stale); i++)
-        if (open_then.file[i].ino == st->st_ino && open_then.file[i].dev == st->st_dev &&
-            matters(open_then.file[i].epoch))
-            return &open_then.file[i].kept_from;
-    *whole = (uint64_t)st->st_size;
-    return atomic_load(&stale) || open_then.unknown ? whole : NULL;
-}
-
-/** Whether @p path is that of a file that was open, with something like ".1" behind it. */
-static bool is_sibling(const char *path)
-{
-    for (unsigned i = 0; i < open_then.n && open_then.has_paths; i++) {
-        const struct file *f = &open_then.file[i];
-        const char *name = (const char *)ph_agent.areas.strings.base + f->path;
-        size_t n = strlen(name);
-        if (f->epoch == open_then.epoch && strncmp(path, name, n) == 0 && path[n] == '.')
-            return true;
-    }
-    return false;
-}
-
-bool ph_undo_needs_name(const struct stat *st, const char *path, bool *certain)
-{
-    uint64_t whole, *from = kept_from(st, &whole);
-    *certain = from && from != &whole;
-    return !ph_undo_of_database(path) && (from || is_sibling(path));
-}
-
-bool ph_undo_path_of(int fd, char *buf, size_t size)
-{
-    char link[48], number[24];
-    ph_join(link, sizeof link, "/proc/self/fd/", ph_format_u64(number, (uint64_t)fd), NULL);
-    long n = ph_syscall(SYS_readlink, link, buf, size - 1);
-    buf[n > 0 ? n : 0] = 0;
-    return n > 0 && n < (long)size - 1;
+    return !is_left(st, path) && !ph_undo_of_database(path);
 }
 
 /* ---- keeping ---------------------------------------------------------------------------- */
 
-struct out {
-    int fd;
-    long err; /* negative errno; 0 */
-    uint64_t hash;
-};
-
-/** @param n a multiple of 8 */
-static void put(struct out *out, const void *bytes, size_t n)
+/** Whether a process has a lock on the file that closing a descriptor loses, or a lease. */
+static bool is_locked(const struct stat *st)
 {
-    out->hash = ph_undo_hash(out->hash, bytes, n / 8);
-    for (const char *p = bytes; n && !out->err;) {
-        long r = ph_syscall(SYS_write, out->fd, p, n);
-        if (r < 0 && r != -EINTR)
-            out->err = r;
-        p += r > 0 ? r : 0;
-        n -= r > 0 ? (size_t)r : 0;
-    }
-}
-
-static void put_part(struct out *out, int fd, uint64_t start, uint64_t end)
-{
-    _Alignas(8) char buf[8192];
-    put(out, &(struct ph_undo_piece_pm){start, end - start}, sizeof(struct ph_undo_piece_pm));
-    while (start < end && !out->err) {
-        uint64_t n = end - start < sizeof buf ? end - start : sizeof buf;
-        for (uint64_t got = 0; got < n && !out->err;) {
-            long r = ph_syscall(SYS_pread64, fd, buf + got, n - got, start + got);
-            if (r <= 0 && r != -EINTR)
-                out->err = r ? r : -EIO;
-            got += r > 0 ? (uint64_t)r : 0;
+    char line[4096], inode[24];
+    size_t have = 0;
+    bool locked = false;
+    ph_format_u64(inode, st->st_ino);
+    long fd = ph_syscall(SYS_open, "/proc/locks", O_RDONLY | O_CLOEXEC), n;
+    if (fd < 0)
+        return true;
+    while (!locked && (n = ph_syscall(SYS_read, fd, line + have, sizeof line - 1 - have)) > 0) {
+        char *p = line, *end;
+        line[have += (size_t)n] = 0;
+        for (; !locked && (end = strchr(p, '\n')); p = end + 1) {
+            *end = 0;
+            const char *at = strstr(p, inode);
+            locked = at && at[-1] == ':' && at[strlen(inode)] == ' ' &&
+                     (strstr(p, "POSIX") || strstr(p, "LEASE"));
         }
-        memset(buf + n, 0, -n & 7);
-        put(out, buf, (n + 7) & ~UINT64_C(7));
-        start += n;
+        have = strlen(p);
+        memmove(line, p, have);
+        have = have < sizeof line - 1 ? have : 0;
     }
+    ph_syscall(SYS_close, fd);
+    return locked;
 }
 
-/** @param own whether @p fd is ours, and can be positioned: then holes are left out. */
-static void put_parts(struct out *out, int fd, bool own, uint64_t from, uint64_t to)
+/** A descriptor to read the file of @p fd by: our own, or the program's, or negative errno. */
+static long open_to_read(int fd, const struct stat *st, bool *own)
 {
-    while (from < to && !out->err) {
-        long start = own ? ph_syscall(SYS_lseek, fd, from, SEEK_DATA) : -EINVAL, end = -EINVAL;
-        if (start == -ENXIO || start >= (long)to)
-            return; /* a hole to the end */
-        if (start >= 0)
-            end = ph_syscall(SYS_lseek, fd, start, SEEK_HOLE);
-        if (start < 0 || end <= start) {
-            start = (long)from;
-            end = (long)to;
-        }
-        put_part(out, fd, (uint64_t)start, (uint64_t)end < to ? (uint64_t)end : to);
-        from = (uint64_t)end;
+    char link[48], number[24];
+    *own = !is_locked(st);
+    if (*own) {
+        ph_join(link, sizeof link, "/proc/self/fd/", ph_format_u64(number, (uint64_t)fd), NULL);
+        return ph_syscall(SYS_open, link, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     }
+    int flags = fcntl(fd, F_GETFL);
+    return !(flags & O_PATH) && (flags & O_ACCMODE) != O_WRONLY ? fd : -EBUSY;
 }
 
-/** The directory, which must be ours alone. @return a descriptor, or negative errno. */
-static long open_directory(void)
+static long keep_bytes(int fd, const struct stat *st, const char *path, uint64_t from,
+                       uint64_t to, bool middle)
 {
-    const char *path = PH_CONTROL->undo_directory;
-    struct stat st;
-    long made = path[0] ? ph_syscall(SYS_mkdir, path, 0700) : -ENAMETOOLONG;
-    if (made < 0 && made != -EEXIST)
-        return made;
-    long dir = ph_syscall(SYS_open, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (dir < 0)
-        return dir;
-    if (fstat((int)dir, &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 022)) {
-        ph_syscall(SYS_close, dir);
-        return -EPERM;
-    }
-    long parent =
-        made ? -1 : ph_syscall(SYS_openat, dir, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (parent >= 0) {
-        ph_syscall(SYS_fsync, parent);
-        ph_syscall(SYS_close, parent);
-    }
-    return dir;
-}
-
-/** A new file in the directory, with the next number. */
-static long make_file(long dir, char name[64])
-{
-    static atomic_ulong last;
-    char epoch[24], number[24];
-    long fd;
-    do {
-        ph_join(name, 64, ph_format_u64(epoch, newest()), "-",
-                ph_format_u64(number, atomic_fetch_add(&last, 1) + 1), NULL);
-        fd = ph_syscall(SYS_openat, dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    } while (fd == -EEXIST);
-    return fd;
-}
-
-/** Make the file, and the link that belongs to it. @return a descriptor, or negative errno. */
-static long make_both(long dir, int link, char name[64])
-{
-    char from[48], number[24], to[64 + sizeof PH_UNDO_LINK];
-    long file = make_file(dir, name), err = 0;
-    if (file < 0 || link < 0)
-        return file;
-    ph_join(from, sizeof from, "/proc/self/fd/", ph_format_u64(number, (uint64_t)link), NULL);
-    ph_join(to, sizeof to, name, PH_UNDO_LINK, NULL);
-    err = ph_syscall(SYS_linkat, AT_FDCWD, from, dir, to, AT_SYMLINK_FOLLOW);
-    if (err == 0)
-        return file;
-    ph_syscall(SYS_close, file);
-    ph_syscall(SYS_unlinkat, dir, name, 0);
+    bool own;
+    long reader = open_to_read(fd, st, &own);
+    if (reader < 0)
+        return reader;
+    long err =
+        ph_undo_write(&(struct ph_undo_bytes){st, (int)reader, own, middle, from, to}, path);
+    if (own)
+        ph_syscall(SYS_close, reader);
     return err;
 }
 
-static void remove_both(long dir, int link, const char *name)
+/** The length of a file that was not open at the epoch. */
+static long keep_length(int fd, const struct stat *st, const char *path)
 {
-    char to[64 + sizeof PH_UNDO_LINK];
-    ph_syscall(SYS_unlinkat, dir, name, 0);
-    ph_join(to, sizeof to, name, PH_UNDO_LINK, NULL);
-    if (link >= 0)
-        ph_syscall(SYS_unlinkat, dir, to, 0);
+    bool own = false;
+    long reader = st->st_size ? open_to_read(fd, st, &own) : -1;
+    uint32_t sum = reader < 0 ? 0 : ph_tail_sum((int)reader, (uint64_t)st->st_size);
+    if (own && reader >= 0)
+        ph_syscall(SYS_close, reader);
+    return ph_undo_note(&(struct ph_undo_note){.kind = PH_UNDO_OPENED,
+                                               .dev = st->st_dev,
+                                               .ino = st->st_ino,
+                                               .birth_ns = ph_files_birth(fd),
+                                               .value = (uint64_t)st->st_size,
+                                               .sum = sum,
+                                               .path = path});
 }
 
-long ph_undo_write(const struct ph_undo_what *what, const char *path, size_t n)
+/** The file of @p fd is about to have @p length bytes, or as many as before and more. */
+static void keep_from(int fd, const struct stat *st, uint64_t length)
 {
-    char name[64];
-    _Alignas(8) char padded[PH_UNDO_MAX] = {0};
-    struct stat self = {0};
-    long dir, file;
-    /* The keeper removes it when it is empty, at any moment from its making on. */
-    for (int tries = 0;; tries++) {
-        dir = open_directory();
-        file = dir < 0 ? dir : make_both(dir, what->link, name);
-        if (file != -ENOENT || tries == 100)
-            break;
-        if (dir >= 0)
-            ph_syscall(SYS_close, dir);
-    }
-    struct out out = {(int)file, file < 0 ? file : 0, PH_UNDO_SEED};
-    if (file >= 0)
-        fstat((int)file, &self);
-    struct ph_undo_pm head = {.magic = PH_UNDO_MAGIC,
-                              .epoch = newest(),
-                              .from = what->from,
-                              .to = what->to,
-                              .dev = what->st->st_dev,
-                              .ino = what->st->st_ino,
-                              .self = self.st_ino,
-                              .path_size = (uint32_t)n,
-                              .flags = what->flags};
-    if (n > sizeof padded)
-        out.err = -ENAMETOOLONG;
-    memcpy(padded, path, n < sizeof padded ? n : sizeof padded);
-    put(&out, &head, sizeof head);
-    if (!out.err)
-        put(&out, padded, (n + 7) & ~(size_t)7);
-    put_parts(&out, what->fd, what->own, what->from, what->to);
-    put(&out, &(struct ph_undo_piece_pm){PH_UNDO_END, out.hash}, 16);
-    if (!out.err)
-        out.err = ph_syscall(SYS_fdatasync, file);
-    if (!out.err)
-        out.err = ph_syscall(SYS_fsync, dir);
-    if (file >= 0) {
-        ph_syscall(SYS_close, file);
-        if (out.err)
-            remove_both(dir, what->link, name);
-    }
-    if (dir >= 0)
-        ph_syscall(SYS_close, dir);
-    return out.err;
-}
-
-void ph_undo_complain(const char *what, const char *path, long err)
-{
-    static atomic_bool said;
-    if (!atomic_exchange(&said, true))
-        ph_agent_say(what, path, " could not be kept (", strerrordesc_np((int)-err),
-                     "): until its next epoch, recovery will refuse for this file", NULL);
-}
-
-/** Whether the process has a lock, or a lease, on the file of @p fd. */
-static bool is_locked(const char *number)
-{
-    char path[48], text[2048];
-    ph_join(path, sizeof path, "/proc/self/fdinfo/", number, NULL);
-    long fd = ph_syscall(SYS_open, path, O_RDONLY | O_CLOEXEC);
-    long n = fd < 0 ? -1 : ph_syscall(SYS_read, fd, text, sizeof text - 1);
-    if (fd >= 0)
-        ph_syscall(SYS_close, fd);
-    text[n > 0 ? n : 0] = 0;
-    return n < 0 || strstr(text, "POSIX") || strstr(text, "LEASE");
-}
-
-/** The file of @p fd is about to have @p length bytes. */
-static void keep(int fd, const struct stat *st, uint64_t length)
-{
-    char link[48], number[24], path[PH_UNDO_MAX];
-    uint64_t whole, *from = kept_from(st, &whole), to;
-    if (!from || length >= *from || length >= (uint64_t)st->st_size)
+    char path[PH_UNDO_PATH];
+    struct file f;
+    bool known = look(st, &f);
+    if ((known && length >= f.kept_from) || st->st_nlink == 0)
         return;
-    to = *from < (uint64_t)st->st_size ? *from : (uint64_t)st->st_size;
-    ph_join(link, sizeof link, "/proc/self/fd/", ph_format_u64(number, (uint64_t)fd), NULL);
-    ph_undo_path_of(fd, path, sizeof path);
-    if (st->st_nlink == 0 || ph_undo_of_database(path))
+    if (!ph_undo_path_of(fd, path, sizeof path) || !ph_undo_concerns(st, path))
         return;
-    int flags = fcntl(fd, F_GETFL);
-    bool locked = is_locked(number),
-         can_read = !(flags & O_PATH) && (flags & O_ACCMODE) == O_RDWR;
-    long own = locked ? -EBUSY : ph_syscall(SYS_open, link, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    struct ph_undo_what what = {st, own < 0 ? fd : (int)own, -1, own >= 0, 0, length, to};
-    long err = own < 0 && !can_read ? own : ph_undo_write(&what, path, strlen(path) + 1);
-    if (own >= 0)
-        ph_syscall(SYS_close, own);
+    uint64_t size = (uint64_t)st->st_size, to = f.kept_from < size ? f.kept_from : size;
+    long err = 0;
+    if (length >= to && !known)
+        err = keep_length(fd, st, path);
+    else if (length < to && (to - length <= WHOLE_MAX || matters(f.open_at) ||
+                             matters(lost_at) || newest_taken != ph_undo_newest()))
+        err = keep_bytes(fd, st, path, length, to, false);
     if (err)
-        ph_undo_complain("what the program cuts off ", path, err);
+        ph_undo_complain("what the program takes from ", path, err);
     else
-        *from = length;
+        know(st->st_dev, st->st_ino, length < to ? length : to, f.made);
+}
+
+/** Whether block @p index is kept since the newest epoch; @p keep: it is now. */
+static bool is_kept(const struct file *f, uint64_t index, bool keep)
+{
+    size_t n = sizeof table.block / sizeof table.block[0], at = hash(f->dev, f->ino, index);
+    const struct block wanted = {f->dev, f->ino, index, ph_undo_newest()};
+    struct block *free = &table.block[at % n];
+    bool kept = false;
+    lock_table();
+    for (size_t i = 0; i < PLACES && !kept; i++) {
+        struct block *b = &table.block[(at + i) % n];
+        kept = memcmp(b, &wanted, sizeof wanted) == 0;
+        if (b->epoch != wanted.epoch)
+            free = b;
+    }
+    if (keep && !kept)
+        *free = wanted;
+    unlock_table();
+    return kept;
+}
+
+/** Bytes @p from to @p to of the file of @p fd are about to be overwritten. */
+static void keep_middle(int fd, const struct stat *st, uint64_t from, uint64_t to)
+{
+    char path[PH_UNDO_PATH];
+    struct file f;
+    look(st, &f);
+    uint64_t size = (uint64_t)st->st_size, end = f.kept_from < size ? f.kept_from : size;
+    uint64_t last = ((to < end ? to : end) + BLOCK - 1) / BLOCK, first;
+    for (uint64_t i = from / BLOCK; i < last; i++) {
+        if (is_kept(&f, i, false))
+            continue;
+        for (first = i; i + 1 < last && !is_kept(&f, i + 1, false); i++)
+            ;
+        if (!ph_undo_path_of(fd, path, sizeof path) || !ph_undo_concerns(st, path))
+            return;
+        uint64_t until = (i + 1) * BLOCK < end ? (i + 1) * BLOCK : end;
+        long err = keep_bytes(fd, st, path, first * BLOCK, until, true);
+        if (err) {
+            ph_undo_complain("what the program overwrites in ", path, err);
+            return;
+        }
+        for (; first <= i; first++)
+            is_kept(&f, first, true);
+    }
 }
 
 /* ---- before the calls ------------------------------------------------------------------- */
 
-/** @p fd: the file; ours to close if it is a path that is to be cut. */
-static bool before(int dir, const char *path, int fd, off_t length)
+#define ITS_LENGTH (-1)
+#define OF_STREAM  (-2)
+
+/** @return whether there is a regular file. */
+static bool before_path(int dir, const char *path, int64_t length, bool *missing)
 {
-    struct stat st = {0};
-    int state, saved = errno;
-    if (!ph_undo_enter())
-        return false;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
-    int file = path ? (int)ph_syscall(SYS_openat, dir, path, O_PATH | O_CLOEXEC) : fd;
-    if (file >= 0 && fstat(file, &st) == 0 && S_ISREG(st.st_mode) && length >= 0)
-        keep(file, &st, (uint64_t)length);
-    bool regular = file >= 0 && S_ISREG(st.st_mode);
-    if (path && file >= 0)
+    struct stat st;
+    int file = (int)ph_syscall(SYS_openat, dir, path, O_PATH | O_CLOEXEC);
+    *missing = file == -ENOENT;
+    bool regular = file >= 0 && fstat(file, &st) == 0 && S_ISREG(st.st_mode);
+    if (regular && length == OF_STREAM && (uint64_t)st.st_size <= STREAM_MAX)
+        length = 0;
+    if (regular)
+        keep_from(file, &st, length < 0 ? (uint64_t)st.st_size : (uint64_t)length);
+    if (file >= 0)
         ph_syscall(SYS_close, file);
-    pthread_setcancelstate(state, NULL);
-    errno = saved;
-    if (!regular) { /* opening a FIFO may wait for long */
-        ph_undo_after(true);
-        return false;
-    }
-    return true;
+    return regular;
 }
 
-bool ph_undo_before_open(int dir, const char *path, int flags)
+static struct ph_undo_open before_open(int dir, const char *path, int flags, bool stream)
 {
-    bool empties = (flags & O_TRUNC) && (flags & (O_CREAT | O_EXCL)) != (O_CREAT | O_EXCL);
-    return empties && path && before(dir, path, -1, 0);
+    struct ph_undo_open o = {0};
+    int state, saved = errno;
+    bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
+    if (!path || !(writes || (flags & O_CREAT)) || (flags & O_PATH) ||
+        (flags & O_TMPFILE) == O_TMPFILE || !ph_undo_enter())
+        return o;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    bool missing, makes_or_fails = (flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL);
+    bool overwrites = stream && !(flags & O_APPEND);
+    int length = makes_or_fails    ? ITS_LENGTH
+                 : flags & O_TRUNC ? 0
+                 : overwrites      ? OF_STREAM
+                                   : ITS_LENGTH;
+    bool regular = before_path(dir, path, length, &missing);
+    o.makes = missing && (flags & O_CREAT);
+    o.inside = regular || o.makes;
+    if (!o.inside) /* opening a FIFO may wait for long */
+        ph_undo_after(true);
+    pthread_setcancelstate(state, NULL);
+    errno = saved;
+    return o;
+}
+
+struct ph_undo_open ph_undo_before_open(int dir, const char *path, int flags)
+{
+    return before_open(dir, path, flags, false);
+}
+
+struct ph_undo_open ph_undo_before_stream(const char *path, int flags)
+{
+    return before_open(AT_FDCWD, path, flags, true);
+}
+
+void ph_undo_after_open(struct ph_undo_open o, int fd)
+{
+    char path[PH_UNDO_PATH];
+    struct stat st;
+    int saved = errno;
+    if (o.makes && fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+        ph_undo_path_of(fd, path, sizeof path))
+        ph_undo_made(&st, ph_files_birth(fd), path);
+    ph_undo_after(o.inside);
+    errno = saved;
+}
+
+void ph_undo_made(const struct stat *st, uint64_t birth_ns, const char *path)
+{
+    if (is_left(st, path))
+        return;
+    long err = ph_undo_note(&(struct ph_undo_note){
+        .kind = S_ISDIR(st->st_mode) ? PH_UNDO_MADE_DIRECTORY : PH_UNDO_MADE,
+        .dev = st->st_dev,
+        .ino = st->st_ino,
+        .birth_ns = birth_ns,
+        .path = path});
+    if (err)
+        ph_undo_complain("that the program has made ", path, err);
+    else if (st->st_nlink <= 1 || S_ISDIR(st->st_mode))
+        know(st->st_dev, st->st_ino, 0, true);
 }
 
 bool ph_undo_before_truncate(const char *path, off_t length)
 {
-    return path && before(AT_FDCWD, path, -1, length);
+    int state, saved = errno;
+    bool missing;
+    if (!path || length < 0 || !ph_undo_enter())
+        return false;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    bool regular = before_path(AT_FDCWD, path, length, &missing);
+    ph_undo_after(!regular);
+    pthread_setcancelstate(state, NULL);
+    errno = saved;
+    return regular;
 }
 
 bool ph_undo_before_ftruncate(int fd, off_t length)
 {
-    return before(AT_FDCWD, NULL, fd, length);
+    struct stat st;
+    int state, saved = errno;
+    if (length < 0 || !ph_undo_enter())
+        return false;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+        keep_from(fd, &st, (uint64_t)length);
+    pthread_setcancelstate(state, NULL);
+    errno = saved;
+    return true;
+}
+
+bool ph_undo_before_write(int fd, off_t at, size_t n)
+{
+    struct stat st;
+    int state, saved = errno;
+    if (!n || !ph_agent_active() || !ph_undo_newest())
+        return false;
+    bool overwrites = ph_syscall(SYS_fstat, fd, &st) == 0 && S_ISREG(st.st_mode) &&
+                      st.st_nlink &&
+                      (at >= 0 || (at = ph_syscall(SYS_lseek, fd, 0, SEEK_CUR)) >= 0) &&
+                      at < st.st_size && !(fcntl(fd, F_GETFL) & O_APPEND);
+    errno = saved;
+    if (!overwrites || !ph_undo_enter())
+        return false;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    keep_middle(fd, &st, (uint64_t)at, (uint64_t)at + n);
+    pthread_setcancelstate(state, NULL);
+    errno = saved;
+    return true;
 }

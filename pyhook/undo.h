@@ -9,58 +9,87 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
+struct ph_undo_open {
+    bool inside, makes;
+};
+
 /**
- * Before a call that makes a file shorter, by descriptor or by path; with openat's @p flags, or
- * to @p length bytes. What an epoch needs of it is kept. Until ph_undo_after has been given the
- * result no epoch is taken; errno is as before.
+ * Before a call that changes a file, by descriptor or by path: with openat's @p flags, to
+ * @p length bytes, or @p n bytes at @p at, < 0: where the descriptor is. What an epoch needs of
+ * it is kept. Until ph_undo_after has been given the result no epoch is taken; errno is as
+ * before.
  */
-bool ph_undo_before_open(int dir, const char *path, int flags);
+struct ph_undo_open ph_undo_before_open(int dir, const char *path, int flags);
+struct ph_undo_open ph_undo_before_stream(const char *path, int flags);
 bool ph_undo_before_truncate(const char *path, off_t length);
 bool ph_undo_before_ftruncate(int fd, off_t length);
+bool ph_undo_before_write(int fd, off_t at, size_t n);
 void ph_undo_after(bool inside);
+void ph_undo_after_open(struct ph_undo_open o, int fd);
 
-/** Before a call that takes a file's name, or gives its name to another: the same. */
-bool ph_undo_before_unlink(int dir, const char *path);
+/** Before a call that takes a name, or gives it to another: the same. */
+bool ph_undo_before_unlink(int dir, const char *path, bool directory);
 bool ph_undo_before_rename(int from_dir, const char *from, int to_dir, const char *to);
+
+/** After a call that makes a name, begun by ph_undo_enter. @param path NULL: it has failed. */
+void ph_undo_after_making(bool inside, int dir, const char *path);
 
 /** Whether a file has no name any more but the one by which it is kept. */
 bool ph_undo_is_removed(uint64_t dev, uint64_t ino);
 
-/** An epoch begins, and ends: no file is made shorter meanwhile. */
+/** An epoch begins, and ends: no file is changed meanwhile. */
 void ph_undo_epoch_begin(void);
 void ph_undo_epoch_end(void);
 
-/** With all threads parked: pages are about to be copied; and, if the epoch was @p taken, its
- * files are those to look after. */
-void ph_undo_capture_begin(void);
-void ph_undo_capture_end(bool taken);
+/** With all threads parked: an epoch was taken. */
+void ph_undo_capture_end(void);
 
-/* ---- undo.c, for undo_names.c ------------------------------------------------------- */
+/* ---- undo.c, for undo_names.c and undo_store.c ---------------------------------------- */
 
-struct ph_undo_what {
-    const struct stat *st; /* the file */
-    int fd, link;          /* whose bytes, if any; and a file to be linked, or -1 */
-    bool own;              /* fd is ours, and can be positioned */
-    uint32_t flags;        /* PH_UNDO_* */
-    uint64_t from, to;     /* bytes */
-};
+/** The epoch that things belong to; 0: there is none. */
+uint64_t ph_undo_newest(void);
 
 /** No epoch from now on, until ph_undo_after. @return false: there is none to keep for. */
 bool ph_undo_enter(void);
 
-/** Whether an epoch may need it under this path. @param certain whether it does. */
-bool ph_undo_needs_name(const struct stat *st, const char *path, bool *certain);
+/** Whether recovery would bring the file back that is called this. */
+bool ph_undo_concerns(const struct stat *st, const char *path);
 
-/** The name of what @p fd is open on. @return whether it is known, and fits. */
-bool ph_undo_path_of(int fd, char *buf, size_t size);
+/** Whether the program has made it since the newest epoch, so that no epoch needs it. */
+bool ph_undo_is_made(const struct stat *st);
+
+/** The program has just made this: a file of any kind, or a directory. */
+void ph_undo_made(const struct stat *st, uint64_t birth_ns, const char *path);
 
 /** SQLite's own, which recovery leaves as they are. */
 bool ph_undo_of_database(const char *path);
 
-/** Write one file of the directory, durably. @param n bytes of @p path. @return 0, -errno. */
-long ph_undo_write(const struct ph_undo_what *what, const char *path, size_t n);
+/* ---- undo_store.c ------------------------------------------------------------------- */
 
-/** Say so once. */
+struct ph_undo_note {
+    int kind; /* enum ph_undo_kind */
+    int link; /* PH_UNDO_REMOVED: a descriptor of the file */
+    uint64_t dev, ino, birth_ns, value;
+    uint32_t sum;
+    const char *path, *to;
+};
+
+struct ph_undo_bytes {
+    const struct stat *st; /* the file */
+    int fd;                /* to read it by */
+    bool own;              /* that is ours, and can be positioned */
+    bool middle;           /* they are overwritten, not cut off */
+    uint64_t from, to;     /* bytes */
+};
+
+/** Write one note, or one file of bytes, durably as U2 has it. @return 0, -errno. */
+long ph_undo_note(const struct ph_undo_note *n);
+long ph_undo_write(const struct ph_undo_bytes *what, const char *path);
+
+/** The name of what @p fd is open on. @return whether it is known, and fits. */
+bool ph_undo_path_of(int fd, char *buf, size_t size);
+
+/** Say once that this is not kept. */
 void ph_undo_complain(const char *what, const char *path, long err);
 
 #endif

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* undo_calls.c - the calls that make a file shorter, but for those that open it: see undo.c */
+/*
+ * undo_calls.c - the calls that change files and names, but for those that open: see undo.c
+ *
+ * libc itself does not come by here: what is written through a stdio stream is kept when that
+ * is opened (identity_paths.c).
+ */
 #include "libc_next.h"
 #include "undo.h"
 
@@ -45,4 +50,200 @@ EXPORT int creat(const char *path, mode_t mode)
 EXPORT int creat64(const char *path, mode_t mode)
 {
     return open64(path, O_CREAT | O_WRONLY | O_TRUNC, mode);
+}
+
+/* ---- names ------------------------------------------------------------------------------ */
+
+EXPORT int unlink(const char *path)
+{
+    bool undo = ph_undo_before_unlink(AT_FDCWD, path, false);
+    int rc = ph_libc_next()->unlink(path);
+    ph_undo_after(undo);
+    return rc;
+}
+
+EXPORT int unlinkat(int dir, const char *path, int flags)
+{
+    bool undo = ph_undo_before_unlink(dir, path, flags & AT_REMOVEDIR);
+    int rc = ph_libc_next()->unlinkat(dir, path, flags);
+    ph_undo_after(undo);
+    return rc;
+}
+
+EXPORT int remove(const char *path)
+{
+    bool undo = ph_undo_before_unlink(AT_FDCWD, path, false);
+    int rc = ph_libc_next()->remove(path);
+    ph_undo_after(undo);
+    return rc;
+}
+
+EXPORT int rename(const char *from, const char *to)
+{
+    bool undo = ph_undo_before_rename(AT_FDCWD, from, AT_FDCWD, to);
+    int rc = ph_libc_next()->rename(from, to);
+    ph_undo_after(undo);
+    return rc;
+}
+
+EXPORT int renameat(int from_dir, const char *from, int to_dir, const char *to)
+{
+    bool undo = ph_undo_before_rename(from_dir, from, to_dir, to);
+    int rc = ph_libc_next()->renameat(from_dir, from, to_dir, to);
+    ph_undo_after(undo);
+    return rc;
+}
+
+EXPORT int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
+{
+    bool undo = flags == 0 && ph_undo_before_rename(from_dir, from, to_dir, to);
+    int rc = ph_libc_next()->renameat2(from_dir, from, to_dir, to, flags);
+    ph_undo_after(undo);
+    return rc;
+}
+
+EXPORT int rmdir(const char *path)
+{
+    bool undo = ph_undo_before_unlink(AT_FDCWD, path, true);
+    int rc = ph_libc_next()->rmdir(path);
+    ph_undo_after(undo);
+    return rc;
+}
+
+EXPORT int mkdir(const char *path, mode_t mode)
+{
+    bool undo = ph_undo_enter();
+    int rc = ph_libc_next()->mkdir(path, mode);
+    ph_undo_after_making(undo, AT_FDCWD, rc ? NULL : path);
+    return rc;
+}
+
+EXPORT int mkdirat(int dir, const char *path, mode_t mode)
+{
+    bool undo = ph_undo_enter();
+    int rc = ph_libc_next()->mkdirat(dir, path, mode);
+    ph_undo_after_making(undo, dir, rc ? NULL : path);
+    return rc;
+}
+
+EXPORT int symlink(const char *text, const char *path)
+{
+    bool undo = ph_undo_enter();
+    int rc = ph_libc_next()->symlink(text, path);
+    ph_undo_after_making(undo, AT_FDCWD, rc ? NULL : path);
+    return rc;
+}
+
+EXPORT int symlinkat(const char *text, int dir, const char *path)
+{
+    bool undo = ph_undo_enter();
+    int rc = ph_libc_next()->symlinkat(text, dir, path);
+    ph_undo_after_making(undo, dir, rc ? NULL : path);
+    return rc;
+}
+
+EXPORT int link(const char *from, const char *path)
+{
+    bool undo = ph_undo_enter();
+    int rc = ph_libc_next()->link(from, path);
+    ph_undo_after_making(undo, AT_FDCWD, rc ? NULL : path);
+    return rc;
+}
+
+EXPORT int linkat(int from_dir, const char *from, int dir, const char *path, int flags)
+{
+    bool undo = ph_undo_enter();
+    int rc = ph_libc_next()->linkat(from_dir, from, dir, path, flags);
+    ph_undo_after_making(undo, dir, rc ? NULL : path);
+    return rc;
+}
+
+EXPORT int mkfifo(const char *path, mode_t mode)
+{
+    bool undo = ph_undo_enter();
+    int rc = ph_libc_next()->mkfifo(path, mode);
+    ph_undo_after_making(undo, AT_FDCWD, rc ? NULL : path);
+    return rc;
+}
+
+EXPORT int mkfifoat(int dir, const char *path, mode_t mode)
+{
+    bool undo = ph_undo_enter();
+    int rc = ph_libc_next()->mkfifoat(dir, path, mode);
+    ph_undo_after_making(undo, dir, rc ? NULL : path);
+    return rc;
+}
+
+/* ---- writing ---------------------------------------------------------------------------- */
+
+static size_t sum_of(const struct iovec *v, int n)
+{
+    size_t sum = 0;
+    for (int i = 0; v && i < n; i++)
+        sum += v[i].iov_len;
+    return sum;
+}
+
+EXPORT ssize_t write(int fd, const void *bytes, size_t n)
+{
+    bool undo = ph_undo_before_write(fd, -1, n);
+    ssize_t rc = ph_libc_next()->write(fd, bytes, n);
+    ph_undo_after(undo);
+    return rc;
+}
+
+EXPORT ssize_t pwrite(int fd, const void *bytes, size_t n, off_t at)
+{
+    bool undo = ph_undo_before_write(fd, at, n);
+    ssize_t rc = ph_libc_next()->pwrite(fd, bytes, n, at);
+    ph_undo_after(undo);
+    return rc;
+}
+
+EXPORT ssize_t pwrite64(int fd, const void *bytes, size_t n, off64_t at)
+{
+    bool undo = ph_undo_before_write(fd, at, n);
+    ssize_t rc = ph_libc_next()->pwrite64(fd, bytes, n, at);
+    ph_undo_after(undo);
+    return rc;
+}
+
+EXPORT ssize_t writev(int fd, const struct iovec *v, int n)
+{
+    bool undo = ph_undo_before_write(fd, -1, sum_of(v, n));
+    ssize_t rc = ph_libc_next()->writev(fd, v, n);
+    ph_undo_after(undo);
+    return rc;
+}
+
+EXPORT ssize_t pwritev(int fd, const struct iovec *v, int n, off_t at)
+{
+    bool undo = ph_undo_before_write(fd, at, sum_of(v, n));
+    ssize_t rc = ph_libc_next()->pwritev(fd, v, n, at);
+    ph_undo_after(undo);
+    return rc;
+}
+
+EXPORT ssize_t pwritev64(int fd, const struct iovec *v, int n, off64_t at)
+{
+    bool undo = ph_undo_before_write(fd, at, sum_of(v, n));
+    ssize_t rc = ph_libc_next()->pwritev64(fd, v, n, at);
+    ph_undo_after(undo);
+    return rc;
+}
+
+EXPORT ssize_t pwritev2(int fd, const struct iovec *v, int n, off_t at, int flags)
+{
+    bool undo = ph_undo_before_write(fd, at, sum_of(v, n));
+    ssize_t rc = ph_libc_next()->pwritev2(fd, v, n, at, flags);
+    ph_undo_after(undo);
+    return rc;
+}
+
+EXPORT ssize_t pwritev64v2(int fd, const struct iovec *v, int n, off64_t at, int flags)
+{
+    bool undo = ph_undo_before_write(fd, at, sum_of(v, n));
+    ssize_t rc = ph_libc_next()->pwritev64v2(fd, v, n, at, flags);
+    ph_undo_after(undo);
+    return rc;
 }

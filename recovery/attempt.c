@@ -89,7 +89,7 @@ static int make_plan(const struct ph_recovery *r, const struct ph_view *view,
                         .nmarked = nmarked,
                         .ring_pages = keeper->control->ring_pages,
                         .parent = getpid(),
-                        .undoing = r->nundo != 0};
+                        .undoing = r->nundo || r->undo_forgotten};
     uint64_t end = PH_PAGE, sums = pages_to_read(place, nplaces, false);
     p.record_offset = take(&end, record_size + ph_recovery_located_size(r));
     p.places_offset = take(&end, nplaces * sizeof *place);
@@ -277,7 +277,7 @@ static enum ph_plan_state wait_until_filled(struct ph_plan *plan, pid_t child, u
 }
 
 /** All memory is right: now files may change. The program waits for it. */
-static void undo_cuts(struct ph_recovery *r, struct ph_plan *plan, pid_t child)
+static void undo(struct ph_recovery *r, struct ph_plan *plan, pid_t child)
 {
     int rc = ph_recovery_undo(r);
     if (rc) {
@@ -286,6 +286,17 @@ static void undo_cuts(struct ph_recovery *r, struct ph_plan *plan, pid_t child)
         take_terminal_back(child);
         die(rc, r->detail);
     }
+    if (r->put_aside)
+        fprintf(stderr,
+                "%s: %llu file%s that the program had not open at the epoch %s as they were; "
+                "what was made or appended since is in %s until the run ends\n",
+                PH_COMMAND, (unsigned long long)r->put_aside, r->put_aside == 1 ? "" : "s",
+                r->put_aside == 1 ? "is" : "are", r->undo_directory);
+    if (r->undo_forgotten)
+        fprintf(stderr,
+                "%s: what the program has done to other files since this epoch is undone in "
+                "part only: it is kept for the newest epochs\n",
+                PH_COMMAND);
     atomic_store(&plan->undoing, 0);
     ph_futex_wake(&plan->undoing);
 }
@@ -340,6 +351,7 @@ int ph_attempt(struct ph_recovery *r, struct ph_view *view, struct ph_keeper *ke
         die(PH_ENOMEM, "plan");
     *mapped = ph_recovery_map(r->record, &place, &n, &hold->mapped, &hold->n, least) != 0;
     uint64_t total = pages_to_read(place, n, true);
+    keeper->control->undo_number = r->undo_number;
     struct ph_plan *plan;
     int plan_fd = make_plan(r, view, keeper, place, n, &plan);
     free(place);
@@ -350,8 +362,8 @@ int ph_attempt(struct ph_recovery *r, struct ph_view *view, struct ph_keeper *ke
     if (*child == 0)
         become_program(r, keeper, plan, plan_fd, restorer);
     enum ph_plan_state state = wait_until_filled(plan, *child, epoch, total);
-    if (state == PH_PLAN_FILLED && r->nundo)
-        undo_cuts(r, plan, *child);
+    if (state == PH_PLAN_FILLED && (r->nundo || r->undo_forgotten))
+        undo(r, plan, *child);
     int rc = outcome(r, plan, state, *child);
     close(plan_fd);
     munmap(plan, plan->size);

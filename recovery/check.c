@@ -26,12 +26,18 @@ static bool is_meant(const char *what, const char *path)
     return is;
 }
 
+bool ph_recovery_keeps_path(const struct ph_recovery *r, const char *path)
+{
+    bool keeps = false;
+    for (size_t i = 0; i < r->nkeep && !keeps; i++)
+        keeps = is_meant(r->keep[i], path);
+    return keeps;
+}
+
 bool ph_recovery_keeps(const struct ph_recovery *r, const struct ph_file_pm *f)
 {
-    bool keeps = r->keep_files || (f->flags & PH_FILE_KEPT);
-    for (size_t i = 0; i < r->nkeep && !keeps; i++)
-        keeps = is_meant(r->keep[i], ph_record_text(r->record, f->path));
-    return keeps;
+    return r->keep_files || (f->flags & PH_FILE_KEPT) ||
+           ph_recovery_keeps_path(r, ph_record_text(r->record, f->path));
 }
 
 /** With a name that is mistyped, a file would be cut back that was to be kept. */
@@ -44,9 +50,12 @@ static int check_kept(struct ph_recovery *r)
         for (uint64_t j = 0; j < n && !found; j++)
             found = f[j].kind == PH_FILE_REGULAR &&
                     is_meant(r->keep[i], ph_record_text(r->record, f[j].path));
+        for (size_t j = 0; j < r->nundo && !found; j++)
+            found = is_meant(r->keep[i], r->undo[j]->path);
         if (!found)
             return fail(r, PH_EUSAGE, r->keep[i],
-                        "--keep-file names no file that the program has open at the epoch");
+                        "--keep-file names no file that the program has open at the epoch, or "
+                        "has changed since");
     }
     return 0;
 }
@@ -95,7 +104,8 @@ static int check_open_file(struct ph_recovery *r, const struct ph_file_pm *f)
 
 /**
  * A file that the program was in the middle of, and not at its end, and that has been written
- * to since: what was overwritten there is nowhere, so the program should be able to do without.
+ * to since, unseen: what was overwritten there is nowhere, so the program should be able to do
+ * without.
  */
 static void note_overwritten(struct ph_recovery *r)
 {
@@ -107,7 +117,8 @@ static void note_overwritten(struct ph_recovery *r)
         if (f[i].kind != PH_FILE_REGULAR || !(f[i].flags & PH_FILE_WRITABLE) ||
             (f[i].flags & PH_FILE_DELETED) || (f[i].open_flags & O_APPEND) ||
             f[i].position >= f[i].size || ph_recovery_keeps(r, &f[i]) ||
-            ph_recovery_of_database(r, &f[i]) || stat(path, &st) != 0)
+            ph_recovery_of_database(r, &f[i]) || ph_recovery_undo_overwritten(r, &f[i]) ||
+            stat(path, &st) != 0)
             continue;
         if ((uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec !=
             f[i].mtime_ns)
@@ -179,9 +190,9 @@ int ph_recovery_check(struct ph_recovery *r)
     if (rc == 0)
         rc = ph_recovery_check_cpu(r);
     if (rc == 0)
-        rc = check_kept(r);
-    if (rc == 0)
         rc = ph_recovery_undo_read(r);
+    if (rc == 0)
+        rc = check_kept(r);
     if (rc == 0)
         rc = ph_recovery_locate(r);
     if (rc == 0)

@@ -46,21 +46,31 @@ static bool by_name(const struct ph_file_pm *f)
     return f->kind == PH_FILE_REGULAR && !(f->flags & PH_FILE_DELETED);
 }
 
+void ph_recovery_database_of(const char *path, char base[PATH_MAX])
+{
+    static const char *const suffixes[] = {"-journal", "-wal", "-shm"};
+    size_t length = strlen(path);
+    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
+        size_t n = strlen(suffixes[i]);
+        if (length > n && strcmp(path + length - n, suffixes[i]) == 0) {
+            snprintf(base, PATH_MAX, "%.*s", (int)(length - n), path);
+            if (has_header(base))
+                return;
+        }
+    }
+    snprintf(base, PATH_MAX, "%s", path);
+}
+
+bool ph_recovery_path_of_database(const char *path)
+{
+    char base[PATH_MAX];
+    ph_recovery_database_of(path, base);
+    return has_header(base);
+}
+
 bool ph_recovery_of_database(const struct ph_recovery *r, const struct ph_file_pm *f)
 {
-    static const char *const suffixes[] = {"", "-journal", "-wal", "-shm"};
-    const char *path = ph_record_text(r->record, f->path);
-    size_t length = strlen(path);
-    for (size_t i = 0; by_name(f) && i < sizeof suffixes / sizeof suffixes[0]; i++) {
-        char base[PATH_MAX];
-        size_t n = strlen(suffixes[i]);
-        if (length <= n || strcmp(path + length - n, suffixes[i]) != 0)
-            continue;
-        snprintf(base, sizeof base, "%.*s", (int)(length - n), path);
-        if (has_header(base))
-            return true;
-    }
-    return false;
+    return by_name(f) && ph_recovery_path_of_database(ph_record_text(r->record, f->path));
 }
 
 /** The file that belongs to database @p f and is called @p suffix; NULL: not open. */

@@ -5,6 +5,8 @@
 
 #include "recovery.h"
 
+#include "allocator/undo.h"
+
 #include <limits.h>
 
 /** Fill r->detail with @p f, @p what and errno's text. @return PH_EFILES, PH_EMFILE. */
@@ -48,19 +50,31 @@ int ph_reopen_special(struct ph_recovery *r, const struct ph_file_pm *f);
 /** When all are in place: what epoll descriptor @p f watches. */
 int ph_reopen_watch_again(struct ph_recovery *r, const struct ph_file_pm *f);
 
-/* ---- undo.c, undo_names.c ----------------------------------------------------------- */
+/* ---- undo.c, undo_read.c, undo_names.c ---------------------------------------------- */
 
-/** One thing that the program has done to a file since the epoch. */
+/** One thing that the program has done since the epoch (allocator/undo.h). */
 struct ph_undo {
     uint64_t epoch, number;
+    enum ph_undo_kind kind;
+    uint64_t dev, ino, birth_ns, value;
+    uint32_t sum;
+    const char *path, *to;
+    uint64_t written_ns;
+
+    /* PH_UNDO_BYTES */
     const struct ph_undo_pm *head; /* all of the file, mapped */
     uint64_t size;
-    uint64_t written_ns;
     bool forgotten;
     bool copied; /* with the pool and all, it may be hoped */
+
+    char text[]; /* of a note */
 };
 
-const char *ph_recovery_undo_path(const struct ph_undo *u);
+/** Whether it is to be left. */
+bool ph_undo_is_left(const struct ph_recovery *r, const struct ph_undo *u);
+
+/** Whether what has its @p path, or is open, is the very thing that @p u is about. */
+bool ph_undo_is_very_thing(const struct ph_undo *u, int dir, const char *path);
 
 /** Where the file of @p f is by now because the program has renamed or removed it. @return
  *  whether it has, and the file is there. */
@@ -70,8 +84,20 @@ bool ph_recovery_undo_place(const struct ph_recovery *r, const struct ph_file_pm
 /** Whether it gets its name back. */
 bool ph_recovery_undo_renames(const struct ph_recovery *r, const struct ph_file_pm *f);
 
-/** Give files their names back. @return 0, PH_EFILES. */
-int ph_recovery_undo_names(struct ph_recovery *r);
+/** Undo what is about a name. @return 0, PH_EFILES. */
+int ph_recovery_undo_name(struct ph_recovery *r, const struct ph_undo *u);
+
+/** What recovery takes is put aside up to this size, bytes of each file. */
+#define PH_UNDO_ASIDE_MAX (16 << 20)
+
+/** A new file for what recovery takes from that of @p u, in the pool's directory. */
+void ph_undo_aside(const struct ph_recovery *r, const struct ph_undo *u, char buf[PATH_MAX]);
+
+/** Have the directory of @p path durable, before another one is, or NULL: now. */
+void ph_undo_sync_directory(struct ph_recovery *r, const char *path);
+
+/** Note a failure for r->detail. @return PH_EFILES. */
+int ph_undo_fail(struct ph_recovery *r, const char *path, const char *what);
 
 /* ---- locks.c ------------------------------------------------------------------------ */
 

@@ -13,6 +13,7 @@
 #include "allocator/undo.h"
 #include "pyhook/record.h"
 
+#include <limits.h>
 #include <sys/types.h>
 
 struct ph_place; /* plan.h */
@@ -30,9 +31,13 @@ struct ph_recovery {
     const char **keep;   /* nor these: paths or patterns (glob(7)) */
     size_t nkeep;
     const char *pool_path;
-    struct ph_undo *undo; /* cuts of files to be undone, newest first (undo.c) */
+    struct ph_undo **undo; /* what is to be undone, newest first (undo.c) */
     size_t nundo;
+    uint64_t undo_number; /* the highest one there is */
+    bool undo_forgotten;  /* some of it is there no more */
     char undo_directory[PH_UNDO_MAX];
+    char undo_synced[PATH_MAX];  /* a directory that is to be synced */
+    uint64_t put_aside;          /* files */
     struct ph_located **located; /* files that are not what and where they were (locate.c) */
     size_t nlocated;
     char detail[4352]; /* about the last failure */
@@ -60,6 +65,7 @@ int ph_recovery_check(struct ph_recovery *r);
 
 /** Whether @p f is left as it is: the program, or whoever recovers it, has said so. */
 bool ph_recovery_keeps(const struct ph_recovery *r, const struct ph_file_pm *f);
+bool ph_recovery_keeps_path(const struct ph_recovery *r, const char *path);
 
 /** Parts of that. Whether the program's file locks are free. @return 0, PH_EFILES. */
 int ph_recovery_check_locks(struct ph_recovery *r);
@@ -73,6 +79,10 @@ int ph_recovery_check_databases(struct ph_recovery *r);
 
 /** Whether @p f is a file of an SQLite database, which must not be cut back. */
 bool ph_recovery_of_database(const struct ph_recovery *r, const struct ph_file_pm *f);
+bool ph_recovery_path_of_database(const char *path);
+
+/** The database that a journal at @p path belongs to; @p path itself: none. */
+void ph_recovery_database_of(const char *path, char base[PATH_MAX]);
 
 /** Part of that: where the files are by now (locate.c). @return 0, PH_EFILES, PH_ENOMEM. */
 int ph_recovery_locate(struct ph_recovery *r);
@@ -95,11 +105,11 @@ void ph_recovery_say_located(const struct ph_recovery *r, const char *command);
 
 void ph_recovery_locate_free(struct ph_recovery *r);
 
-/** Part of that: read what the program has cut off its files since the epoch. @return 0,
+/** Part of that: read what the program has done to its files since the epoch. @return 0,
  *  PH_EFILES, PH_EOWNER (not ours alone), PH_ENOMEM. */
 int ph_recovery_undo_read(struct ph_recovery *r);
 
-/** The size that @p f, which has @p size bytes, will have when its cuts are undone. */
+/** The size that @p f, which has @p size bytes, will have when that is undone. */
 uint64_t ph_recovery_undone_size(const struct ph_recovery *r, const struct ph_file_pm *f,
                                  uint64_t size);
 
@@ -112,6 +122,9 @@ bool ph_recovery_undo_forgotten(const struct ph_recovery *r, const struct ph_fil
 
 /** Undo the cuts: all memory is right, and the program waits. @return 0, PH_EFILES. */
 int ph_recovery_undo(struct ph_recovery *r);
+
+/** Whether bytes in the middle of @p f are among it. */
+bool ph_recovery_undo_overwritten(const struct ph_recovery *r, const struct ph_file_pm *f);
 
 void ph_recovery_undo_free(struct ph_recovery *r);
 

@@ -1,149 +1,51 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * undo.c - files that the program has made shorter since the epoch get back what was cut off
+ * undo.c - what the program has done to its files since the epoch is undone
  *
- * The cuts are in the directory of allocator/undo.h. Those that came after the epoch are
- * undone, the newest first, when all memory is right and before the program takes its first
- * step. Afterwards the file is cut to its length at the epoch, as all are. It can be done
- * again: a recovery that ends half-way has lost nothing.
+ * It will do it again. All that is in the directory of allocator/undo.h is undone, the newest
+ * first, when all memory is right and before the program takes its first step. Afterwards the
+ * files that it has open are cut to their lengths at the epoch. It can be done again: a
+ * recovery that ends half-way has lost nothing.
+ *
+ *   X1  Only the very thing is touched: by its inode and time of birth, or, of a file that was
+ *       opened to be written, a copy, which has the same bytes before the place where it ended
+ *       (locate.c). Whatever else has its name stays.
+ *   X2  What is cut off a file that was not open at the epoch, or removed with it, may be
+ *       somebody's who has worked with it since: up to PH_UNDO_ASIDE_MAX bytes of each are put
+ * aside until the run ends.
  */
 #include "files.h"
 
 #include "allocator/undo.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-const char *ph_recovery_undo_path(const struct ph_undo *u)
-{
-    return (const char *)(u->head + 1);
-}
-
-static const struct ph_undo_piece_pm *first_piece(const struct ph_undo *u)
-{
-    return (const void *)(ph_recovery_undo_path(u) +
-                          ((u->head->path_size + UINT64_C(7)) & ~UINT64_C(7)));
-}
-
-static const struct ph_undo_piece_pm *next_piece(const struct ph_undo_piece_pm *p)
-{
-    return (const void *)((const char *)(p + 1) + ((p->size + 7) & ~UINT64_C(7)));
-}
-
-/** The head and the path. */
-static bool has_head(const struct ph_undo *u)
-{
-    const struct ph_undo_pm *h = u->head;
-    return u->size >= sizeof *h && h->magic == PH_UNDO_MAGIC && h->epoch == u->epoch &&
-           h->from <= h->to && h->to <= INT64_MAX && h->path_size <= u->size - sizeof *h &&
-           h->path_size && ph_recovery_undo_path(u)[h->path_size - 1] == 0 &&
-           (!(h->flags & (PH_UNDO_RENAMED | PH_UNDO_REMOVED)) ||
-            strlen(ph_recovery_undo_path(u)) + 1 < h->path_size);
-}
-
-/** U2 */
-static bool is_whole(const struct ph_undo *u)
-{
-    const struct ph_undo_pm *h = u->head;
-    const char *end = (const char *)h + u->size;
-    if (u->size % 8)
-        return false;
-    for (const struct ph_undo_piece_pm *p = first_piece(u);; p = next_piece(p)) {
-        uint64_t room = (uint64_t)(end - (const char *)p);
-        if ((const char *)p > end || room < sizeof *p)
-            return false;
-        if (p->offset == PH_UNDO_END)
-            return room == sizeof *p &&
-                   p->size == ph_undo_hash(PH_UNDO_SEED, (const uint64_t *)h,
-                                           (u->size - sizeof *p) / 8);
-        if (p->offset < h->from || p->offset > h->to || p->size > h->to - p->offset ||
-            p->size > room - sizeof *p)
-            return false;
-    }
-}
-
-/** Newest first. */
-static int compare(const void *a, const void *b)
-{
-    const struct ph_undo *x = a, *y = b;
-    if (x->epoch != y->epoch)
-        return x->epoch < y->epoch ? 1 : -1;
-    return (x->number < y->number) - (x->number > y->number);
-}
-
-static int add(struct ph_recovery *r, int dir, const char *name)
-{
-    struct ph_undo u;
-    struct stat st;
-    if (!ph_undo_name(name, &u.epoch, &u.number) || u.epoch < r->record->epoch)
-        return 0;
-    int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) != 0) {
-        snprintf(r->detail, sizeof r->detail, "%.3800s/%.64s: %s", r->undo_directory, name,
-                 strerror(errno));
-        return PH_EFILES;
-    }
-    u.size = (uint64_t)st.st_size;
-    void *map = u.size ? mmap(NULL, u.size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
-    close(fd);
-    u.head = map;
-    if (map == MAP_FAILED || !has_head(&u))
-        return 0;
-    u.written_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
-    u.copied = u.head->self != st.st_ino;
-    u.forgotten = u.head->flags & PH_UNDO_FORGOTTEN;
-    if (!u.forgotten && !is_whole(&u))
-        return 0;
-    struct ph_undo *more = realloc(r->undo, (r->nundo + 1) * sizeof *more);
-    if (!more)
-        return PH_ENOMEM;
-    r->undo = more;
-    r->undo[r->nundo++] = u;
-    return 0;
-}
-
-int ph_recovery_undo_read(struct ph_recovery *r)
-{
-    struct stat st;
-    ph_undo_directory(r->pool_path, r->undo_directory);
-    DIR *d = r->undo_directory[0] ? opendir(r->undo_directory) : NULL;
-    if (!d)
-        return 0;
-    int rc = 0;
-    if (fstat(dirfd(d), &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 022)) {
-        snprintf(r->detail, sizeof r->detail, "%s", r->undo_directory);
-        rc = PH_EOWNER;
-    }
-    for (const struct dirent *e; rc == 0 && (e = readdir(d));)
-        rc = add(r, dirfd(d), e->d_name);
-    closedir(d);
-    if (r->nundo)
-        qsort(r->undo, r->nundo, sizeof *r->undo, compare);
-    return rc;
-}
-
-/** Whether cut @p u is one of file @p f. */
+/** Whether @p u is about the bytes of file @p f. */
 static bool is_of(const struct ph_undo *u, const struct ph_file_pm *f)
 {
     return f->kind == PH_FILE_REGULAR && f->same_as < 0 && !(f->flags & PH_FILE_DELETED) &&
-           !(u->head->flags & (PH_UNDO_RENAMED | PH_UNDO_REMOVED)) && u->head->ino == f->ino &&
-           u->head->dev == f->dev;
+           (u->kind == PH_UNDO_BYTES || u->kind == PH_UNDO_OPENED) && u->ino == f->ino &&
+           u->dev == f->dev;
+}
+
+static bool cuts(const struct ph_undo *u)
+{
+    return u->kind == PH_UNDO_BYTES && !(u->head->flags & PH_UNDO_MIDDLE);
 }
 
 bool ph_recovery_is_cut(const struct ph_recovery *r, const struct ph_file_pm *f, bool *copied)
 {
     bool is_cut = false;
     for (size_t i = 0; i < r->nundo; i++)
-        if (is_of(&r->undo[i], f)) {
+        if (is_of(r->undo[i], f) && cuts(r->undo[i])) {
             is_cut = true;
-            *copied = r->undo[i].copied;
+            *copied = r->undo[i]->copied;
         }
     return is_cut;
 }
@@ -152,8 +54,8 @@ uint64_t ph_recovery_undone_size(const struct ph_recovery *r, const struct ph_fi
                                  uint64_t size)
 {
     for (size_t i = 0; i < r->nundo; i++)
-        if (is_of(&r->undo[i], f) && size >= r->undo[i].head->from)
-            size = r->undo[i].head->to;
+        if (is_of(r->undo[i], f) && cuts(r->undo[i]) && size >= r->undo[i]->head->from)
+            size = r->undo[i]->head->to;
     return size;
 }
 
@@ -161,17 +63,87 @@ bool ph_recovery_undo_forgotten(const struct ph_recovery *r, const struct ph_fil
 {
     bool forgotten = false;
     for (size_t i = 0; i < r->nundo; i++)
-        forgotten |= r->undo[i].forgotten && is_of(&r->undo[i], f);
+        forgotten |= r->undo[i]->forgotten && is_of(r->undo[i], f);
     return forgotten;
 }
 
-static int fail(struct ph_recovery *r, const char *path, const char *what)
+bool ph_recovery_undo_overwritten(const struct ph_recovery *r, const struct ph_file_pm *f)
+{
+    bool overwritten = false;
+    for (size_t i = 0; i < r->nundo; i++)
+        overwritten |= is_of(r->undo[i], f) && r->undo[i]->head && !cuts(r->undo[i]);
+    return overwritten;
+}
+
+int ph_undo_fail(struct ph_recovery *r, const char *path, const char *what)
 {
     snprintf(r->detail, sizeof r->detail,
-             "%s: %s, when what the program had cut off was to be put back: %s; nothing is "
-             "lost, try again",
+             "%.3800s: %s, when it was to be as it was at the epoch: %s; nothing is lost, try "
+             "again",
              path, what, strerror(errno));
     return PH_EFILES;
+}
+
+/** The file of the program's that @p u is about, if it had it open at the epoch. */
+static const struct ph_file_pm *open_at_epoch(const struct ph_recovery *r,
+                                              const struct ph_undo *u)
+{
+    uint64_t n;
+    const struct ph_file_pm *f = ph_reopen_all(r, &n);
+    for (uint64_t i = 0; i < n; i++)
+        if (is_of(u, &f[i]))
+            return &f[i];
+    return NULL;
+}
+
+bool ph_undo_is_left(const struct ph_recovery *r, const struct ph_undo *u)
+{
+    uint64_t n;
+    const struct ph_file_pm *f = ph_reopen_all(r, &n);
+    bool is_left = r->keep_files || ph_recovery_keeps_path(r, u->path) ||
+                   (u->kind == PH_UNDO_RENAMED && ph_recovery_keeps_path(r, u->to));
+    for (uint64_t i = 0; i < n && !is_left; i++)
+        is_left = f[i].kind == PH_FILE_REGULAR && f[i].ino == u->ino && f[i].dev == u->dev &&
+                  (f[i].flags & PH_FILE_KEPT);
+    return is_left;
+}
+
+bool ph_undo_is_very_thing(const struct ph_undo *u, int dir, const char *path)
+{
+    struct statx sx;
+    int how = path[0] ? AT_SYMLINK_NOFOLLOW : AT_EMPTY_PATH;
+    if (statx(dir, path, how, STATX_BASIC_STATS | STATX_BTIME, &sx) != 0 ||
+        sx.stx_ino != u->ino)
+        return false;
+    uint64_t birth_ns = ph_birth_ns(&sx);
+    return !u->birth_ns || !birth_ns || u->birth_ns == birth_ns;
+}
+
+/* ---- bytes ------------------------------------------------------------------------------ */
+
+void ph_undo_aside(const struct ph_recovery *r, const struct ph_undo *u, char buf[PATH_MAX])
+{
+    snprintf(buf, PATH_MAX, "%.3900s/%llu-%llu" PH_UNDO_ASIDE, r->undo_directory,
+             (unsigned long long)u->epoch, (unsigned long long)u->number);
+}
+
+/** X2 */
+static void put_aside(struct ph_recovery *r, const struct ph_undo *u, int fd, uint64_t from,
+                      uint64_t to)
+{
+    char path[PATH_MAX], buf[65536];
+    ssize_t n;
+    if (to <= from || to - from > PH_UNDO_ASIDE_MAX)
+        return;
+    ph_undo_aside(r, u, path);
+    int out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    while (out >= 0 && from < to && (n = pread(fd, buf, sizeof buf, (off_t)from)) > 0 &&
+           write(out, buf, (size_t)n) == n)
+        from += (uint64_t)n;
+    if (out >= 0) {
+        close(out);
+        r->put_aside++;
+    }
 }
 
 static bool write_all(int fd, const char *bytes, uint64_t n, uint64_t at)
@@ -189,63 +161,80 @@ static bool write_all(int fd, const char *bytes, uint64_t n, uint64_t at)
     return true;
 }
 
-static bool undo(int fd, const struct ph_undo *u)
+static bool give_back(int fd, const struct ph_undo *u)
 {
-    if (ftruncate(fd, (off_t)u->head->from) != 0 || ftruncate(fd, (off_t)u->head->to) != 0)
+    if (cuts(u) &&
+        (ftruncate(fd, (off_t)u->head->from) != 0 || ftruncate(fd, (off_t)u->head->to) != 0))
         return false;
-    for (const struct ph_undo_piece_pm *p = first_piece(u); p->offset != PH_UNDO_END;
-         p = next_piece(p))
+    for (const struct ph_undo_piece_pm *p = ph_undo_first_piece(u->head);
+         p->offset != PH_UNDO_END; p = ph_undo_next_piece(p))
         if (!write_all(fd, (const char *)(p + 1), p->size, p->offset))
             return false;
     return true;
 }
 
-/** All cuts of one file. */
-static int undo_file(struct ph_recovery *r, const struct ph_file_pm *f)
+/** X1 */
+static bool is_meant(const struct ph_undo *u, const struct ph_file_pm *f, int fd,
+                     const struct stat *st)
 {
-    const char *path = ph_recovery_path(r, f);
-    int fd = -1, rc = 0;
+    if (f || ph_undo_is_very_thing(u, fd, ""))
+        return true; /* of those that are open locate.c has looked */
+    return u->kind == PH_UNDO_OPENED && u->sum && (uint64_t)st->st_size >= u->value &&
+           ph_tail_sum(fd, u->value) == u->sum;
+}
+
+/** @return whether it can be written to. */
+static bool open_it(const char *path, int *fd, struct stat *st)
+{
+    *fd = open(path, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (*fd < 0 && errno == EACCES)
+        *fd = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    return *fd >= 0 && fstat(*fd, st) == 0 && S_ISREG(st->st_mode);
+}
+
+static int undo_bytes(struct ph_recovery *r, const struct ph_undo *u)
+{
+    const struct ph_file_pm *f = open_at_epoch(r, u);
+    const char *path = f ? ph_recovery_path(r, f) : u->path;
     struct stat st;
-    for (size_t i = 0; i < r->nundo && rc == 0; i++) {
-        if (!is_of(&r->undo[i], f))
-            continue;
-        if (fd < 0 && (fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC)) < 0)
-            return fail(r, path, "opening");
-        if (!undo(fd, &r->undo[i]))
-            rc = fail(r, path, "writing");
+    int fd, rc = 0;
+    if (f && !ph_recovery_is_very_file(f, AT_FDCWD, path) &&
+        ph_recovery_is_very_file(f, AT_FDCWD, u->path))
+        path = u->path; /* it has got its name back meanwhile */
+    if (!open_it(path, &fd, &st) || !is_meant(u, f, fd, &st) ||
+        (!f && ph_recovery_path_of_database(path))) {
+        if (fd >= 0)
+            close(fd);
+        return f && fd < 0 ? ph_undo_fail(r, path, "opening") : 0;
     }
-    if (fd < 0)
-        return 0;
-    if (rc == 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size > f->size &&
-        ftruncate(fd, (off_t)f->size) != 0)
-        rc = fail(r, path, "cutting");
+    if (!f && (cuts(u) || u->kind == PH_UNDO_OPENED))
+        put_aside(r, u, fd, u->kind == PH_UNDO_BYTES ? 0 : u->value, (uint64_t)st.st_size);
+    if (u->kind == PH_UNDO_BYTES && !give_back(fd, u))
+        rc = ph_undo_fail(r, path, "writing");
+    uint64_t length = f ? f->size : u->kind == PH_UNDO_OPENED ? u->value : UINT64_MAX;
+    if (rc == 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size > length &&
+        ftruncate(fd, (off_t)length) != 0)
+        rc = ph_undo_fail(r, path, "cutting");
     if (rc == 0 && fdatasync(fd) != 0)
-        rc = fail(r, path, "syncing");
+        rc = ph_undo_fail(r, path, "syncing");
     close(fd);
     return rc;
 }
 
 int ph_recovery_undo(struct ph_recovery *r)
 {
-    const struct ph_file_pm *f =
-        (const void *)((const char *)r->record + r->record->files.offset);
     int rc = 0;
-    for (uint64_t i = 0; i < r->record->files.count && rc == 0; i++)
-        if (!ph_recovery_keeps(r, &f[i]) && !ph_recovery_of_database(r, &f[i]))
-            rc = undo_file(r, &f[i]);
-    if (rc == 0)
-        rc = ph_recovery_undo_names(r);
-    /* Epochs after this one will get their numbers anew, and must not find their cuts. */
+    for (size_t i = 0; i < r->nundo && rc == 0; i++) {
+        struct ph_undo *u = r->undo[i];
+        const struct ph_file_pm *f = open_at_epoch(r, u);
+        if (u->forgotten || ph_undo_is_left(r, u) || (f && ph_recovery_of_database(r, f)))
+            continue;
+        bool bytes = u->kind == PH_UNDO_BYTES || u->kind == PH_UNDO_OPENED;
+        rc = bytes ? undo_bytes(r, u) : ph_recovery_undo_name(r, u);
+    }
+    ph_undo_sync_directory(r, NULL);
+    /* Epochs after this one will get their numbers anew, and must not find what is theirs. */
     if (rc == 0)
         ph_undo_remove(r->undo_directory, r->record->epoch + 1, UINT64_MAX);
     return rc;
-}
-
-void ph_recovery_undo_free(struct ph_recovery *r)
-{
-    for (size_t i = 0; i < r->nundo; i++)
-        munmap((void *)(uintptr_t)r->undo[i].head, r->undo[i].size);
-    free(r->undo);
-    r->undo = NULL;
-    r->nundo = 0;
 }

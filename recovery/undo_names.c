@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * undo_names.c - files that the program has renamed or removed since the epoch get their names
- * back
+ * undo_names.c - what the program has renamed, removed or made since the epoch is undone
  *
- * It will do the same again. Newest first, and each by the file's inode: what is where it was
- * already stays, so doing it twice is doing it once. What has the old name by then gives way if
- * it was made after the name was free: that is the program's own, and will be made again (the
- * next log of a rotation). Anything older is somebody else's and stays.
+ * It will do the same again. Each is done by the thing's inode: what is where it was already
+ * stays, so doing it twice is doing it once. What has the old name by then gives way if it was
+ * made after the name was free: that is the program's own, and will be made again (the next log
+ * of a rotation). Anything older is somebody else's and stays.
  */
 #include "files.h"
 
@@ -22,8 +21,8 @@
 static const char *left_at(const struct ph_recovery *r, const struct ph_undo *u, char *buf,
                            size_t size)
 {
-    if (u->head->flags & PH_UNDO_RENAMED)
-        return ph_recovery_undo_path(u) + strlen(ph_recovery_undo_path(u)) + 1;
+    if (u->kind == PH_UNDO_RENAMED)
+        return u->to;
     snprintf(buf, size, "%.3900s/%llu-%llu" PH_UNDO_LINK, r->undo_directory,
              (unsigned long long)u->epoch, (unsigned long long)u->number);
     return buf;
@@ -31,15 +30,15 @@ static const char *left_at(const struct ph_recovery *r, const struct ph_undo *u,
 
 static bool takes_name(const struct ph_undo *u)
 {
-    return (u->head->flags & (PH_UNDO_RENAMED | PH_UNDO_REMOVED)) && !u->forgotten;
+    return u->kind == PH_UNDO_RENAMED || u->kind == PH_UNDO_REMOVED;
 }
 
 bool ph_recovery_undo_place(const struct ph_recovery *r, const struct ph_file_pm *f,
                             char buf[PATH_MAX])
 {
     for (size_t i = 0; i < r->nundo; i++) {
-        const struct ph_undo *u = &r->undo[i];
-        if (!takes_name(u) || u->head->ino != f->ino || u->head->dev != f->dev)
+        const struct ph_undo *u = r->undo[i];
+        if (!takes_name(u) || u->ino != f->ino || u->dev != f->dev)
             continue;
         const char *at = left_at(r, u, buf, PATH_MAX);
         if (!ph_recovery_is_very_file(f, AT_FDCWD, at))
@@ -55,64 +54,108 @@ bool ph_recovery_undo_renames(const struct ph_recovery *r, const struct ph_file_
 {
     bool renames = false;
     for (size_t i = 0; i < r->nundo; i++)
-        renames |= takes_name(&r->undo[i]) && r->undo[i].head->ino == f->ino &&
-                   r->undo[i].head->dev == f->dev;
+        renames |=
+            takes_name(r->undo[i]) && r->undo[i]->ino == f->ino && r->undo[i]->dev == f->dev;
     return renames;
 }
 
-static bool keeps(const struct ph_recovery *r, const struct ph_undo *u)
+void ph_undo_sync_directory(struct ph_recovery *r, const char *path)
 {
-    uint64_t n;
-    const struct ph_file_pm *f = ph_reopen_all(r, &n);
-    bool keeps = r->keep_files;
-    for (uint64_t i = 0; i < n && !keeps; i++)
-        keeps = f[i].kind == PH_FILE_REGULAR && f[i].ino == u->head->ino &&
-                f[i].dev == u->head->dev && ph_recovery_keeps(r, &f[i]);
-    return keeps;
-}
-
-static void sync_directory_of(const char *path)
-{
-    char directory[PATH_MAX];
-    const char *slash = strrchr(path, '/');
-    snprintf(directory, sizeof directory, "%.*s", slash ? (int)(slash - path) + 1 : 0, path);
-    int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    char directory[PATH_MAX] = "";
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    if (slash)
+        snprintf(directory, sizeof directory, "%.*s", (int)(slash - path) + 1, path);
+    if (strcmp(directory, r->undo_synced) == 0)
+        return;
+    int fd = r->undo_synced[0] ? open(r->undo_synced, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
     if (fd >= 0) {
         fsync(fd);
         close(fd);
     }
+    memcpy(r->undo_synced, directory, sizeof directory);
 }
 
-static int give_back(struct ph_recovery *r, const struct ph_undo *u)
+static int undo_rename(struct ph_recovery *r, const struct ph_undo *u)
 {
     char buf[PATH_MAX];
-    struct statx there, here;
-    const char *name = ph_recovery_undo_path(u), *at = left_at(r, u, buf, sizeof buf);
-    const unsigned want = STATX_BASIC_STATS | STATX_BTIME;
-    if (statx(AT_FDCWD, at, AT_SYMLINK_NOFOLLOW, want, &there) != 0 ||
-        !S_ISREG(there.stx_mode) || there.stx_ino != u->head->ino)
+    struct statx here;
+    const char *at = left_at(r, u, buf, sizeof buf);
+    if (!ph_undo_is_very_thing(u, AT_FDCWD, at))
         return 0;
-    bool taken = statx(AT_FDCWD, name, AT_SYMLINK_NOFOLLOW, want, &here) == 0;
-    if (taken && here.stx_ino == u->head->ino)
+    bool taken = statx(AT_FDCWD, u->path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME,
+                       &here) == 0;
+    if (taken && here.stx_ino == u->ino)
         return 0;
     if (taken && (!S_ISREG(here.stx_mode) || ph_birth_ns(&here) < u->written_ns))
         return 0;
-    if (rename(at, name) != 0) {
+    if (rename(at, u->path) != 0 && errno != ENOENT) {
         snprintf(r->detail, sizeof r->detail,
                  "%.3800s: its name, which the program had taken from it, cannot be given back "
                  "(%s); nothing is lost, try again",
-                 name, strerror(errno));
+                 u->path, strerror(errno));
         return PH_EFILES;
     }
-    sync_directory_of(name);
+    ph_undo_sync_directory(r, u->path);
     return 0;
 }
 
-int ph_recovery_undo_names(struct ph_recovery *r)
+/** The files of a database belong together (databases.c): its journal stays if it does. */
+static bool base_stays(const struct ph_recovery *r, const struct ph_undo *u)
 {
-    int rc = 0;
-    for (size_t i = 0; i < r->nundo && rc == 0; i++)
-        if (takes_name(&r->undo[i]) && !keeps(r, &r->undo[i]))
-            rc = give_back(r, &r->undo[i]);
-    return rc;
+    char base[PATH_MAX];
+    if (!ph_recovery_path_of_database(u->path))
+        return false;
+    ph_recovery_database_of(u->path, base);
+    for (size_t i = 0; i < r->nundo; i++)
+        if (r->undo[i]->kind == PH_UNDO_MADE && strcmp(r->undo[i]->path, base) == 0 &&
+            ph_undo_is_very_thing(r->undo[i], AT_FDCWD, base))
+            return false;
+    return true;
+}
+
+static int undo_making(struct ph_recovery *r, const struct ph_undo *u)
+{
+    char aside[PATH_MAX];
+    struct stat st;
+    if (lstat(u->path, &st) != 0 || !ph_undo_is_very_thing(u, AT_FDCWD, u->path) ||
+        S_ISDIR(st.st_mode) != (u->kind == PH_UNDO_MADE_DIRECTORY) || base_stays(r, u))
+        return 0;
+    ph_undo_aside(r, u, aside);
+    int rc;
+    if (S_ISDIR(st.st_mode)) {
+        rc = rmdir(u->path); /* what others have put there stays */
+    } else if (S_ISREG(st.st_mode) && st.st_nlink == 1 && st.st_size &&
+               st.st_size <= PH_UNDO_ASIDE_MAX && rename(u->path, aside) == 0) {
+        rc = 0;
+        r->put_aside++;
+    } else {
+        rc = unlink(u->path);
+    }
+    if (rc != 0 && errno != ENOTEMPTY && errno != EEXIST && errno != ENOENT)
+        return ph_undo_fail(r, u->path, "removing");
+    ph_undo_sync_directory(r, u->path);
+    return 0;
+}
+
+static int undo_rmdir(struct ph_recovery *r, const struct ph_undo *u)
+{
+    if (mkdir(u->path, 0700) != 0)
+        return errno == EEXIST || errno == ENOENT ? 0 : ph_undo_fail(r, u->path, "making");
+    if (chmod(u->path, (mode_t)u->value) != 0)
+        return ph_undo_fail(r, u->path, "making");
+    ph_undo_sync_directory(r, u->path);
+    return 0;
+}
+
+int ph_recovery_undo_name(struct ph_recovery *r, const struct ph_undo *u)
+{
+    switch (u->kind) {
+    case PH_UNDO_MADE:
+    case PH_UNDO_MADE_DIRECTORY:
+        return undo_making(r, u);
+    case PH_UNDO_REMOVED_DIRECTORY:
+        return undo_rmdir(r, u);
+    default:
+        return undo_rename(r, u);
+    }
 }

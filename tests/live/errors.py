@@ -26,6 +26,7 @@ from case_mapped import *
 from case_module import *
 from case_network import *
 from case_pool import *
+from case_redone import *
 from case_release import *
 from case_selfcontained import *
 from case_starting import *

@@ -48,15 +48,20 @@ int ph_agent_first_pid(void)
     return FIRST_PID;
 }
 
-bool ph_undo_before_open(int dir, const char *path, int flags)
+struct ph_undo_open ph_undo_before_open(int dir, const char *path, int flags)
 {
     (void)dir, (void)path, (void)flags;
-    return false;
+    return (struct ph_undo_open){0};
 }
 
-void ph_undo_after(bool inside)
+struct ph_undo_open ph_undo_before_stream(const char *path, int flags)
 {
-    (void)inside;
+    return ph_undo_before_open(0, path, flags);
+}
+
+void ph_undo_after_open(struct ph_undo_open o, int fd)
+{
+    (void)o, (void)fd;
 }
 
 bool ph_agent_forked(void)

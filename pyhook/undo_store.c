@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * undo_store.c - writing to the directory of what the program has done to its files
+ *
+ * Notes are symbolic links: one change of a directory each, some microseconds. Bytes are files,
+ * synced before their loss. See allocator/undo.h.
+ */
+#include "undo.h"
+
+#include "allocator/syscall.h"
+#include "allocator/undo.h"
+#include "files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#define XFS_MAGIC 0x58465342
+
+bool ph_undo_path_of(int fd, char *buf, size_t size)
+{
+    char link[48], number[24];
+    ph_join(link, sizeof link, "/proc/self/fd/", ph_format_u64(number, (uint64_t)fd), NULL);
+    long n = ph_syscall(SYS_readlink, link, buf, size - 1);
+    buf[n > 0 ? n : 0] = 0;
+    return n > 0 && n < (long)size - 1;
+}
+
+/** The next name of the directory, absolute. */
+static char *next_name(char buf[PH_UNDO_MAX + 64])
+{
+    char epoch[24], number[24];
+    uint64_t n = atomic_fetch_add(&PH_CONTROL->undo_number, 1) + 1;
+    return ph_join(buf, PH_UNDO_MAX + 64, PH_CONTROL->undo_directory, "/",
+                   ph_format_u64(epoch, ph_undo_newest()), "-", ph_format_u64(number, n), NULL);
+}
+
+/** The directory, which must be ours alone. @return a descriptor, or negative errno. */
+static long open_directory(void)
+{
+    const char *path = PH_CONTROL->undo_directory;
+    struct stat st;
+    long made = path[0] ? ph_syscall(SYS_mkdir, path, 0700) : -ENAMETOOLONG;
+    if (made < 0 && made != -EEXIST)
+        return made;
+    long dir = ph_syscall(SYS_open, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (dir < 0)
+        return dir;
+    if (fstat((int)dir, &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 022)) {
+        ph_syscall(SYS_close, dir);
+        return -EPERM;
+    }
+    long parent =
+        made ? -1 : ph_syscall(SYS_openat, dir, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (parent >= 0) {
+        ph_syscall(SYS_fsync, parent);
+        ph_syscall(SYS_close, parent);
+    }
+    return dir;
+}
+
+/* ---- notes ------------------------------------------------------------------------------ */
+
+/** Whether changes of directories on device @p dev become durable in their order (U2). */
+static bool keeps_order(uint64_t dev)
+{
+    static uint64_t asked; /* the life that this is of, + 1: another one has other disks */
+    static uint64_t directory_dev;
+    static bool journals;
+    if (asked != PH_CONTROL->generation + 1) {
+        struct statfs fs;
+        struct stat st;
+        const char *path = PH_CONTROL->undo_directory;
+        if (statfs(path, &fs) != 0 || stat(path, &st) != 0)
+            return false;
+        journals =
+            fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_MAGIC || fs.f_type == TMPFS_MAGIC;
+        directory_dev = st.st_dev;
+        asked = PH_CONTROL->generation + 1;
+    }
+    return journals && dev == directory_dev;
+}
+
+static long link_file(int fd, const char *at)
+{
+    char from[48], number[24], to[PH_UNDO_MAX + 80];
+    ph_join(from, sizeof from, "/proc/self/fd/", ph_format_u64(number, (uint64_t)fd), NULL);
+    ph_join(to, sizeof to, at, PH_UNDO_LINK, NULL);
+    return ph_syscall(SYS_linkat, AT_FDCWD, from, AT_FDCWD, to, AT_SYMLINK_FOLLOW);
+}
+
+static long make_note(const char *text, int link, char at[PH_UNDO_MAX + 64])
+{
+    for (int tries = 0;; tries++) {
+        long err = ph_syscall(SYS_symlink, text, next_name(at));
+        if (err == 0 && link >= 0 && (err = link_file(link, at)) != 0)
+            ph_syscall(SYS_unlink, at);
+        if ((err != -EEXIST && err != -ENOENT) || tries == 100)
+            return err;
+        /* The keeper removes the directory when it is empty, at any moment. */
+        long dir = err == -ENOENT ? open_directory() : -1;
+        if (err == -ENOENT && dir < 0)
+            return dir;
+        if (dir >= 0)
+            ph_syscall(SYS_close, dir);
+    }
+}
+
+long ph_undo_note(const struct ph_undo_note *n)
+{
+    char at[PH_UNDO_MAX + 64], text[PH_UNDO_MAX], kind[2] = {(char)n->kind, 0};
+    char dev[24], ino[24], birth[24], value[24], sum[24], length[24];
+    size_t size = strlen(n->path);
+    if (size >= PH_UNDO_PATH || (n->to && strlen(n->to) >= PH_UNDO_PATH))
+        return -ENAMETOOLONG;
+    ph_join(text, sizeof text, kind, ":", ph_format_u64(dev, n->dev), ":",
+            ph_format_u64(ino, n->ino), ":", ph_format_u64(birth, n->birth_ns), ":",
+            ph_format_u64(value, n->value), ":", ph_format_u64(sum, n->sum), ":",
+            ph_format_u64(length, size), ":", n->path, n->to ? n->to : "", NULL);
+    long err = make_note(text, n->kind == PH_UNDO_REMOVED ? n->link : -1, at);
+    if (!err && !keeps_order(n->dev)) {
+        long dir = open_directory();
+        err = dir < 0 ? dir : ph_syscall(SYS_fsync, dir);
+        if (dir >= 0)
+            ph_syscall(SYS_close, dir);
+    }
+    return err;
+}
+
+/* ---- bytes ------------------------------------------------------------------------------ */
+
+struct out {
+    int fd;
+    long err; /* negative errno; 0 */
+    uint64_t hash;
+};
+
+/** @param n a multiple of 8 */
+static void put(struct out *out, const void *bytes, size_t n)
+{
+    out->hash = ph_undo_hash(out->hash, bytes, n / 8);
+    for (const char *p = bytes; n && !out->err;) {
+        long r = ph_syscall(SYS_write, out->fd, p, n);
+        if (r < 0 && r != -EINTR)
+            out->err = r;
+        p += r > 0 ? r : 0;
+        n -= r > 0 ? (size_t)r : 0;
+    }
+}
+
+static void put_part(struct out *out, int fd, uint64_t start, uint64_t end)
+{
+    _Alignas(8) char buf[8192];
+    put(out, &(struct ph_undo_piece_pm){start, end - start}, sizeof(struct ph_undo_piece_pm));
+    while (start < end && !out->err) {
+        uint64_t n = end - start < sizeof buf ? end - start : sizeof buf;
+        for (uint64_t got = 0; got < n && !out->err;) {
+            long r = ph_syscall(SYS_pread64, fd, buf + got, n - got, start + got);
+            if (r <= 0 && r != -EINTR)
+                out->err = r ? r : -EIO;
+            got += r > 0 ? (uint64_t)r : 0;
+        }
+        memset(buf + n, 0, -n & 7);
+        put(out, buf, (n + 7) & ~UINT64_C(7));
+        start += n;
+    }
+}
+
+/** @param own whether @p fd is ours, and can be positioned: then holes are left out. */
+static void put_parts(struct out *out, int fd, bool own, uint64_t from, uint64_t to)
+{
+    while (from < to && !out->err) {
+        long start = own ? ph_syscall(SYS_lseek, fd, from, SEEK_DATA) : -EINVAL, end = -EINVAL;
+        if (start == -ENXIO || start >= (long)to)
+            return; /* a hole to the end */
+        if (start >= 0)
+            end = ph_syscall(SYS_lseek, fd, start, SEEK_HOLE);
+        if (start < 0 || end <= start) {
+            start = (long)from;
+            end = (long)to;
+        }
+        put_part(out, fd, (uint64_t)start, (uint64_t)end < to ? (uint64_t)end : to);
+        from = (uint64_t)end;
+    }
+}
+
+/** @return a descriptor, or negative errno. */
+static long make_file(char at[PH_UNDO_MAX + 64])
+{
+    long fd;
+    do
+        fd = ph_syscall(SYS_open, next_name(at), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    while (fd == -EEXIST);
+    return fd;
+}
+
+long ph_undo_write(const struct ph_undo_bytes *what, const char *path)
+{
+    char at[PH_UNDO_MAX + 64];
+    _Alignas(8) char padded[PH_UNDO_MAX] = {0};
+    struct stat self = {0};
+    size_t n = strlen(path) + 1;
+    long dir, file;
+    for (int tries = 0;; tries++) {
+        dir = open_directory();
+        file = dir < 0 ? dir : make_file(at);
+        if (file != -ENOENT || tries == 100)
+            break;
+        if (dir >= 0)
+            ph_syscall(SYS_close, dir);
+    }
+    struct out out = {(int)file, file < 0 ? file : 0, PH_UNDO_SEED};
+    if (file >= 0)
+        fstat((int)file, &self);
+    struct ph_undo_pm head = {.magic = PH_UNDO_MAGIC,
+                              .epoch = ph_undo_newest(),
+                              .from = what->from,
+                              .to = what->to,
+                              .dev = what->st->st_dev,
+                              .ino = what->st->st_ino,
+                              .self = self.st_ino,
+                              .path_size = (uint32_t)n,
+                              .flags = what->middle ? PH_UNDO_MIDDLE : 0};
+    if (n > sizeof padded)
+        out.err = -ENAMETOOLONG;
+    memcpy(padded, path, n < sizeof padded ? n : sizeof padded);
+    put(&out, &head, sizeof head);
+    if (!out.err)
+        put(&out, padded, (n + 7) & ~(size_t)7);
+    put_parts(&out, what->fd, what->own && !what->middle, what->from, what->to);
+    put(&out, &(struct ph_undo_piece_pm){PH_UNDO_END, out.hash}, 16);
+    if (!out.err)
+        out.err = ph_syscall(SYS_fdatasync, file);
+    if (!out.err)
+        out.err = ph_syscall(SYS_fsync, dir);
+    if (file >= 0) {
+        ph_syscall(SYS_close, file);
+        if (out.err)
+            ph_syscall(SYS_unlink, at);
+    }
+    if (dir >= 0)
+        ph_syscall(SYS_close, dir);
+    return out.err;
+}
+
+void ph_undo_complain(const char *what, const char *path, long err)
+{
+    static atomic_bool said;
+    if (!atomic_exchange(&said, true))
+        ph_agent_say(what, path, " could not be kept (", strerrordesc_np((int)-err),
+                     "): until its next epoch, recovery cannot bring it back", NULL);
+}

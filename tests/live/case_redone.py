@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: MIT
+"""case_redone - files that the program changes, makes, renames and removes after the epoch"""
+import os
+import signal
+
+from commands import PATIENCE
+from waiting import Waiting
+
+
+class Redone(Waiting):
+    """What is done after the epoch is done again, and has then happened once."""
+    UNDO = property(lambda self: self.directory / "test.pm.undo")
+
+    def redo(self, prepare, do, finish="pass"):
+        """`do` is done before two kills, and once more by the program that ends."""
+        do = "\n".join("        " + line for line in do.strip().splitlines())
+        self.stopped(f"{prepare}\n    def after():\n{do}\n", f"""
+    after()
+    if not os.path.exists("go"):
+        print("again", flush=True)
+        time.sleep(600)
+    {finish}""")
+        keeper, target = self.start([self.commands.recover, self.pool])
+        self.wait_printed("again")
+        target.signal(signal.SIGKILL)
+        keeper.wait(PATIENCE)
+        (self.directory / "go").touch()
+        self.assert_recovers()
+
+    def text(self, name):
+        return (self.directory / name).read_text()
+
+    def test_lines_appended_by_opening_for_each(self):
+        self.redo("open('log', 'w').write('before\\n')", """
+for n in range(3):
+    with open('log', 'a') as f:
+        f.write(f'line {n}\\n')""")
+        self.assertEqual(self.text("log"), "before\nline 0\nline 1\nline 2\n")
+
+    def test_a_file_made_to_append_to(self):
+        self.redo("pass", """
+for n in range(3):
+    with open('log', 'a') as f:
+        f.write(f'line {n}\\n')""")
+        self.assertEqual(self.text("log"), "line 0\nline 1\nline 2\n")
+
+    def test_a_file_that_is_read_and_rewritten(self):
+        self.redo("open('n', 'w').write('5')",
+                  "n = int(open('n').read())\nopen('n', 'w').write(str(n + 1))",
+                  "assert open('n').read() == '6'")
+        self.assertEqual(self.text("n"), "6")
+
+    def test_files_directories_and_links_that_are_made(self):
+        self.redo("pass", """
+os.mkdir('d')
+os.mkdir('d/e', 0o750)
+with open('d/e/f', 'x') as f:
+    f.write('once')
+os.symlink('f', 'd/e/s')
+os.link('d/e/f', 'd/g')
+os.mkfifo('d/p')
+assert sorted(os.listdir('d')) == ['e', 'g', 'p'] and os.listdir('d/e') in (['f', 's'], ['s', 'f'])""")
+        self.assertEqual(self.text("d/e/s"), "once")
+
+    def test_files_directories_and_links_that_are_removed(self):
+        self.redo("""
+    os.makedirs('d/e', 0o750)
+    open('d/e/f', 'w').write('content')
+    os.symlink('nowhere', 'd/s')
+    os.mkfifo('d/p')""", """
+assert open('d/e/f').read() == 'content' and os.stat('d/e').st_mode & 0o777 == 0o750
+os.remove('d/e/f')
+assert os.readlink('d/s') == 'nowhere'
+os.unlink('d/s')
+os.unlink('d/p')
+os.rmdir('d/e')
+os.rmdir('d')""")
+        self.assertFalse((self.directory / "d").exists())
+
+    def test_files_that_are_replaced_at_once(self):
+        self.redo("open('state', 'w').write('0')", """
+for n in range(3):
+    assert open('state').read() == str(n)
+    with open('state.new', 'x') as f:
+        f.write(str(n + 1))
+    os.replace('state.new', 'state')""")
+        self.assertEqual(self.text("state"), "3")
+
+    def test_directories_that_are_renamed(self):
+        self.redo("os.mkdir('new'); open('new/f', 'w').write('x')", """
+with open('new/f', 'a') as f:
+    f.write('y')
+os.rename('new', 'done')
+with open('done/f', 'a') as f:
+    f.write('z')
+os.mkdir('new')""")
+        self.assertEqual(self.text("done/f"), "xyz")
+
+    def test_bytes_that_are_overwritten(self):
+        """In a file that is held open, one that is opened for it, and by each of the calls."""
+        self.redo("""
+    size = 3 << 20
+    for name in ('held', 'opened', 'stream'):
+        open(name, 'wb').write(bytes(size))
+    held = os.open('held', os.O_RDWR)
+    import ctypes
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fopen.restype = ctypes.c_void_p
+    def add(fd, at):
+        n = os.pread(fd, 1, at)[0] + 1
+        return bytes([n])""", """
+libc.fopen.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+for fd in (held, os.open('opened', os.O_RDWR)):
+    os.pwrite(fd, add(fd, 5), 5)
+    os.lseek(fd, size // 2, 0)
+    os.write(fd, add(fd, size // 2))
+    os.pwritev(fd, [add(fd, 7), add(fd, 8)], 7)
+    os.lseek(fd, size - 1, 0)
+    os.writev(fd, [add(fd, size - 1), b'end'])
+    assert os.fstat(fd).st_size == size + 3
+f = libc.fopen(b'stream', b'r+')
+c = libc.fgetc(ctypes.c_void_p(f))
+libc.rewind(ctypes.c_void_p(f))
+libc.fputc(c + 1, ctypes.c_void_p(f))
+libc.fclose(ctypes.c_void_p(f))""")
+        for name in ("held", "opened"):
+            content = (self.directory / name).read_bytes()
+            self.assertEqual([content[at] for at in (5, 7, 8, 3 << 19, (3 << 20) - 1)], [1] * 5)
+            self.assertEqual(content[3 << 20:], b"end")
+            self.assertEqual(sum(content[:3 << 20]), 5)
+        self.assertEqual((self.directory / "stream").read_bytes()[:2], b"\1\0")
+
+    def test_archives_that_are_added_to(self):
+        self.redo("import zipfile; zipfile.ZipFile('z', 'w').writestr('a', 'first')", """
+with zipfile.ZipFile('z', 'a') as z:
+    assert z.namelist() == ['a']
+    z.writestr('b', 'second')""", "assert zipfile.ZipFile('z').testzip() is None")
+
+    def test_a_database_that_is_made(self):
+        self.redo("pass", """
+db = sqlite3.connect('db')
+db.execute('create table t (n)')
+db.execute('insert into t values (1)')
+db.commit()
+db.execute('insert into t values (2)')""", "assert list(sqlite3.connect('db').execute('select n from t')) == [(1,)]")
+
+    def test_what_it_makes_and_removes_leaves_nothing(self):
+        self.redo("pass", """
+for n in range(100):
+    open('scratch', 'xb').write(bytes(100000))
+    os.remove('scratch')
+assert not [n for n in os.listdir('test.pm.undo') if n.endswith('.file')]""")
+
+    def test_what_is_a_strangers_stays(self):
+        """Removed and made anew by somebody else, before the recovery."""
+        self.stopped("open('old', 'w').write('old')\n"
+                     "    def after():\n"
+                     "        open('old', 'a').write('+')\n"
+                     "        open('new', 'w').write('new')")
+        for name in ("old", "new"):
+            (self.directory / "theirs").write_text("of somebody else")
+            os.replace(self.directory / "theirs", self.directory / name)
+        self.assert_recovers()
+        self.assertEqual(self.text("old"), "of somebody else")
+        self.assertEqual(self.text("new"), "of somebody else")
+
+    def test_what_others_have_added_is_put_aside(self):
+        self.stopped("open('old', 'w').write('old')\n"
+                     "    def after():\n"
+                     "        open('old', 'a').write('+')\n"
+                     "        open('new', 'w').write('new')",
+                     "print(sorted(open(f'test.pm.undo/{n}').read() for n in\n"
+                     "        os.listdir('test.pm.undo') if n.endswith('.aside')))")
+        for name in ("old", "new"):
+            with open(self.directory / name, "a", encoding="ascii") as file:
+                file.write(", by hand")
+        done = self.assert_recovers()
+        self.assertIn("2 files", done.stderr)
+        self.assertIn("['+, by hand', 'new, by hand']", done.stdout)
+        self.assertEqual(self.text("old"), "old")
+        self.assertFalse((self.directory / "new").exists())
+        self.assertFalse(self.UNDO.exists())
+
+    def switched_off(self, *options):
+        self.stopped("f = open('of', 'a'); pyheap.keep_file(f); f.close()\n"
+                     "    def after():\n"
+                     "        for name in ('of', 'log'):\n"
+                     "            with open(name, 'a') as f:\n"
+                     "                f.write('line\\n')", "after()")
+        self.assert_recovers(*options)
+        self.assertEqual(self.text("of") + self.text("log"), "line\n" * 4)
+
+    def test_it_can_be_switched_off_for_a_file(self):
+        self.switched_off("--keep-file", "log")
+
+    def test_it_can_be_switched_off_for_all(self):
+        self.switched_off("--keep-files")
+
+    def test_older_epochs_say_that_it_is_not_whole(self):
+        self.stopped("""
+    for n in range(6):
+        pyheap.epoch(wait=True)
+        if pyheap.status()["recoveries"]:
+            print("recovered")
+            sys.exit(0)
+        with open("log", "a") as f:
+            f.write(f"{n}\\n")""")
+        self.assert_refused(self.recover("--keep-file", "nothing"), "PH_EUSAGE", "nothing")
+        done = self.assert_recovers("--epoch", "2")
+        self.assertIn("in part only", done.stderr)
