@@ -73,7 +73,7 @@ struct ph_control {
     _Alignas(64) _Atomic uint64_t pages_written, bytes_written, commit_ns;
     _Atomic uint64_t total_pages_written, total_bytes_written;
 
-    uint64_t keep; /* epochs that stay recoverable, at least */
+    uint64_t keep;                /* epochs that stay recoverable, at least */
     _Atomic uint64_t undo_number; /* the last one given (undo.h) */
 };
 _Static_assert(sizeof(struct ph_control) <= PH_CONTROL_SIZE, "control fits in its range");

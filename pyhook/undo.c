@@ -14,7 +14,8 @@
  *       than its epoch, knows nothing and keeps all that may be needed; so does one whose table
  *       is full. That is more than is needed, and never wrong.
  *   N3  Closing a descriptor of a file loses the process's locks on it (fcntl(2)). A file with
- *       such a lock is read by the program's own descriptor or not at all.
+ *       such a lock is read by the program's own descriptor or not at all; one that is about to
+ *       be opened by its path loses them anyway, when the program closes it.
  *   N4  A file that is opened to be written from its start is kept whole up to a size
  *       (WHOLE_MAX), and whatever its size if it was open at an epoch that can be gone back to:
  *       the newest may never become durable, and the program may be told to go back.
@@ -55,7 +56,7 @@ struct block {
 
 static struct {
     atomic_flag busy;
-    struct file file[1024];
+    struct file file[4096];
     struct block block[1024];
 } table = {.busy = ATOMIC_FLAG_INIT};
 
@@ -225,51 +226,41 @@ bool ph_undo_concerns(const struct stat *st, const char *path)
 
 /* ---- keeping ---------------------------------------------------------------------------- */
 
-/** Whether a process has a lock on the file that closing a descriptor loses, or a lease. */
-static bool is_locked(const struct stat *st)
+/** Whether the process has a lock, or a lease, on the file by this descriptor. */
+static bool is_locked(const char *number)
 {
-    char line[4096], inode[24];
-    size_t have = 0;
-    bool locked = false;
-    ph_format_u64(inode, st->st_ino);
-    long fd = ph_syscall(SYS_open, "/proc/locks", O_RDONLY | O_CLOEXEC), n;
-    if (fd < 0)
-        return true;
-    while (!locked && (n = ph_syscall(SYS_read, fd, line + have, sizeof line - 1 - have)) > 0) {
-        char *p = line, *end;
-        line[have += (size_t)n] = 0;
-        for (; !locked && (end = strchr(p, '\n')); p = end + 1) {
-            *end = 0;
-            const char *at = strstr(p, inode);
-            locked = at && at[-1] == ':' && at[strlen(inode)] == ' ' &&
-                     (strstr(p, "POSIX") || strstr(p, "LEASE"));
-        }
-        have = strlen(p);
-        memmove(line, p, have);
-        have = have < sizeof line - 1 ? have : 0;
-    }
-    ph_syscall(SYS_close, fd);
-    return locked;
+    char path[48], text[2048];
+    ph_join(path, sizeof path, "/proc/self/fdinfo/", number, NULL);
+    long fd = ph_syscall(SYS_open, path, O_RDONLY | O_CLOEXEC);
+    long n = fd < 0 ? -1 : ph_syscall(SYS_read, fd, text, sizeof text - 1);
+    if (fd >= 0)
+        ph_syscall(SYS_close, fd);
+    text[n > 0 ? n : 0] = 0;
+    return n < 0 || strstr(text, "POSIX") || strstr(text, "LEASE");
 }
 
-/** A descriptor to read the file of @p fd by: our own, or the program's, or negative errno. */
-static long open_to_read(int fd, const struct stat *st, bool *own)
+/**
+ * A descriptor to read the file of @p fd by, our own or the program's, or negative errno.
+ * @param places whether it is read at given places: then the program's serves.
+ */
+static long open_to_read(int fd, bool places, bool *own)
 {
     char link[48], number[24];
-    *own = !is_locked(st);
-    if (*own) {
-        ph_join(link, sizeof link, "/proc/self/fd/", ph_format_u64(number, (uint64_t)fd), NULL);
-        return ph_syscall(SYS_open, link, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    }
     int flags = fcntl(fd, F_GETFL);
-    return !(flags & O_PATH) && (flags & O_ACCMODE) != O_WRONLY ? fd : -EBUSY;
+    bool can_read = !(flags & O_PATH) && (flags & O_ACCMODE) != O_WRONLY;
+    ph_format_u64(number, (uint64_t)fd);
+    *own = !(can_read && places) && ((flags & O_PATH) || !is_locked(number));
+    if (!*own)
+        return can_read ? fd : -EBUSY;
+    ph_join(link, sizeof link, "/proc/self/fd/", number, NULL);
+    return ph_syscall(SYS_open, link, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 }
 
 static long keep_bytes(int fd, const struct stat *st, const char *path, uint64_t from,
                        uint64_t to, bool middle)
 {
     bool own;
-    long reader = open_to_read(fd, st, &own);
+    long reader = open_to_read(fd, middle, &own);
     if (reader < 0)
         return reader;
     long err =
@@ -283,7 +274,7 @@ static long keep_bytes(int fd, const struct stat *st, const char *path, uint64_t
 static long keep_length(int fd, const struct stat *st, const char *path)
 {
     bool own = false;
-    long reader = st->st_size ? open_to_read(fd, st, &own) : -1;
+    long reader = st->st_size ? open_to_read(fd, true, &own) : -1;
     uint32_t sum = reader < 0 ? 0 : ph_tail_sum((int)reader, (uint64_t)st->st_size);
     if (own && reader >= 0)
         ph_syscall(SYS_close, reader);

@@ -54,13 +54,19 @@ static long open_directory(void)
         ph_syscall(SYS_close, dir);
         return -EPERM;
     }
-    long parent =
-        made ? -1 : ph_syscall(SYS_openat, dir, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return dir;
+}
+
+/** What is in the directory, and its own name. */
+static long sync_directory(long dir)
+{
+    long err = ph_syscall(SYS_fsync, dir);
+    long parent = ph_syscall(SYS_openat, dir, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (parent >= 0) {
         ph_syscall(SYS_fsync, parent);
         ph_syscall(SYS_close, parent);
     }
-    return dir;
+    return err;
 }
 
 /* ---- notes ------------------------------------------------------------------------------ */
@@ -124,7 +130,7 @@ long ph_undo_note(const struct ph_undo_note *n)
     long err = make_note(text, n->kind == PH_UNDO_REMOVED ? n->link : -1, at);
     if (!err && !keeps_order(n->dev)) {
         long dir = open_directory();
-        err = dir < 0 ? dir : ph_syscall(SYS_fsync, dir);
+        err = dir < 0 ? dir : sync_directory(dir);
         if (dir >= 0)
             ph_syscall(SYS_close, dir);
     }
@@ -236,7 +242,7 @@ long ph_undo_write(const struct ph_undo_bytes *what, const char *path)
     if (!out.err)
         out.err = ph_syscall(SYS_fdatasync, file);
     if (!out.err)
-        out.err = ph_syscall(SYS_fsync, dir);
+        out.err = sync_directory(dir);
     if (file >= 0) {
         ph_syscall(SYS_close, file);
         if (out.err)

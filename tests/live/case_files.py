@@ -64,15 +64,18 @@ class Files(Waiting):
         self.assertEqual((self.directory / "cut").read_text(), "1\n")
         self.assertEqual((self.directory / "other").read_text(), "1\n2\n")
 
-    def test_what_was_overwritten_in_the_middle_is_told(self):
-        """Nothing brings it back, but nobody shall believe so; of a file's end nothing is said."""
-        for where, told in (2, True), (10, False), (None, False):
-            with self.subTest(where):
+    def test_what_was_overwritten_in_the_middle_unseen_is_told(self):
+        """By a child: nothing brings it back, but nobody shall believe so. Of what the program
+        overwrites, or appends, nothing is said."""
+        by_child = "os.system('printf xyz | dd of=file bs=1 seek=2 conv=notrunc status=none')"
+        by_itself = "f.write('xyz') and f.flush()"
+        for after, at, told in ((by_child, 2, True), (by_itself, 2, False),
+                                (by_itself, 10, False), ("0", 2, False)):
+            with self.subTest(after):
                 for path in (self.directory / "test.pm", self.out):
                     path.unlink(missing_ok=True)
-                after = "f.write('xyz') and f.flush()" if where else "0"
                 self.stopped("open('file', 'w').write('0123456789'); f = open('file', 'r+');"
-                             f"f.seek({where or 2}); after = lambda: {after}")
+                             f"f.seek({at}); after = lambda: {after}")
                 said = self.assert_recovers().stderr
                 self.assertEqual("overwritten" in said, told, said)
                 self.assertEqual((self.directory / "file").read_text(),
