@@ -162,6 +162,7 @@ int ph_keeper_open(struct ph_keeper *k, const char *command, const char *pool_pa
     k->control->ring_pages = pages;
     k->control->asks = options->every_ns || options->on_signal || options->final_epoch;
     k->control->strict = options->strict;
+    k->group_kills = ph_memory_group_kills("");
     ph_undo_directory(pool_path, k->control->undo_directory);
     ph_undo_directory(pool_path, k->undo_directory);
     k->control->generation = generation;
@@ -367,6 +368,13 @@ static void report(struct ph_keeper *k, int status, const struct ph_pool_info *i
                 "%s: the program %s; epoch %llu is safe: to go on from it, run "
                 "pyheap-recover %s\n",
                 k->command, how, (unsigned long long)info->newest, k->pool_path);
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL &&
+        ph_memory_group_kills("") != k->group_kills)
+        ph_cli_complain(k->command,
+                        "it was killed for lack of memory; epochs that are safe stay so: raise "
+                        "the control group's limit (memory.max), or leave the program more of "
+                        "it with a smaller --staging",
+                        NULL);
     if (k->failure && atomic_load(&k->control->failed) > info->newest)
         ph_cli_complain(k->command, ph_error_text(k->failure), k->detail);
 }

@@ -23,18 +23,42 @@ static uint64_t read_limit(const char *path)
     return end == text ? UINT64_MAX : n;
 }
 
-/** The least limit of @p group and the groups that it is in. Changes @p group. */
-static uint64_t least_upwards(const char *root, const char *mount, char *group,
-                              const char *file)
+/** "oom_kill 3" in a file. @return UINT64_MAX: there is no such line. */
+static uint64_t read_kills(const char *path)
 {
+    static const char word[] = "oom_kill ";
+    char line[128];
+    uint64_t kills = UINT64_MAX;
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, word, sizeof word - 1) == 0)
+            kills = strtoull(line + sizeof word - 1, NULL, 10);
+    if (f)
+        fclose(f);
+    return kills;
+}
+
+/** What is asked of a group: the files that tell it in each version, and how to read them. */
+struct question {
+    const char *v1, *v2[2];
+    uint64_t (*read)(const char *path);
+    bool upwards; /* of the groups that it is in, too; else of the first that tells it */
+};
+
+/** The least answer for @p group and those it is in. */
+static uint64_t ask(const char *root, const char *mount, const char *group, const char *file,
+                    const struct question *q)
+{
+    char rest[PATH_MAX];
     uint64_t least = UINT64_MAX;
-    for (bool top = false; !top;) {
+    snprintf(rest, sizeof rest, "%s", group);
+    for (bool top = !file; !top;) {
         char path[2 * PATH_MAX];
-        snprintf(path, sizeof path, "%s/sys/fs/cgroup%s%s/%s", root, mount, group, file);
-        uint64_t limit = read_limit(path);
-        least = limit < least ? limit : least;
-        char *slash = strrchr(group, '/');
-        top = !slash;
+        snprintf(path, sizeof path, "%s/sys/fs/cgroup%s%s/%s", root, mount, rest, file);
+        uint64_t answer = q->read(path);
+        least = answer < least ? answer : least;
+        char *slash = strrchr(rest, '/');
+        top = !slash || (!q->upwards && least != UINT64_MAX);
         if (slash)
             *slash = 0;
     }
@@ -52,38 +76,51 @@ static bool lists(const char *list, const char *word)
 }
 
 /** A line of /proc/self/cgroup: number, controllers (none: version 2), group. */
-static uint64_t limit_of_line(const char *root, char *line)
+static uint64_t ask_line(const char *root, char *line, const struct question *q)
 {
-    char *controllers = strchr(line, ':'), copy[PATH_MAX];
+    char *controllers = strchr(line, ':');
     char *group = controllers ? strchr(controllers + 1, ':') : NULL;
+    uint64_t least = UINT64_MAX;
     if (!group)
-        return UINT64_MAX;
+        return least;
     *controllers++ = *group++ = 0;
     group[strcspn(group, "\n")] = 0;
     if (lists(controllers, "memory"))
-        return least_upwards(root, "/memory", group, "memory.limit_in_bytes");
-    if (*controllers)
-        return UINT64_MAX;
-    snprintf(copy, sizeof copy, "%s", group);
-    uint64_t limit = least_upwards(root, "", copy, "memory.max");
-    uint64_t beside = least_upwards(root, "/unified", group, "memory.max");
-    return limit < beside ? limit : beside;
+        return ask(root, "/memory", group, q->v1, q);
+    for (int i = 0; i < 4 && !*controllers; i++) { /* beside version 1: unified */
+        uint64_t answer = ask(root, i & 1 ? "/unified" : "", group, q->v2[i / 2], q);
+        least = answer < least ? answer : least;
+    }
+    return least;
 }
 
-uint64_t ph_memory_group_limit(const char *root)
+static uint64_t ask_groups(const char *root, const struct question *q)
 {
     char line[PATH_MAX + 64];
     uint64_t least = UINT64_MAX;
     snprintf(line, sizeof line, "%s/proc/self/cgroup", root);
     FILE *f = fopen(line, "re");
-    if (!f)
-        return least;
-    while (fgets(line, sizeof line, f)) {
-        uint64_t limit = limit_of_line(root, line);
-        least = limit < least ? limit : least;
+    while (f && fgets(line, sizeof line, f)) {
+        uint64_t answer = ask_line(root, line, q);
+        least = answer < least ? answer : least;
     }
-    fclose(f);
+    if (f)
+        fclose(f);
     return least;
+}
+
+uint64_t ph_memory_group_limit(const char *root)
+{
+    static const struct question limit = {
+        "memory.limit_in_bytes", {"memory.max", "memory.high"}, read_limit, true};
+    return ask_groups(root, &limit);
+}
+
+uint64_t ph_memory_group_kills(const char *root)
+{
+    static const struct question kills = {
+        "memory.oom_control", {"memory.events", NULL}, read_kills, false};
+    return ask_groups(root, &kills);
 }
 
 /** A value of /proc/meminfo, bytes; 0: it is not there. */

@@ -34,6 +34,7 @@ bin/pyheap-run --pool $TMPDIR/tracker.pm --python /usr/bin/python3 -c \\
     --only heat --only churn --only growth --only threads --only suspended --only sparse_maps \\
     --only private_mmap --only clocks --only timers --only states
 /usr/bin/python3 {root}/tests/kernels/overcommit.py "$PWD/bin"
+/usr/bin/python3 {root}/tests/kernels/memory.py "$PWD/bin"
 """
 MARK = "pyheap-status"
 
@@ -53,6 +54,7 @@ $b mkdir -p /root/dev/pts /root/dev/shm &&
 $b mount -t devpts pts /root/dev/pts &&
 $b mount -t tmpfs shm /root/dev/shm &&
 $b mount -t tmpfs run /root/run &&
+$b mount -t cgroup2 groups /root/sys/fs/cgroup &&
 $b mount -t ext4 /root/dev/vda /root/var/tmp && $b chmod 1777 /root/var/tmp &&
 $b ip link set lo up
 $b echo 1 4 1 7 >/root/proc/sys/kernel/printk

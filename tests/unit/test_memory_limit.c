@@ -60,6 +60,28 @@ Test(memory_limit, is_the_least_of_the_group_and_those_it_is_in)
     cr_assert_eq(ph_memory_group_limit(root), 5000);
 }
 
+/* Beyond memory.high a group is slowed down until it hardly goes on. */
+Test(memory_limit, is_also_where_a_group_is_slowed_down)
+{
+    put("/proc/self/cgroup", "0::/a\n");
+    put("/sys/fs/cgroup/a/memory.max", "9000\n");
+    put("/sys/fs/cgroup/a/memory.high", "max\n");
+    cr_assert_eq(ph_memory_group_limit(root), 9000);
+    put("/sys/fs/cgroup/a/memory.high", "8000\n");
+    cr_assert_eq(ph_memory_group_limit(root), 8000);
+}
+
+Test(memory_limit, kills_are_those_of_the_group_itself)
+{
+    cr_assert_eq(ph_memory_group_kills(root), UINT64_MAX);
+    put("/proc/self/cgroup", "4:memory:/x\n0::/a/b\n");
+    put("/sys/fs/cgroup/a/memory.events", "oom 9\noom_kill 9\n");
+    put("/sys/fs/cgroup/a/b/memory.events", "high 5\nmax 6\noom 3\noom_kill 12\n");
+    cr_assert_eq(ph_memory_group_kills(root), 12);
+    put("/sys/fs/cgroup/memory/x/memory.oom_control", "under_oom 0\noom_kill 2\n");
+    cr_assert_eq(ph_memory_group_kills(root), 2);
+}
+
 /* A container sees its own group as the root, whatever it is called outside. */
 Test(memory_limit, is_found_in_a_container)
 {
