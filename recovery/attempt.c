@@ -212,6 +212,7 @@ static _Noreturn void become_program(struct ph_recovery *r, struct ph_keeper *k,
     if (dup2(k->program_socket, keep[0]) < 0)
         die(PH_EMFILE, "the limit is lower than it was for the program");
     plan->pool_fd = keep[1];
+    r->pool_fd = keep[1];
     plan->memfd = keep[2];
     plan->plan_fd = keep[3];
     k->control->socket_fd = keep[0];

@@ -64,6 +64,8 @@ static int check_open_file(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     const char *path = ph_recovery_path(r, f);
     struct stat st;
+    if (ph_recovery_copy_of(r, f))
+        return 0;
     int given = ph_reopen_given(f);
     int how = S_ISLNK(f->mode) ? AT_SYMLINK_NOFOLLOW : 0;
     if (given >= 0 ? fstat(given, &st) != 0 : fstatat(AT_FDCWD, path, &st, how) != 0)

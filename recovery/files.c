@@ -212,6 +212,24 @@ static int make_memfd(struct ph_recovery *r, const struct ph_file_pm *f)
     return ok ? fd : -1;
 }
 
+/** A file like the pool's copy of one. */
+static int make_like(struct ph_recovery *r, const struct ph_stored *copy)
+{
+    static unsigned char page[PH_PAGE];
+    uint64_t size = ph_stored_size(copy), n, place;
+    int fd = memfd_create("pyheap-copy", 0);
+    bool ok = fd >= 0;
+    for (uint64_t at = 0; ok && at < size; at += PH_PAGE) {
+        place = ph_stored_place(copy, at, &n);
+        ok = place && pread(r->pool_fd, page, PH_PAGE, (off_t)place) == PH_PAGE &&
+             pwrite(fd, page, PH_PAGE, (off_t)at) == PH_PAGE;
+    }
+    ok = ok && ftruncate(fd, (off_t)size) == 0;
+    if (!ok && fd >= 0)
+        close(fd);
+    return ok ? fd : -1;
+}
+
 /** The descriptor by which the same nameless file is there already; -1: it is not. */
 static int made_before(struct ph_recovery *r, const struct ph_file_pm *f)
 {
@@ -226,7 +244,9 @@ static int made_before(struct ph_recovery *r, const struct ph_file_pm *f)
 static int make_anew(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     char path[48];
-    int before = made_before(r, f), memfd = before < 0 ? make_memfd(r, f) : before;
+    const struct ph_stored *copy = ph_recovery_copy_of(r, f);
+    int before = copy ? -1 : made_before(r, f);
+    int memfd = copy ? make_like(r, copy) : before < 0 ? make_memfd(r, f) : before;
     if (memfd < 0)
         return -1;
     /* A description with the program's access mode: the first one can read and write. */
@@ -240,9 +260,10 @@ static int make_anew(struct ph_recovery *r, const struct ph_file_pm *f)
 static int open_regular(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     int given_fd = ph_reopen_given(f);
-    int fd = (f->flags & PH_FILE_DELETED) ? make_anew(r, f)
-             : given_fd >= 0              ? dup(given_fd)
-                                          : open(ph_recovery_path(r, f), ph_reopen_flags(f));
+    bool anew = (f->flags & PH_FILE_DELETED) || ph_recovery_copy_of(r, f);
+    int fd = anew            ? make_anew(r, f)
+             : given_fd >= 0 ? dup(given_fd)
+                             : open(ph_recovery_path(r, f), ph_reopen_flags(f));
     if (fd < 0)
         return ph_reopen_fail(r, f, "cannot be opened again");
     /* The locks first: what another process holds by now must not be cut. */

@@ -128,6 +128,19 @@ int ph_recovery_check_mapped(struct ph_recovery *r)
     return 0;
 }
 
+const struct ph_stored *ph_recovery_copy_of(const struct ph_recovery *r,
+                                            const struct ph_file_pm *f)
+{
+    const struct ph_vma_pm *v = vmas(r->record);
+    if (f->kind != PH_FILE_REGULAR || (f->open_flags & O_ACCMODE) != O_RDONLY ||
+        (f->flags & PH_FILE_DELETED))
+        return NULL;
+    for (size_t i = 0; i < r->record->vmas.count; i++)
+        if (r->copy[i] && v[i].dev == f->dev && v[i].ino == f->ino)
+            return r->copy[i];
+    return NULL;
+}
+
 void ph_recovery_say_copies(const struct ph_recovery *r, const char *command)
 {
     const struct ph_vma_pm *v = vmas(r->record);

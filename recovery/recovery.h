@@ -23,6 +23,7 @@ struct ph_located;
 struct ph_recovery {
     const struct ph_record_pm *record;
     struct ph_pool *pool;          /* for copies of mapped files; NULL: it has none */
+    int pool_fd;                   /* in the child: the pool */
     const struct ph_stored **copy; /* of each vma: what takes the place of its file, or NULL */
     struct ph_cut *cut;  /* in the child: files to be cut back, when all memory is right */
     uint64_t ncut;       /* at most as many as the record has files */
@@ -169,6 +170,11 @@ size_t ph_recovery_needed(struct ph_pool *pool, const struct ph_record_pm *recor
  * @return 0, PH_EFILES.
  */
 int ph_recovery_open_files(struct ph_recovery *r, const int *keep, size_t n);
+
+/** The pool's copy that takes the place of the file of @p f, which is mapped as well and open
+ *  to be read (libffi keeps itself open); NULL: none does. After ph_recovery_check_mapped. */
+const struct ph_stored *ph_recovery_copy_of(const struct ph_recovery *r,
+                                            const struct ph_file_pm *f);
 
 /** Whether the program's working directory is there, or was removed before the epoch already.
  *  @return 0, PH_EFILES. */

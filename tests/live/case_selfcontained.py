@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """case_selfcontained - a pool is enough: libraries and the interpreter may be replaced or gone"""
 import ctypes
+import hashlib
 import os
 import pathlib
 import pwd
@@ -102,6 +103,30 @@ print(os.path.realpath(sys.executable), "python%d.%d" % sys.version_info[:2],
         """The keeper lives on, and stores what is left to be stored."""
         target.signal(signal.SIGKILL)
         self.assert_killed(keeper.wait(PATIENCE), signal.SIGKILL)
+
+    def test_a_library_that_is_open_as_well(self):
+        """As libffi's is in newer releases: by itself. The copy is read on from where it was."""
+        with open(self.library, "rb") as file:
+            content = file.read()
+        text = """
+            import ctypes, hashlib, os, sys, pyheap
+            library = ctypes.CDLL(sys.argv[1])
+            file = open(sys.argv[1], "rb", 0)
+            file.seek(1000)
+            pyheap.epoch(wait=True)
+            if not pyheap.status()["recoveries"]:
+                os.kill(os.getpid(), 9)
+            pyheap.epoch(wait=True)
+            print(hashlib.sha256(file.read()).hexdigest(), os.fstat(file.fileno()).st_size)
+            if pyheap.status()["recoveries"] == 1:
+                os.kill(os.getpid(), 9)
+        """
+        wanted = f"{hashlib.sha256(content[1000:]).hexdigest()} {len(content)}\n"
+        self.assert_killed(self.run_program(text, self.library).returncode, signal.SIGKILL)
+        for change in os.remove, lambda path: pathlib.Path(path).write_bytes(content[::-1]):
+            change(self.library)
+            self.assertEqual(self.recover("--epoch", "1").stdout, wanted)
+        self.assertEqual(self.recover().stdout, wanted)
 
     def killed_run(self, python=None, epochs=5):
         keeper, target = self.begin(python)
