@@ -84,8 +84,8 @@ bool ph_recovery_undo_place(const struct ph_recovery *r, const struct ph_file_pm
 /** Whether it gets its name back. */
 bool ph_recovery_undo_renames(const struct ph_recovery *r, const struct ph_file_pm *f);
 
-/** Undo what is about a name. @return 0, PH_EFILES. */
-int ph_recovery_undo_name(struct ph_recovery *r, const struct ph_undo *u);
+/** Undo number @p i, which is about a name. @return 0, PH_EFILES. */
+int ph_recovery_undo_name(struct ph_recovery *r, size_t i);
 
 /** What recovery takes is put aside up to this size, bytes of each file. */
 #define PH_UNDO_ASIDE_MAX (16 << 20)

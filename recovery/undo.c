@@ -225,12 +225,12 @@ int ph_recovery_undo(struct ph_recovery *r)
 {
     int rc = 0;
     for (size_t i = 0; i < r->nundo && rc == 0; i++) {
-        struct ph_undo *u = r->undo[i];
+        const struct ph_undo *u = r->undo[i];
         const struct ph_file_pm *f = open_at_epoch(r, u);
         if (u->forgotten || ph_undo_is_left(r, u) || (f && ph_recovery_of_database(r, f)))
             continue;
         bool bytes = u->kind == PH_UNDO_BYTES || u->kind == PH_UNDO_OPENED;
-        rc = bytes ? undo_bytes(r, u) : ph_recovery_undo_name(r, u);
+        rc = bytes ? undo_bytes(r, u) : ph_recovery_undo_name(r, i);
     }
     ph_undo_sync_directory(r, NULL);
     /* Epochs after this one will get their numbers anew, and must not find what is theirs. */

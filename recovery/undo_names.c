@@ -86,6 +86,8 @@ static int undo_rename(struct ph_recovery *r, const struct ph_undo *u)
                        &here) == 0;
     if (taken && here.stx_ino == u->ino)
         return 0;
+    if (taken && S_ISDIR(here.stx_mode))
+        rmdir(at); /* made anew, by a recovery that did not come to its end */
     if (taken && (!S_ISREG(here.stx_mode) || ph_birth_ns(&here) < u->written_ns))
         return 0;
     if (rename(at, u->path) != 0 && errno != ENOENT) {
@@ -137,24 +139,47 @@ static int undo_making(struct ph_recovery *r, const struct ph_undo *u)
     return 0;
 }
 
-static int undo_rmdir(struct ph_recovery *r, const struct ph_undo *u)
+/** The directory is another inode by now: what was done to it before is about that one. */
+static void is_now(struct ph_recovery *r, size_t i, const struct statx *sx)
 {
-    if (mkdir(u->path, 0700) != 0)
-        return errno == EEXIST || errno == ENOENT ? 0 : ph_undo_fail(r, u->path, "making");
-    if (chmod(u->path, (mode_t)u->value) != 0)
-        return ph_undo_fail(r, u->path, "making");
+    const struct ph_undo was = *r->undo[i];
+    for (; i < r->nundo; i++)
+        if (r->undo[i]->ino == was.ino && r->undo[i]->dev == was.dev &&
+            r->undo[i]->birth_ns == was.birth_ns) {
+            r->undo[i]->ino = sx->stx_ino;
+            r->undo[i]->birth_ns = ph_birth_ns(sx);
+        }
+}
+
+static int undo_rmdir(struct ph_recovery *r, size_t i)
+{
+    const struct ph_undo *u = r->undo[i];
+    struct statx sx;
+    bool made = mkdir(u->path, 0700) == 0;
+    if (!made && errno != EEXIST)
+        return errno == ENOENT ? 0 : ph_undo_fail(r, u->path, "making");
+    if (statx(AT_FDCWD, u->path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &sx) !=
+            0 ||
+        !S_ISDIR(sx.stx_mode))
+        return 0;
+    if (made || ph_birth_ns(&sx) >= u->written_ns) {
+        if (chmod(u->path, (mode_t)u->value) != 0)
+            return ph_undo_fail(r, u->path, "making");
+        is_now(r, i, &sx);
+    }
     ph_undo_sync_directory(r, u->path);
     return 0;
 }
 
-int ph_recovery_undo_name(struct ph_recovery *r, const struct ph_undo *u)
+int ph_recovery_undo_name(struct ph_recovery *r, size_t i)
 {
+    const struct ph_undo *u = r->undo[i];
     switch (u->kind) {
     case PH_UNDO_MADE:
     case PH_UNDO_MADE_DIRECTORY:
         return undo_making(r, u);
     case PH_UNDO_REMOVED_DIRECTORY:
-        return undo_rmdir(r, u);
+        return undo_rmdir(r, i);
     default:
         return undo_rename(r, u);
     }

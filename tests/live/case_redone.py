@@ -96,6 +96,27 @@ with open('done/f', 'a') as f:
 os.mkdir('new')""")
         self.assertEqual(self.text("done/f"), "xyz")
 
+    def test_a_directory_that_goes_and_comes_over_several_epochs(self):
+        """Each is another inode; what was done to it before is undone as well."""
+        self.stopped("""
+    os.mkdir("old")
+    pyheap.epoch(wait=True)
+    if pyheap.status()["recoveries"]:
+        assert os.listdir("old") == [] and not os.path.exists("d")
+        print("recovered")
+        sys.exit(0)
+    os.mkdir("d")
+    os.rename("d", "e")
+    os.rmdir("old")
+    pyheap.epoch(wait=True)
+    def after():
+        os.rmdir("e")
+        os.mkdir("e")
+        os.mkdir("old")
+        os.rename("old", "e/old")""")
+        self.assert_recovers("--epoch", "1")
+        self.assertNotIn("e", os.listdir(self.directory))
+
     def test_bytes_that_are_overwritten(self):
         """In a file that is held open, one that is opened for it, and by each of the calls."""
         self.redo("""
