@@ -113,7 +113,7 @@ os.mkdir('new')""")
         os.rmdir("e")
         os.mkdir("e")
         os.mkdir("old")
-        os.rename("old", "e/old")""")
+        os.rename("old", "e/old")""", options=("--keep", "3"))
         self.assert_recovers("--epoch", "1")
         self.assertNotIn("e", os.listdir(self.directory))
 
