@@ -243,6 +243,9 @@ void ph_settle_pause(void); /* a moment, while another thread parks all */
 
 /* ---- timers.c ----------------------------------------------------------------------- */
 
+/** When the threads have stopped, before anything takes time. */
+void ph_timers_begin(void);
+
 /** Add to areas.timers those of timer_create. */
 void ph_timers_note(void);
 /** After ph_park_note_pending: those whose signal waits shall expire at once. */

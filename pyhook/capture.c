@@ -252,6 +252,7 @@ static int capture(struct ph_record_pm *record)
     int rc = check_threads();
     ph_children_note(); /* before the pages are copied */
     ph_clock_note_usage();
+    ph_timers_begin();
     if (rc == 0)
         rc = begin();
     if (rc == 0)

@@ -46,18 +46,56 @@ static uint64_t ns_of(struct timespec ts)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-/** Whether the signal of @p t, which no other timer has, waits for the threads to go on. */
-static bool waits(const struct ph_timer_pm *t, const struct ph_timer_pm *all, size_t n)
+/** Whether another timer of the table has the signal of @p t, too. */
+static bool shares(const struct ph_timer_pm *t, const struct ph_timer_pm *all, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (&all[i] != t && all[i].signal == t->signal)
+            return true;
+    return false;
+}
+
+/** Whether the signal of @p t waits for the threads to go on. */
+static bool waits(const struct ph_timer_pm *t)
 {
     const struct ph_area *area = &ph_agent.areas.threads;
     const struct ph_thread_pm *thread = (const void *)area->base;
     bool pending = false;
     for (size_t i = 0; i < area->used / sizeof *thread; i++)
         pending |= thread[i].pending >> (t->signal - 1) & 1;
-    for (size_t i = 0; i < n; i++)
-        if (&all[i] != t && all[i].signal == t->signal)
-            return false;
     return pending;
+}
+
+/** Timers with a signal that others have too, as the epoch before found them: those that were
+ *  set when the threads had stopped. A signal that waits does not tell whose it is. */
+static struct {
+    int32_t id;
+    bool was_set;
+} shared[256];
+static size_t nshared;
+
+static uint64_t left_of(int32_t id, uint64_t *interval)
+{
+    struct itimerspec left = {0};
+    syscall(SYS_timer_gettime, id, &left);
+    if (interval)
+        *interval = ns_of(left.it_interval);
+    return ns_of(left.it_value);
+}
+
+void ph_timers_begin(void)
+{
+    for (size_t i = 0; i < nshared; i++)
+        shared[i].was_set = left_of(shared[i].id, NULL) != 0;
+}
+
+/** Whether a timer that was set when the threads stopped is not any more. */
+static bool has_expired(const struct ph_timer_pm *t)
+{
+    for (size_t i = 0; i < nshared; i++)
+        if (shared[i].id == t->id)
+            return shared[i].was_set && !t->value_ns;
+    return false;
 }
 
 void ph_timers_note(void)
@@ -75,10 +113,7 @@ void ph_timers_note(void)
             ph_files_cannot("a timer of a thread's CPU time", ": it will not expire");
             continue;
         }
-        struct itimerspec left = {0};
-        syscall(SYS_timer_gettime, t.id, &left);
-        t.value_ns = ns_of(left.it_value);
-        t.interval_ns = ns_of(left.it_interval);
+        t.value_ns = left_of(t.id, &t.interval_ns);
         *(struct ph_timer_pm *)ph_area_push(area, sizeof t) = t;
     }
 }
@@ -87,7 +122,12 @@ void ph_timers_expired(void)
 {
     struct ph_area *area = &ph_agent.areas.timers;
     struct ph_timer_pm *t = (struct ph_timer_pm *)area->base;
-    for (size_t i = 0, n = area->used / sizeof *t; i < n; i++)
-        if (t[i].signal && waits(&t[i], t, n))
+    size_t n = area->used / sizeof *t, next = 0;
+    for (size_t i = 0; i < n; i++)
+        if (t[i].signal && (shares(&t[i], t, n) ? has_expired(&t[i]) : waits(&t[i])))
             t[i].value_ns = 1;
+    for (size_t i = 0; i < n && next < sizeof shared / sizeof shared[0]; i++)
+        if (t[i].signal && shares(&t[i], t, n))
+            shared[next++].id = t[i].id;
+    nshared = next;
 }

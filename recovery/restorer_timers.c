@@ -120,7 +120,11 @@ bool ph_r_timers_signal(const struct ph_record_pm *record, int sig)
 {
     const struct ph_timer_pm *t = ph_r_table(&record->timers);
     unsigned n = 0;
-    for (uint64_t i = 0; i < record->timers.count; i++)
+    bool expired = false;
+    for (uint64_t i = 0; i < record->timers.count; i++) {
         n += t[i].signal == sig;
-    return n == 1 || (n && sig == 32); /* glibc's own: one without a timer ends its thread */
+        expired |= t[i].signal == sig && t[i].value_ns == 1;
+    }
+    /* 32 is glibc's own: one without a timer ends its thread. */
+    return n == 1 || expired || (n && sig == 32);
 }

@@ -10,6 +10,38 @@ from processes import program_of
 from waiting import WAITING, Waiting
 
 
+# A hundred timers that call a function, each a millisecond after the other, and one that is never
+# set; the pause of the epoch takes longer than most.
+TIMERS = """
+    import ctypes, os, signal, sys, time, pyheap
+    libc = ctypes.CDLL(None)
+    CALL = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    class Event(ctypes.Structure):
+        _fields_ = [("value", ctypes.c_void_p), ("signal", ctypes.c_int),
+                    ("notify", ctypes.c_int), ("function", CALL), ("rest", ctypes.c_long * 8)]
+    calls = []
+    callback = CALL(calls.append)
+    timers = [ctypes.c_void_p() for _ in range(100)]
+    for n, timer in enumerate(timers):
+        event = Event(n, 0, 2, callback)
+        assert libc.timer_create(time.CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)) == 0
+    data = bytearray(400 << 20)
+    pyheap.epoch(wait=True)
+    data[::4096] = b"x" * len(data[::4096])
+    for n, timer in enumerate(timers[1:], 1):
+        spec = (ctypes.c_long * 4)(0, 0, 0, n * 1000000)
+        assert libc.timer_settime(timer, 0, spec, None) == 0
+    pyheap.epoch(wait=True)
+    if not pyheap.status()["recoveries"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    deadline = time.time() + 20
+    while len(calls) < 99 and time.time() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    print((int(pyheap.status()["pause"] * 1000), sorted(set(calls)), len(calls) - len(set(calls))))
+"""
+
+
 class Descriptors(Waiting):
     # ---- warnings, strict mode -------------------------------------------------------
 
@@ -164,6 +196,18 @@ class Descriptors(Waiting):
         self.assert_ended(done)
         self.assertEqual(done.stderr, "")
         self.assertIn("cannot come back: a child process, sleep", done.stdout)
+
+    # ---- timers ----------------------------------------------------------------------
+
+    def test_timers_with_one_signal_that_expire_during_an_epoch(self):
+        """Each of many, some of them while the threads are stopped, calls once and not twice."""
+        done = self.run_program(TIMERS)
+        self.assert_killed(done.returncode, signal.SIGKILL)
+        done = self.recover()
+        self.assert_ended(done)
+        during, called, more = eval(done.stdout)
+        self.assertGreater(during, 0, "none expired during the epoch")
+        self.assertEqual((called, more), (list(range(1, 100)), 0))
 
     # ---- callbacks -------------------------------------------------------------------
 
