@@ -38,6 +38,8 @@ int ph_error_of(int error_number)
         return PH_EFULL;
     case ENOMEM:
         return PH_ENOMEM;
+    case ENAMETOOLONG:
+        return PH_EUSAGE;
     case EMFILE:
     case ENFILE:
         return PH_EMFILE;

@@ -242,6 +242,9 @@ int main(int argc, char **argv)
     join_command(command, sizeof command, o.argv + 1);
     struct ph_pool_options options = {.size = o.pool_size, .keep = o.keep, .command = command};
     rc = ph_pool_prepare(&pool, o.pool, &options);
+    if (rc == PH_EPOOLSIZE && !limits_file_size())
+        die(PH_EUSAGE,
+            "--pool-size: less than a pool needs, or more than this file system takes");
     if (rc)
         die(rc, rc == PH_ENOMEM
                     ? "addresses or a thread for the pool; is there a limit, ulimit -v or -u?"

@@ -371,6 +371,15 @@ class Command(Case):
                      [self.commands.recover, "--no-such-option", "x.pm"]):
             self.assert_refused(self.finish(argv), "PH_EUSAGE", "--help")
 
+    def test_names_and_sizes_that_cannot_be(self):
+        for options, word in ((["--pool", "x" * 300 + ".pm"], "xxx"),
+                              (["--pool-size", "1M"], "--pool-size"),
+                              (["--pool-size", "4000P"], "--pool-size")):
+            done = self.finish([self.commands.run, *options, "--python", self.python,
+                                self.script(COUNTING), "1"])
+            self.assert_refused(done, "PH_EUSAGE", word)
+        self.assert_refused(self.recover(pool="x" * 300), "PH_EUSAGE", "xxx")
+
     def test_help(self):
         for command, words in ((self.commands.run, ["--pool", "--fresh", "--python"]),
                                (self.commands.recover, ["--list", "--verify", "--epoch"])):
