@@ -244,6 +244,8 @@ static void classify(struct ph_file_pm *f, const char *name, const struct stat *
         f->kind = PH_FILE_DIRECTORY;
         if (!ph_files_has_name(f, name))
             ph_files_dead(f, name);
+        else
+            ph_files_capture_locks(f);
     } else if (S_ISCHR(st->st_mode)) {
         f->kind = PH_FILE_CHAR;
         if (has_state(f, st) && strcmp(name, "/dev/tty") != 0)

@@ -326,6 +326,8 @@ static int open_directory(struct ph_recovery *r, const struct ph_file_pm *f)
     int fd = f->flags & PH_FILE_DELETED ? open_removed(flags)
                                         : open(ph_record_text(r->record, f->path), flags);
     int rc = ph_reopen_place(r, fd, f);
+    if (rc == 0)
+        rc = ph_reopen_lock(r, f);
     if (rc == 0 && f->kind == PH_FILE_DIRECTORY && f->position) {
         /* ext4 takes the first place where a description is read for its beginning: positioned
          * at the end it would be found empty after a rewinddir. */

@@ -53,7 +53,8 @@ int ph_recovery_check_locks(struct ph_recovery *r)
     for (uint64_t i = 0; i < r->record->locks.count; i++) {
         const struct ph_file_pm *f = ph_reopen_by_number(r, l[i].fd);
         const char *path = ph_recovery_path(r, f);
-        if (f->kind != PH_FILE_REGULAR || (f->flags & PH_FILE_DELETED))
+        if ((f->kind != PH_FILE_REGULAR && f->kind != PH_FILE_DIRECTORY) ||
+            (f->flags & PH_FILE_DELETED))
             continue;
         int given = ph_reopen_given(f);
         int fd = given >= 0 ? given

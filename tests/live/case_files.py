@@ -123,6 +123,19 @@ class Locks(Waiting):
                 lock(mine, fcntl.LOCK_UN)
                 self.assert_recovers()
 
+    def test_a_lock_on_a_directory(self):
+        """It is taken again; while another process has it, recovery refuses."""
+        lock = "fcntl.flock({}, fcntl.LOCK_EX | fcntl.LOCK_NB)"
+        self.stopped("os.mkdir('locked'); d = os.open('locked', os.O_RDONLY);" + lock.format("d"),
+                     "e = os.open('locked', os.O_RDONLY)\n"
+                     f"    try: {lock.format('e')}\n"
+                     "    except BlockingIOError: print('locked')")
+        mine = os.open(self.directory / "locked", os.O_RDONLY)
+        fcntl.flock(mine, fcntl.LOCK_EX)
+        self.assert_refused(self.recover(), "PH_EFILES", "locked", "another process")
+        os.close(mine)
+        self.assertIn("locked\n", self.assert_recovers().stdout)
+
     def test_a_lock_goes_when_the_program_closes_its_file(self):
         """Though the keeper, which stands still here, has yet to make the file durable."""
         self.stopping_the_keeper("""
