@@ -186,9 +186,13 @@ int ph_recovery_undo_read(struct ph_recovery *r)
     struct stat st;
     ph_undo_directory(r->pool_path, r->undo_directory);
     DIR *d = r->undo_directory[0] ? opendir(r->undo_directory) : NULL;
-    if (!d)
+    int rc = 0, err = errno;
+    if (!d && (err == ENOENT || !r->undo_directory[0]))
         return 0;
-    int rc = 0;
+    if (!d) { /* what is missing may be in it */
+        snprintf(r->detail, sizeof r->detail, "%s", r->undo_directory);
+        return ph_error_of(err);
+    }
     if (fstat(dirfd(d), &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 022)) {
         snprintf(r->detail, sizeof r->detail, "%s", r->undo_directory);
         rc = PH_EOWNER;

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import unittest
 
 from commands import PATIENCE
 from waiting import WAITING, Waiting
@@ -25,6 +26,15 @@ class Cuts(Waiting):
         self.assert_recovers()
         self.assertEqual((self.directory / "cut").read_text(), "0123456789!")
         self.assertFalse(self.UNDO.exists())  # a finished program needs it no more
+
+    @unittest.skipIf(os.geteuid() == 0, "root may read everything")
+    def test_what_was_cut_off_and_cannot_be_read_is_not_called_missing(self):
+        self.stopped(self.CUT, "f.write('!')")
+        self.UNDO.chmod(0)
+        self.assert_refused(self.recover(), "PH_EACCES", "test.pm.undo", "right")
+        self.UNDO.chmod(0o700)
+        self.assert_recovers()
+        self.assertEqual((self.directory / "cut").read_text(), "0123456789!")
 
     def test_what_is_cut_off_is_beside_the_pool_wherever_the_program_goes(self):
         text = WAITING.format(prepare=self.CUT + "; os.chdir('/')", finish="pass")
