@@ -297,9 +297,11 @@ int ph_view_verify(const struct ph_view *view,
 
 /**
  * The same for @p run, or a part of one, whose first page is the @p first-th of a writer's
- * view. May be called by any thread. @return as above; PH_EINTR when *stop has become true.
+ * view. May be called by any thread. @p next: what will be verified next, NULL if nothing.
+ * @return as above; PH_EINTR when *stop has become true.
  */
-int ph_view_verify_run(const struct ph_view *view, const struct ph_run *run, uint64_t first,
-                       const _Atomic bool *stop, uint64_t *bad_addr);
+int ph_view_verify_run(const struct ph_view *view, const struct ph_run *run,
+                       const struct ph_run *next, uint64_t first, const _Atomic bool *stop,
+                       uint64_t *bad_addr);
 
 #endif

@@ -270,16 +270,26 @@ static int mismatch(const struct ph_view *v, uint64_t addr, uint64_t *bad_addr)
     return PH_ECORRUPT;
 }
 
-/* Have the kernel read on while what it has read is hashed. */
-static void read_ahead(int fd, const struct ph_run *r, uint64_t page)
+static void will_need(int fd, const struct ph_run *r, uint64_t page, uint64_t pages)
+{
+    if (pages > r->npages - page)
+        pages = r->npages - page;
+    posix_fadvise(fd, (off_t)(r->offset + page * PH_PAGE), (off_t)(pages * PH_PAGE),
+                  POSIX_FADV_WILLNEED);
+}
+
+/* Have the kernel read on while what it has read is hashed, into the next run as well: the disk
+ * is not to wait where one stretch ends. */
+static void read_ahead(int fd, const struct ph_run *r, uint64_t page, const struct ph_run *next)
 {
     const uint64_t step = (UINT64_C(8) << 20) / PH_PAGE;
+    uint64_t left = r->npages - page;
 
-    if (page % step == 0 && r->npages - page > PH_IO_CHUNK / PH_PAGE)
-        posix_fadvise(
-            fd, (off_t)(r->offset + page * PH_PAGE),
-            (off_t)((r->npages - page < 2 * step ? r->npages - page : 2 * step) * PH_PAGE),
-            POSIX_FADV_WILLNEED);
+    if (page % step || left <= PH_IO_CHUNK / PH_PAGE)
+        return;
+    will_need(fd, r, page, 2 * step);
+    if (next && left < 2 * step)
+        will_need(fd, next, 0, 2 * step - left);
 }
 
 struct verifying {
@@ -291,7 +301,8 @@ struct verifying {
 };
 
 static int verify_run(const struct ph_view *v, struct verifying *w, const struct ph_run *r,
-                      const struct ph_sum_pm *sum, uint64_t *bad_addr)
+                      const struct ph_run *next, const struct ph_sum_pm *sum,
+                      uint64_t *bad_addr)
 {
     /* Through the page cache: who verifies an epoch is about to use it. */
     struct ph_io buffered = {.fd = v->pool->io.fd, .direct_fd = -1};
@@ -301,7 +312,7 @@ static int verify_run(const struct ph_view *v, struct verifying *w, const struct
         if (w->stop && atomic_load(w->stop))
             return PH_EINTR;
         n = r->npages - at < PH_IO_CHUNK / PH_PAGE ? r->npages - at : PH_IO_CHUNK / PH_PAGE;
-        read_ahead(buffered.fd, r, at);
+        read_ahead(buffered.fd, r, at, next);
         err = ph_io_read(&buffered, w->buffer, n * PH_PAGE, r->offset + at * PH_PAGE);
         if (err == PH_ETRUNC)
             err = mismatch(v, r->addr + at * PH_PAGE, bad_addr);
@@ -327,21 +338,23 @@ static int verify(const struct ph_view *v,
     int err = w.buffer ? 0 : PH_ENOMEM;
 
     for (size_t i = 0; i < v->runs && !err; i++) {
-        err = verify_run(v, &w, &v->run[i], sum, bad_addr);
+        const struct ph_run *next = i + 1 < v->runs ? &v->run[i + 1] : NULL;
+        err = verify_run(v, &w, &v->run[i], next, sum, bad_addr);
         sum += v->run[i].npages;
     }
     free(w.buffer);
     return err;
 }
 
-int ph_view_verify_run(const struct ph_view *v, const struct ph_run *run, uint64_t first,
-                       const _Atomic bool *stop, uint64_t *bad_addr)
+int ph_view_verify_run(const struct ph_view *v, const struct ph_run *run,
+                       const struct ph_run *next, uint64_t first, const _Atomic bool *stop,
+                       uint64_t *bad_addr)
 {
     struct verifying w = {.buffer = aligned_alloc(PH_PAGE, PH_IO_CHUNK), .stop = stop};
     int err = PH_ENOMEM;
 
     if (w.buffer)
-        err = verify_run(v, &w, run, v->sum + first, bad_addr);
+        err = verify_run(v, &w, run, next, v->sum + first, bad_addr);
     free(w.buffer);
     return err;
 }

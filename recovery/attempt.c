@@ -304,14 +304,23 @@ static void undo(struct ph_recovery *r, struct ph_plan *plan, pid_t child)
 
 /* ---- what is verified later ----------------------------------------------------------- */
 
+static struct ph_run run_of(const struct ph_place *place)
+{
+    return (struct ph_run){place->addr, place->npages, place->offset};
+}
+
 static int verify_mapped(void *arg, const _Atomic bool *stop, char *detail, size_t size)
 {
     const struct hold *h = arg;
     int rc = 0;
     uint64_t bad = 0;
     for (size_t i = 0; i < h->n && rc == 0; i++) {
-        struct ph_run run = {h->mapped[i].addr, h->mapped[i].npages, h->mapped[i].offset};
-        rc = ph_view_verify_run(h->view, &run, h->mapped[i].sum, stop, &bad);
+        struct ph_run run = run_of(&h->mapped[i]), next;
+        bool last = i + 1 == h->n;
+        if (!last)
+            next = run_of(&h->mapped[i + 1]);
+        rc = ph_view_verify_run(h->view, &run, last ? NULL : &next, h->mapped[i].sum, stop,
+                                &bad);
     }
     if (rc)
         snprintf(detail, size,
