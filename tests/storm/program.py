@@ -17,7 +17,6 @@ import os
 import random
 import sys
 import threading
-import time
 import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -130,7 +129,7 @@ class Driver:
 
 def main():
     rounds, seed = int(sys.argv[1]), sys.argv[2]
-    calls = 0.02 if "--calls" in sys.argv else 0
+    calls = 0.05 if "--calls" in sys.argv else 0
     rng = random.Random(seed)
     only = os.environ.get("STORM_ONLY")
     if only:

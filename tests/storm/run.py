@@ -39,7 +39,9 @@ class Storm(Chain):
     it was killed as often as wanted, that is enough."""
 
     def let_live(self, keeper):
-        while not self.newest and keeper.poll() is None and not self.commands.newest(self.pool):
+        """Mostly as long as it takes to get on by an epoch, and a little longer."""
+        while keeper.poll() is None and (not self.newest or self.rng.random() < 0.99) \
+                and self.commands.newest(self.pool) <= self.newest:
             time.sleep(0.01)
         time.sleep(self.rng.uniform(0, 2 * self.seconds / self.wanted))
 
@@ -67,7 +69,8 @@ def one(args, commands, seed):
     kills = rng.randint(5, 20)
     mode, kills = args.mode or mode, args.kills or kills
     calls = ["--calls"] if mode != "clock" else []
-    program = Program(HERE / "program.py", rounds=TRIAL, arguments=",".join(["{rounds}", seed, *calls]))
+    program = Program(HERE / "program.py", rounds=TRIAL,
+                      arguments=",".join(["{rounds}", seed, *calls]))
     directory = pathlib.Path(tempfile.mkdtemp(prefix=f"storm-{seed}-", dir=place))
     os.environ["TMPDIR"] = str(directory / "tmp")
     (directory / "tmp").mkdir()
@@ -76,12 +79,14 @@ def one(args, commands, seed):
     try:
         rounds, reference = lasting(program, python, args.length, directory)
         for n in range(args.plain):
-            differences = reference.differences(run_plain(program, python, rounds, directory / f"plain-{n}"))
+            outcome = run_plain(program, python, rounds, directory / f"again-{n}")
+            differences = reference.differences(outcome)
             if differences:
                 raise ChainError("plain Python itself: " + "\n".join(differences))
         if not args.plain:
-            every = [] if mode == "calls" else ["--every", rng.choice(["100ms", "20ms", "300ms"])]
-            chain = Storm(commands, program, python, rounds, kills, directory / "chain", rng, every)
+            every = rng.choice(["5ms", "20ms", "100ms", "300ms"])
+            chain = Storm(commands, program, python, rounds, kills, directory / "chain", rng,
+                          [] if mode == "calls" else ["--every", every])
             chain.seconds = reference.seconds
             outcome = chain.run()
             differences = outcome and reference.differences(outcome)
@@ -93,9 +98,9 @@ def one(args, commands, seed):
     except (ChainError, TimeoutError) as error:
         said = chain.read_stderr()[-6000:] if chain else ""
         log = "\n".join(chain.log[-5:]) if chain else ""
-        again = shlex.join(["tests/storm/run.py", "--bin", args.bin, "--python", python, "--mode", mode,
-                            "--length", str(args.length), "--pool-on", place, "--count", "1",
-                            "--seed", seed])
+        again = shlex.join(["tests/storm/run.py", "--bin", args.bin, "--python", python,
+                            "--mode", mode, "--length", str(args.length), "--pool-on", place,
+                            "--count", "1", "--seed", seed])
         return about, f"{error}\n{log}\n{said}\nkept in {directory}; again with: {again}"
     finally:
         processes.end_children()
@@ -108,7 +113,8 @@ def main():
     parser.add_argument("--seed", help="this very program")
     parser.add_argument("--seconds", type=float, default=60, help="no new program after that")
     parser.add_argument("--count", type=int, help="so many programs instead")
-    parser.add_argument("--length", type=float, default=4, help="what one takes in plain Python, s")
+    parser.add_argument("--length", type=float, default=4,
+                        help="seconds that one takes in plain Python")
     parser.add_argument("--kills", type=int)
     parser.add_argument("--mode", choices=["calls", "clock", "both"])
     parser.add_argument("--pool-on", action="append", default=[], metavar="DIR")
@@ -124,7 +130,8 @@ def main():
         began = time.monotonic()
         about, wrong = one(args, commands, seed)
         done += 1
-        print(f"{'FAIL' if wrong else 'ok  '}  {about}, {time.monotonic() - began:.0f} s", flush=True)
+        print(f"{'FAIL' if wrong else 'ok  '}  {about}, {time.monotonic() - began:.0f} s",
+              flush=True)
         if wrong:
             failed += 1
             print(wrong, flush=True)
