@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """IPython: a shell that is embedded in a program, cells that take epochs, its history and output,
-a traceback that it has shown, magics.
+a traceback that it has shown, magics. The history is in memory: a database on disk has the lines
+since the epoch already when they are run again, of which IPython prints a line.
 
 live: rounds=30 needs=IPython
 """
@@ -13,11 +14,14 @@ os.environ["IPYTHONDIR"] = tempfile.mkdtemp()
 import pyheap
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
+from traitlets.config import Config
 
 
 def main():
     rounds = int(sys.argv[1])
-    shell = InteractiveShell.instance()
+    config = Config()
+    config.HistoryManager.hist_file = ":memory:"
+    shell = InteractiveShell.instance(config=config)
     shell.run_cell("import pyheap\ntotal = 0", silent=True)
     for r in range(rounds):
         with capture_output() as captured:
