@@ -2,9 +2,9 @@
 /*
  * agent_internal.h - what the parts of the agent share
  *
- * The order of reading: agent.c (life), park.c (threads stand still), capture.c (an epoch from
- * begin to end), memory.c (mappings), pages.c (their pages), files.c and its parts
- * (descriptors, see files.h).
+ * The order of reading: agent.c (life), park.c (threads stand still), pieces.c (one of them
+ * helps), capture.c (an epoch from begin to end), memory.c (mappings), pages.c (their pages),
+ * files.c and its parts (descriptors, see files.h).
  *
  * Everything here runs while all other threads are parked at arbitrary instructions, so it
  * takes no lock, calls no malloc, no stdio, and nothing in libc that might. Working memory is
@@ -139,6 +139,18 @@ int ph_park_and_run(void (*body)(void));
  * after the interval timers were read: a timer that was running then is not pending as well.
  */
 void ph_park_note_pending(void);
+
+/** The number of the parking that is under way; not 0, and another each time. */
+uint32_t ph_park_turn(void);
+
+/* ---- pieces.c --------------------------------------------------------------------- */
+
+typedef void ph_piece(uint32_t number);
+/** Have pieces 0 to @p number - 1 done, in any order, by this thread and one that is parked.
+ * @pre all threads are parked. */
+void ph_pieces_do(uint32_t number, ph_piece *piece);
+/** In the thread that was parked last in @p turn: help with them, if they come soon. */
+void ph_pieces_help(uint32_t turn);
 
 /** The action of the parking signal as the program set it; 0 filled if never. */
 extern struct ph_sigaction_pm ph_park_old_action;

@@ -18,6 +18,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -73,12 +74,14 @@ static bool foreign(uint64_t start, uint64_t end, const char *name)
            starts_with(name, "[vsyscall]");
 }
 
-/** Whether the file of @p v, which has its path, still has that name; its size and time. */
+/** Whether the file of @p v, which has its path, still has that name; its size and time. May be
+ * called by any thread (pieces.c, W3). */
 static void look_at_file(struct ph_vma_pm *v, bool shared)
 {
     struct stat st;
     const char *path = (const char *)ph_agent.areas.strings.base + v->path;
-    bool named = stat(path, &st) == 0 && st.st_ino == v->ino && st.st_dev == v->dev;
+    bool named = ph_syscall(SYS_newfstatat, AT_FDCWD, path, &st, 0) == 0 &&
+                 st.st_ino == v->ino && st.st_dev == v->dev;
     bool segment = named && shared && ph_segments_made(path);
     if (named && S_ISREG(st.st_mode) && !segment) {
         v->kind = shared ? PH_VMA_SHARED_FILE : PH_VMA_FILE;
@@ -247,44 +250,86 @@ static struct {
     struct ph_mm_pm mm; /* but brk: what PR_SET_MM alone changes is a matter for ps */
 } table;
 
-/** Whether the bounds and flags of all mappings are as they were. */
-static bool bounds_same(int maps)
-{
-    const struct ph_area *area = &ph_agent.areas.bounds;
-    const struct bounds *b = (const struct bounds *)area->base,
-                        *end = b + area->used / sizeof *b;
-    uint64_t at = 0;
-    for (;; at = b++->end) {
-        struct query q = {
-            .size = sizeof q, .query_flags = QUERY_COVERING_OR_NEXT, .query_addr = at};
-        if (ioctl(maps, QUERY, &q) != 0)
-            return errno == ENOENT && b == end;
-        if (b == end || q.start != b->start || q.end != b->end || q.offset != b->offset ||
-            q.inode != b->ino || q.dev_major != b->major || q.dev_minor != b->minor ||
-            (q.flags & (PROT_READ | PROT_WRITE | PROT_EXEC | QUERY_SHARED)) != b->prot)
-            return false;
-    }
-}
+/* What ph_pieces_do checks the table by. The kernel's answers do not depend on who asks, and
+ * all threads stand still, so the pieces together are as good as one look at everything. */
+#define PIECE 16 /* mappings */
+static struct {
+    int maps;           /* /proc/self/maps */
+    uint32_t bounds;    /* pieces that look at areas.bounds; the others at the files */
+    _Atomic bool other; /* something is not as it was */
+} look;
 
-/** Whether all files are those that they were: nobody has replaced or changed one. */
-static bool files_same(void)
+/** Whether mappings @p from to, but not, @p to of areas.bounds are there, as they were, and
+ * nothing between them; after the last one there is none. */
+static bool bounds_same(size_t from, size_t to)
 {
-    const struct ph_area *area = &ph_agent.areas.vmas;
-    const struct ph_vma_pm *v = (const struct ph_vma_pm *)area->base, *last = NULL;
-    const struct ph_vma_pm *end = v + area->used / sizeof *v;
-    for (; v < end; v++) {
-        ((struct ph_vma_pm *)v)->flags &= ~(uint32_t)PH_VMA_EMBEDDED; /* files.c finds out */
-        if (!v->ino || (last && last->path == v->path))
-            continue;
-        struct ph_vma_pm now = *v;
-        now.flags &= ~(uint32_t)PH_VMA_SEGMENT;
-        look_at_file(&now, v->kind == PH_VMA_SHARED_FILE || v->kind == PH_VMA_SHARED_ANON);
-        if (now.kind != v->kind || now.flags != v->flags || now.size != v->size ||
-            now.mtime_ns != v->mtime_ns)
+    const struct bounds *b = (const struct bounds *)ph_agent.areas.bounds.base;
+    size_t n = ph_agent.areas.bounds.used / sizeof *b;
+    for (size_t i = from; i < to && i <= n; i++) {
+        struct query q = {.size = sizeof q,
+                          .query_flags = QUERY_COVERING_OR_NEXT,
+                          .query_addr = i ? b[i - 1].end : 0};
+        long rc = ph_syscall(SYS_ioctl, look.maps, QUERY, &q); /* ENOTTY on an older kernel */
+        if (i == n)
+            return rc == -ENOENT;
+        if (rc != 0 || q.start != b[i].start || q.end != b[i].end || q.offset != b[i].offset ||
+            q.inode != b[i].ino || q.dev_major != b[i].major || q.dev_minor != b[i].minor ||
+            (q.flags & (PROT_READ | PROT_WRITE | PROT_EXEC | QUERY_SHARED)) != b[i].prot)
             return false;
-        last = v;
     }
     return true;
+}
+
+/** Whether the files of mappings @p from to, but not, @p to of areas.vmas are those that they
+ * were: nobody has replaced or changed one. */
+static bool files_same(size_t from, size_t to)
+{
+    const struct ph_vma_pm *v = (const struct ph_vma_pm *)ph_agent.areas.vmas.base,
+                           *last = NULL;
+    size_t n = ph_agent.areas.vmas.used / sizeof *v;
+    for (size_t i = from; i < to && i < n; i++) {
+        if (!v[i].ino || (last && last->path == v[i].path))
+            continue;
+        struct ph_vma_pm now = v[i];
+        now.flags &= ~(uint32_t)PH_VMA_SEGMENT;
+        look_at_file(&now, v[i].kind == PH_VMA_SHARED_FILE || v[i].kind == PH_VMA_SHARED_ANON);
+        if (now.kind != v[i].kind || now.flags != v[i].flags || now.size != v[i].size ||
+            now.mtime_ns != v[i].mtime_ns)
+            return false;
+        last = v + i;
+    }
+    return true;
+}
+
+static void look_at_piece(uint32_t number)
+{
+    if (atomic_load(&look.other))
+        return;
+    size_t at = (size_t)(number < look.bounds ? number : number - look.bounds) * PIECE;
+    if (!(number < look.bounds ? bounds_same : files_same)(at, at + PIECE))
+        atomic_store(&look.other, true);
+}
+
+static uint32_t pieces_of(size_t n)
+{
+    return (uint32_t)((n + PIECE - 1) / PIECE);
+}
+
+/** Whether all mappings and their files are as the table has them. */
+static bool all_same(void)
+{
+    struct ph_vma_pm *v = (struct ph_vma_pm *)ph_agent.areas.vmas.base;
+    size_t n = ph_agent.areas.vmas.used / sizeof *v;
+    for (size_t i = 0; i < n; i++)
+        v[i].flags &= ~(uint32_t)PH_VMA_EMBEDDED; /* files.c finds out */
+    look.maps = (int)ph_syscall(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    if (look.maps < 0)
+        return false;
+    look.bounds = pieces_of(ph_agent.areas.bounds.used / sizeof(struct bounds) + 1);
+    atomic_store(&look.other, false);
+    ph_pieces_do(look.bounds + pieces_of(n), look_at_piece);
+    close(look.maps);
+    return !atomic_load(&look.other);
 }
 
 /** Whether the heap is within what the table has of it. */
@@ -300,11 +345,7 @@ static bool table_holds(void)
     if (!table.valid || !heap_same() || table.generation != ph_agent.generation ||
         ph_capture.full)
         return false;
-    int maps = (int)ph_syscall(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC);
-    bool same = maps >= 0 && bounds_same(maps); /* ENOTTY on an older kernel */
-    if (maps >= 0)
-        close(maps);
-    return same && files_same();
+    return all_same();
 }
 
 int ph_memory_map(struct ph_record_pm *record)

@@ -12,6 +12,7 @@
  *      and no other can come into being: a scan of /proc/self/task found none that had not
  *      announced itself, and only running threads create threads.
  *  P2  A parked thread has made no libc call since the signal: its errno is the program's.
+ *      That goes for what it helps with, too (pieces.c).
  *  P3  In a recovered program no thread returns to parked_here; `parking` may hold any value.
  *  P4  The main thread is parked last and leaves first, and a parked thread blocks all signals:
  *      one that is sent to the process while it is stopped waits, and goes to the main thread
@@ -149,8 +150,10 @@ static void parked_here(int sig, siginfo_t *info, void *context)
     bool is_main = tid == ph_syscall(SYS_getpid);
     _Atomic uint32_t *released = is_main ? &parking.main_released : &parking.rest_released;
     uint32_t before = atomic_load(released);
-    if (atomic_fetch_add(&parking.parked, 1) + 1 == atomic_load(&parking.awaited))
+    if (atomic_fetch_add(&parking.parked, 1) + 1 == atomic_load(&parking.awaited)) {
         ph_syscall(SYS_futex, &parking.parked, FUTEX_WAKE_PRIVATE, 1);
+        ph_pieces_help(turn);
+    }
     while (before != turn) {
         ph_syscall(SYS_futex, released, FUTEX_WAIT_PRIVATE, before, 0);
         before = atomic_load(released);
@@ -273,6 +276,11 @@ static int park_others(void)
     int rc = park_listed(task);
     close(task);
     return rc;
+}
+
+uint32_t ph_park_turn(void)
+{
+    return atomic_load(&parking.turn);
 }
 
 static void release(_Atomic uint32_t *released)

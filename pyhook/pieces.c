@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pieces.c - work of the pause that a parked thread shares
+ *
+ * A short epoch is system calls for the most part, many of them independent of each other. The
+ * thread that was parked last is still awake, on another processor: before it sleeps it takes
+ * pieces of that work. Who takes the epoch does what is left, so nothing depends on the other.
+ *
+ *   W1  A piece is done once, after all threads are parked and before ph_pieces_do returns.
+ *       Until then nobody changes what pieces read.
+ *   W2  A parked thread is inside only while the turn is its own; who takes the epoch ends the
+ *       turn and then waits for it. So it is behind no descriptor that has been closed.
+ *   W3  The memory of a parked thread is part of the epoch: pieces leave its errno as it is,
+ *       and use little of its stack, which may be nearly used up.
+ *
+ * An epoch may save these variables at any moment; ph_pieces_do sets all of them.
+ */
+#include "agent_internal.h"
+
+#include "allocator/syscall.h"
+
+#define PATIENCE_NS UINT64_C(100000) /* what lies between parking and the pieces is less */
+
+static struct {
+    _Atomic uint32_t turn; /* of park.c: whose pieces there are; 0: none */
+    _Atomic uint32_t next, inside;
+    uint32_t number;
+    ph_piece *piece;
+} work;
+
+static void take(void)
+{
+    for (uint32_t i; (i = atomic_fetch_add(&work.next, 1)) < work.number;)
+        work.piece(i);
+}
+
+void ph_pieces_do(uint32_t number, ph_piece *piece)
+{
+    atomic_store(&work.inside, 0);
+    atomic_store(&work.next, 0);
+    work.number = number;
+    work.piece = piece;
+    atomic_store(&work.turn, ph_park_turn());
+    take();
+    atomic_store(&work.turn, 0);
+    while (atomic_load(&work.inside))
+        ph_syscall(SYS_sched_yield);
+}
+
+void ph_pieces_help(uint32_t turn)
+{
+    uint64_t began = ph_now_ns();
+    while (atomic_load(&work.turn) != turn) {
+        if (ph_now_ns() - began > PATIENCE_NS)
+            return;
+        ph_syscall(SYS_sched_yield);
+    }
+    atomic_fetch_add(&work.inside, 1);
+    if (atomic_load(&work.turn) == turn)
+        take();
+    atomic_fetch_sub(&work.inside, 1);
+}
