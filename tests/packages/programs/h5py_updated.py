@@ -3,6 +3,7 @@
 
 live: rounds=60 needs=h5py
 """
+import os
 import sys
 
 import h5py
@@ -54,6 +55,10 @@ def main():
             updated.look()
         if r % 10 == 0:
             print(r, [len(updated.others) for updated in files], float(files[0].rows.sum()))
+    for updated in files:
+        updated.open_again()
+        updated.look()
+        os.remove(updated.name)  # the newer format has the time in it
 
 
 main()
