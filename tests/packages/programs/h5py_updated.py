@@ -5,6 +5,7 @@ live: rounds=60 needs=h5py
 """
 import os
 import sys
+import time
 
 import h5py
 import numpy as np
@@ -49,6 +50,7 @@ def main():
                 updated.file.flush()
             if r % 5 == 2:
                 updated.open_again()
+        time.sleep(0.05)  # rounds, not speed: many make large files
         if r % 4 == 1:
             pyheap.epoch()
         for updated in files:
