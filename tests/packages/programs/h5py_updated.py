@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """h5py: datasets overwritten in place, made and deleted, in files held open, flushed and opened again.
 
-live: rounds=60 needs=h5py
+live: rounds=150 needs=h5py
 """
 import os
 import sys
