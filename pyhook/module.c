@@ -463,9 +463,10 @@ static struct ph_py_method methods[] = {
      "callback is not callable."},
     {"keep_file", keep_file, PH_PY_O,
      "keep_file($module, file, /)\n--\n\n"
-     "Have a file left as it is on recovery. A file that the program writes to is otherwise\n"
-     "cut back to its length at the epoch, since what was written afterwards will be written\n"
-     "again. file is an open file or a descriptor; returns it."},
+     "Have a file left as it is on recovery. What the program has done to a file since the\n"
+     "epoch is otherwise undone, since it will be done again; that takes what other programs\n"
+     "have appended, too. file is an open file or a descriptor; it may be closed afterwards.\n"
+     "Returns it. Raises pyheap.Error if it is no open file, or after 256 files."},
     {"_hook", hook, PH_PY_NOARGS,
      "_hook($module, /)\n--\n\n"
      "Return a dict about the allocator hook, for tests and reports of problems."},
