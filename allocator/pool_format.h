@@ -39,7 +39,8 @@
  *              has a version v, H < v < O, and after both root records durably say O.
  *              Likewise what lies in an heir: the log has it, or one that overwrites it.
  *  P4 home     A root record says H = m only after the newest version <= m of every page in
- *              the log, and its table entry, is durable at home.
+ *              the log, and its table entry, is durable at home; but for pages of which the
+ *              log has a version v, m < v <= O, since P6 never looks for them there.
  *  P5 reuse    A segment of an extent, or the rest of one, is written only where neither
  *              root record reaches. So both records are renewed when H rises, N falls or
  *              files are given up. (With P3, this makes the older record right too, should
@@ -56,10 +57,10 @@
  *              writes whole.
  *  P10 files   Files never cost an epoch: damage to them is the same as having none, and
  *              where an epoch finds no room they are given up.
- *  P11 heir    The slot of an heir says home only after all of the stretch as of some epoch
- *              m is durable in it, H < m < O: so with H it is as right as the old home,
- *              since the log has all pages in which they differ. H rises to m only after
- *              the heir's slot durably says home, and the old home's durably does not.
+ *  P11 heir    The slot of an heir says home only after all of the stretch that P4 asks for
+ *              with some m, H < m < O, is durable in it: so with H it is as right as the old
+ *              home, since the log has all pages in which they differ. H rises to m only
+ *              after the heir's slot durably says home, and the old home's durably does not.
  *              While both say so, the heir is the one that the log refers to, and the other
  *              may be reused as P7 says.
  */

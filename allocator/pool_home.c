@@ -2,11 +2,13 @@
 /*
  * pool_home.c - migration: from the log to the home image
  *
- * Left alone, the log would grow for ever. Migration takes all epochs but the kept ones off
- * it: it merges their indexes, writes the newest version of each page to its place at home, in
- * address order, and then the log's extents that no other epoch uses are free. In steps:
+ * Left alone, the log would grow for ever. Migration takes the oldest epochs off it: it merges
+ * their indexes, drops what is newer in the epochs up to O, which nobody will look for at home,
+ * writes the rest to its places at home, in address order, and then the log's extents that no
+ * other epoch uses are free. The longer a page waits in the log, the likelier it is written
+ * again and never goes home: so a migration leaves some of the epochs before O. In steps:
  *
- *   1  root, both records: O = the oldest epoch that stays            (P3: retire)
+ *   1  root, both records: O = the oldest epoch that is kept          (P3: retire)
  *   2  extents for new stretches: zero tables, sync, name the slots    (P7)
  *   3  pages and table entries, stretch by stretch: to its home, or, if that is less, what an
  *      heir does not have to the heir (pool_heir.c)
@@ -38,6 +40,7 @@ struct change {
 struct migration {
     uint64_t to, oldest;    /* becomes H, O */
     size_t epochs;          /* how many leave the log */
+    size_t excess;          /* how many are older than O */
     struct ph_index merged; /* what goes home */
     struct change *change;  /* in order */
     size_t changes, change_capacity;
@@ -96,9 +99,10 @@ static int retire(struct ph_pool *p, struct migration *m)
 {
     int err = 0;
 
-    m->epochs = ph_home_excess(p);
+    m->epochs = ph_home_batch(p);
+    m->excess = ph_home_excess(p);
     m->to = p->epoch[m->epochs - 1].info.number;
-    m->oldest = p->epoch[m->epochs].info.number;
+    m->oldest = p->epoch[m->excess].info.number;
     if (p->root.oldest < m->oldest && ph_tuning.wrong != PH_WRONG_NO_RETIRE) {
         p->root.oldest = m->oldest;
         err = ph_root_write_both(p);
@@ -106,29 +110,56 @@ static int retire(struct ph_pool *p, struct migration *m)
     return err;
 }
 
-static int load(struct ph_pool *p, struct migration *m)
+/* The merged indexes of epochs [first, end). */
+static int load(struct ph_pool *p, size_t first, size_t end, struct ph_index *merged)
 {
-    struct ph_index *index = calloc(m->epochs, sizeof(*index));
+    size_t n = end - first;
+    struct ph_index *index = calloc(n + 1, sizeof(*index));
     struct ph_header_pm *h = malloc(sizeof(*h));
     int err = index && h ? 0 : PH_ENOMEM;
 
-    for (size_t i = 0; i < m->epochs && !err; i++) {
+    for (size_t i = 0; i < n && !err; i++) {
         pthread_mutex_lock(&p->lock);
-        struct ph_epoch e = p->epoch[i]; /* only migration takes epochs off the list's start */
+        struct ph_epoch e = p->epoch[first + i]; /* only migration takes any off the start */
         pthread_mutex_unlock(&p->lock);
         err = ph_header_load(p, e.header, e.info.number, h);
         if (!err)
             err = ph_index_load(p, h, &index[i]);
     }
     if (!err) {
-        err = ph_index_merge(index, m->epochs, &m->merged);
+        err = ph_index_merge(index, n, merged);
     } else if (index) {
-        for (size_t i = 0; i < m->epochs; i++)
+        for (size_t i = 0; i < n; i++)
             ph_index_free(&index[i]);
     }
     free(index);
     free(h);
     return err;
+}
+
+/* What goes home: of what the epochs that leave have, all that has no newer version up to O. */
+static int load_all(struct ph_pool *p, struct migration *m)
+{
+    size_t end = m->excess + 1, n = 0, k = 0;
+    struct ph_index *x = &m->merged, newer;
+    int err = load(p, 0, m->epochs, x);
+
+    if (err)
+        return err;
+    if (ph_tuning.wrong == PH_WRONG_LATE_VERSION)
+        end = p->epochs;
+    err = load(p, m->epochs, end, &newer);
+    if (err)
+        return err;
+    for (size_t i = 0; i < x->n; i++) {
+        while (k < newer.n && newer.entry[k].addr < x->entry[i].addr)
+            k++;
+        if (k == newer.n || newer.entry[k].addr != x->entry[i].addr)
+            x->entry[n++] = x->entry[i];
+    }
+    x->n = n;
+    ph_index_free(&newer);
+    return 0;
 }
 
 /* How many entries from @p i on belong to the same stretch; whether one of them is a page. */
@@ -500,7 +531,7 @@ int ph_home_migrate(struct ph_pool *p)
     if (!m.table || !m.buffer || !m.emptied)
         err = PH_ENOMEM;
     if (!err)
-        err = load(p, &m);
+        err = load_all(p, &m);
     if (!err)
         err = choose_heirs(p, &m);
     if (!err)

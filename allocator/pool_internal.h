@@ -38,6 +38,7 @@ enum ph_wrong {
     PH_WRONG_LATE_UNNAME,     /* breaks P7: reused while its slot may still say home */
     PH_WRONG_EARLY_HEIR, /* breaks P11: an heir's slot says home before its pages are durable */
     PH_WRONG_TWO_HOMES,  /* breaks P11: H rises while the old home's slot may say home */
+    PH_WRONG_LATE_VERSION, /* breaks P4: what only an epoch after O has anew is not at home */
 };
 
 struct ph_tuning {
@@ -407,6 +408,9 @@ int ph_home_table(struct ph_pool *p, uint32_t slot, struct ph_sum_pm *table);
 
 /** How many epochs may leave the log. @pre lock held. */
 size_t ph_home_excess(const struct ph_pool *p);
+/** How many the next migration takes off it, not 0 if any may leave: all if p->all_home, else
+ * the oldest, so that the log is half of what triggers one. @pre lock held. */
+size_t ph_home_batch(const struct ph_pool *p);
 /** Whether the triggers say that it is time. @pre lock held. */
 bool ph_home_due(const struct ph_pool *p);
 /** Whether the writer has to wait for migration. @pre lock held. */
@@ -416,9 +420,10 @@ int ph_home_start(struct ph_pool *p);
 void ph_home_stop(struct ph_pool *p);
 /** Wake the background thread if there is something to do. @pre lock held. */
 void ph_home_wake(struct ph_pool *p);
-/** Migrate now and wait for the end. @pre lock held; released meanwhile. @return 0 if
- * something was migrated, PH_ENOEPOCH if there was nothing to migrate, or its error. */
-int ph_home_force(struct ph_pool *p);
+/** Migrate now, @p all or as usual, and wait for the end. @pre lock held; released meanwhile.
+ * @return 0 if something was migrated, PH_ENOEPOCH if there was nothing to migrate, or its
+ * error. */
+int ph_home_force(struct ph_pool *p, bool all);
 
 /* ---- pool.c -------------------------------------------------------------------- */
 
@@ -466,6 +471,7 @@ struct ph_pool {
     uint64_t pages_appended, pages_migrated, pages_filtered;
 
     pthread_t thread;
+    bool all_home; /* the next migration leaves none but the kept epochs */
     bool thread_runs, awake, migrate_now, migrating, grow_failed;
     _Atomic bool stop;   /* the thread is to end */
     uint64_t migrations; /* ended */

@@ -69,7 +69,7 @@ int ph_pool_begin(struct ph_pool *p, uint64_t number)
     if (!err) {
         /* The log is bounded: when migration falls behind, wait for it. If it fails, go on
          * while there is room; then append says what is wrong. */
-        while (ph_home_behind(p) && ph_home_force(p) == 0)
+        while (ph_home_behind(p) && ph_home_force(p, false) == 0)
             ;
         *w = (struct ph_writing){.number = number, .start = p->end};
     }

@@ -2,18 +2,18 @@
 /*
  * pool_pace.c - when migration runs, and the thread that it runs in
  *
- * When the log beyond the kept epochs, heirs included, exceeds 3/10 of the home image (so that
- * a page that goes home stands for more than one that was appended), at least
+ * When the log beyond the kept epochs, heirs included, exceeds 3/20 of the home image, at least
  * ph_tuning.trigger_bytes, or ph_tuning.trigger_epochs epochs (which bounds the walk at
- * opening); or the log finds no segment. The writer waits when the log is a quarter and an
- * epoch over that, so the file takes at most home + kept epochs + 5/4 of the trigger + the
- * largest epoch + the one in progress + files.
+ * opening); or the log finds no segment. Then it goes home down to half of that: what stays
+ * may be written again meanwhile, and need not go home . The writer waits when the log is a
+ * quarter and an epoch over the trigger, so the file takes at most home + kept epochs + 5/4 of
+ * the trigger + the largest epoch + the one in progress + files.
  */
 #include "allocator/pool_internal.h"
 
 struct ph_tuning ph_tuning = {
     .stretch_pages = PH_STRETCH_PAGES,
-    .trigger_bytes = UINT64_C(64) << 20,
+    .trigger_bytes = UINT64_C(32) << 20,
     .trigger_epochs = 64,
     .heir_run = 128,
     .write_max = UINT64_C(8) << 20,
@@ -22,7 +22,7 @@ struct ph_tuning ph_tuning = {
 
 static uint64_t trigger(const struct ph_pool *p)
 {
-    uint64_t part = p->root.home_pages * 3 / 10 * PH_PAGE;
+    uint64_t part = p->root.home_pages * 3 / 20 * PH_PAGE;
 
     return part > ph_tuning.trigger_bytes ? part : ph_tuning.trigger_bytes;
 }
@@ -51,6 +51,17 @@ static uint64_t backlog(const struct ph_pool *p)
     for (size_t i = 0; i < ph_home_excess(p); i++)
         bytes += size_of(&p->epoch[i]);
     return bytes;
+}
+
+size_t ph_home_batch(const struct ph_pool *p)
+{
+    size_t n = 0, excess = ph_home_excess(p);
+    uint64_t rest = backlog(p);
+
+    while (n < excess && (p->all_home || rest > trigger(p) / 2 ||
+                          excess - n > (size_t)ph_tuning.trigger_epochs / 2))
+        rest -= size_of(&p->epoch[n++]);
+    return n ? n : excess;
 }
 
 bool ph_home_due(const struct ph_pool *p)
@@ -114,13 +125,11 @@ void ph_home_wake(struct ph_pool *p)
     pthread_cond_signal(&p->wake);
 }
 
-int ph_home_force(struct ph_pool *p)
+static int force(struct ph_pool *p)
 {
     uint64_t before = p->migrations;
     int err;
 
-    if (ph_home_excess(p) == 0)
-        return PH_ENOEPOCH;
     if (!p->thread_runs) {
         pthread_mutex_unlock(&p->lock);
         err = ph_home_migrate(p);
@@ -132,6 +141,18 @@ int ph_home_force(struct ph_pool *p)
     while (p->migrations == before)
         pthread_cond_wait(&p->done, &p->lock);
     return p->migrate_err;
+}
+
+int ph_home_force(struct ph_pool *p, bool all)
+{
+    int err = PH_ENOEPOCH;
+
+    if (ph_home_excess(p)) {
+        p->all_home = all;
+        err = force(p);
+        p->all_home = false;
+    }
+    return err;
 }
 
 int ph_home_start(struct ph_pool *p)

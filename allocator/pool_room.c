@@ -2,9 +2,10 @@
 /*
  * pool_room.c - the log's room: segments, and where the log ends
  *
- * The log fills one segment after the other, always the first that is free, of extents that it
- * has something in already before others. So what migration frees is filled again, the log lies
- * together at the start of the file, and whole extents stay free to become home. Segments that
+ * The log fills one segment after the other, always the first that is free: of those that have
+ * their blocks before holes, so that the file takes what the log needed at its largest and no
+ * more; and of extents that it has something in already before others, so that it lies together
+ * at the start of the file, and whole extents stay free to become home. Segments that
  * were free all the time from one migration to the next become holes, the last ones first;
  * those that the log needs again and again keep their blocks, since writing into a hole costs
  * the file system more, and would take as much of the disk at its largest.
@@ -100,19 +101,41 @@ static int touch(struct ph_pool *p, uint32_t slot, uint32_t segment)
     return 0;
 }
 
-/* The first free segment of the extents of @p role. */
-static bool find(const struct ph_pool *p, enum ph_extent_role role, uint32_t *slot,
+/* The first free segment of the extents of @p role; only one that has its blocks, if @p blocks.
+ */
+static bool find(const struct ph_pool *p, enum ph_extent_role role, bool blocks, uint32_t *slot,
                  uint32_t *segment)
 {
     for (uint32_t i = 0; i < p->extents; i++) {
         const struct ph_extent *e = &p->extent[p->by_offset[i]];
-        if (e->role == role && e->used != PH_ALL_SEGMENTS) {
+        uint32_t found = ~(e->used | (blocks ? e->holes : 0)) & PH_ALL_SEGMENTS;
+        if (e->role == role && found) {
             *slot = p->by_offset[i];
-            *segment = (uint32_t)__builtin_ctz(~e->used);
+            *segment = (uint32_t)__builtin_ctz(found);
             return true;
         }
     }
     return false;
+}
+
+/* Whether there are more free extents with blocks than the next epoch's heirs may want. */
+static bool has_blocks_to_spare(const struct ph_pool *p)
+{
+    size_t n = 0;
+
+    for (uint32_t i = 0; i < p->extents; i++) {
+        const struct ph_extent *e = &p->extent[p->by_offset[i]];
+        n += e->role == PH_EXTENT_FREE && e->holes != PH_ALL_SEGMENTS;
+    }
+    return n > p->denses;
+}
+
+static bool find_free(const struct ph_pool *p, uint32_t *slot, uint32_t *segment)
+{
+    return find(p, PH_EXTENT_LOG, true, slot, segment) ||
+           (has_blocks_to_spare(p) && find(p, PH_EXTENT_FREE, true, slot, segment)) ||
+           find(p, PH_EXTENT_LOG, false, slot, segment) ||
+           find(p, PH_EXTENT_FREE, false, slot, segment);
 }
 
 int ph_room_allows(struct ph_pool *p, uint64_t bytes)
@@ -143,7 +166,7 @@ static int make_room(struct ph_pool *p)
         p->room_wanted = false;
         return 0;
     }
-    if (ph_home_force(p) == 0)
+    if (ph_home_force(p, true) == 0)
         return 0;
     return ph_files_give_up(p); /* P10 */
 }
@@ -155,8 +178,7 @@ static int next_segment(struct ph_pool *p)
     int err;
 
     for (;;) {
-        bool found =
-            find(p, PH_EXTENT_LOG, &slot, &segment) || find(p, PH_EXTENT_FREE, &slot, &segment);
+        bool found = find_free(p, &slot, &segment);
         err = found ? check_space(p, slot, segment) : ph_extent_grow(p, &slot);
         if (found && !err)
             break;
@@ -233,7 +255,7 @@ void ph_room_give_back(struct ph_pool *p)
         return;
     ph_room_punch(p);
     pthread_mutex_lock(&p->lock);
-    ph_home_force(p); /* a failure leaves all as it was */
+    ph_home_force(p, true); /* a failure leaves all as it was */
     pthread_mutex_unlock(&p->lock);
 }
 
