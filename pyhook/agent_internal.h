@@ -170,6 +170,14 @@ bool ph_memory_moved(void);
 /** Room for what a scan reports, *max regions; another for one within that scan (@p inner). */
 struct ph_track_region *ph_memory_regions(bool inner, size_t *max);
 
+/**
+ * Scans that ph_memory_stage will need if the mappings are those of the epoch before: how many
+ * there are; one of them, by any thread (pieces.c); and none is to be used.
+ */
+uint32_t ph_pages_early_prepare(void);
+void ph_pages_early_scan(uint32_t number);
+void ph_pages_early_forget(void);
+
 /** Stage the changed pages, or all with @p full; fill areas.present. Counts into status. */
 int ph_memory_stage(uint64_t epoch, bool full);
 

@@ -255,7 +255,8 @@ static struct {
 #define PIECE 16 /* mappings */
 static struct {
     int maps;           /* /proc/self/maps */
-    uint32_t bounds;    /* pieces that look at areas.bounds; the others at the files */
+    uint32_t scans;     /* the first pieces: scans for changes (pages.c) */
+    uint32_t bounds;    /* so many look at areas.bounds; the others at the files */
     _Atomic bool other; /* something is not as it was */
 } look;
 
@@ -305,6 +306,11 @@ static void look_at_piece(uint32_t number)
 {
     if (atomic_load(&look.other))
         return;
+    if (number < look.scans) {
+        ph_pages_early_scan(number);
+        return;
+    }
+    number -= look.scans;
     size_t at = (size_t)(number < look.bounds ? number : number - look.bounds) * PIECE;
     if (!(number < look.bounds ? bounds_same : files_same)(at, at + PIECE))
         atomic_store(&look.other, true);
@@ -327,7 +333,8 @@ static bool all_same(void)
         return false;
     look.bounds = pieces_of(ph_agent.areas.bounds.used / sizeof(struct bounds) + 1);
     atomic_store(&look.other, false);
-    ph_pieces_do(look.bounds + pieces_of(n), look_at_piece);
+    look.scans = ph_pages_early_prepare();
+    ph_pieces_do(look.scans + look.bounds + pieces_of(n), look_at_piece);
     close(look.maps);
     return !atomic_load(&look.other);
 }
@@ -352,6 +359,8 @@ int ph_memory_map(struct ph_record_pm *record)
 {
     bool same = table_holds();
     int rc = 0;
+    if (!same)
+        ph_pages_early_forget();
     table.valid = false;
     if (!same) {
         rc = read_mappings();

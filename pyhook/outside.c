@@ -140,12 +140,13 @@ int ph_outside_stage(const struct ph_vma_pm *first, const struct ph_vma_pm *last
     if (full)
         return rc ? rc : ph_pages_take_present(start, end, false, NULL);
 
-    uint64_t at = start;
-    long n = ph_track_scan(&ph_agent.track, PH_TRACK_UNREGISTERED, &at, end, r, 1);
+    long n = ph_pages_early_unregistered(start, end);
     bool kept = before.kept && n == 0;
-    if (n > 0)
+    if (n > 0) {
         rc = ph_pages_register(start, end); /* so that all its new pages count as changed */
-    for (at = start; at < end && n >= 0 && rc == 0;) {
+        ph_pages_early_forget();
+    }
+    for (uint64_t at = start; at < end && n >= 0 && rc == 0;) {
         uint64_t from = at;
         n = ph_pages_changed(&at, end, r, max);
         if (n >= 0)

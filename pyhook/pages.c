@@ -238,8 +238,9 @@ int ph_pages_take_present(uint64_t start, uint64_t end, bool anonymous,
  * as they are, and are found again. Their number grows with every epoch; at `most` all are
  * protected, and the next epoch shows how many change at once.
  */
-#define FEW       256u
-#define FEW_PAUSE 8 /* epochs, after it was more than a few at once */
+#define FEW        256u
+#define FEW_PAUSE  8 /* epochs, after it was more than a few at once */
+#define EARLY_MOST 16
 
 static struct {
     uint64_t most;  /* pages that this epoch may leave unprotected; 0: none */
@@ -272,12 +273,95 @@ static void end_few(void)
     }
 }
 
+/*
+ * The scans of the stretches outside of the heap, as they are if the mappings are those of the
+ * epoch before, are among the pieces that a parked thread shares. They protect nothing and stop
+ * at a few pages. They miss nothing of the program's, which stands still before they begin;
+ * what we write later, to our stacks and variables, is reported by the next epoch (M4).
+ */
+struct early {
+    uint64_t start, end, at; /* the stretch; where the scan for changes has stopped */
+    long unregistered, n;    /* what the scans returned */
+    struct ph_track_region found[FEW];
+};
+static struct {
+    struct early *stretch;
+    uint32_t n;
+} early;
+
+static const struct ph_vma_pm *stretch_end(const struct ph_vma_pm *v,
+                                           const struct ph_vma_pm *end);
+static bool private(const struct ph_vma_pm *v);
+
+uint32_t ph_pages_early_prepare(void)
+{
+    const struct ph_area *vmas = &ph_agent.areas.vmas;
+    struct ph_area *room = &ph_agent.areas.changed; /* for soft-dirty bits otherwise */
+    const struct ph_vma_pm *v = (const struct ph_vma_pm *)vmas->base,
+                           *end = v + vmas->used / sizeof *v;
+    early.n = 0;
+    early.stretch = (struct early *)room->base;
+    if (!ph_track_protects(&ph_agent.track) || (few.most == 0 && few.pause) ||
+        !ph_area_reach(room, EARLY_MOST * sizeof(struct early)))
+        return 0;
+    while (v < end && early.n < EARLY_MOST) {
+        const struct ph_vma_pm *from = v++;
+        if (in_heap(from->start) || !private(from))
+            continue;
+        v = stretch_end(from, end);
+        early.stretch[early.n].start = from->start;
+        early.stretch[early.n++].end = v[-1].end;
+    }
+    return early.n;
+}
+
+static long unregistered(uint64_t start, uint64_t end)
+{
+    struct ph_track_region some;
+    return ph_track_scan(&ph_agent.track, PH_TRACK_UNREGISTERED, &start, end, &some, 1);
+}
+
+void ph_pages_early_scan(uint32_t number)
+{
+    struct early *e = &early.stretch[number];
+    e->unregistered = unregistered(e->start, e->end);
+    e->at = e->start;
+    e->n = ph_track_scan(&ph_agent.track, PH_TRACK_WRITTEN, &e->at, e->end, e->found, FEW);
+}
+
+void ph_pages_early_forget(void)
+{
+    early.n = 0;
+}
+
+static const struct early *early_of(uint64_t start, uint64_t end)
+{
+    for (uint32_t i = 0; i < early.n; i++)
+        if (early.stretch[i].start == start && early.stretch[i].end == end)
+            return &early.stretch[i];
+    return NULL;
+}
+
+long ph_pages_early_unregistered(uint64_t start, uint64_t end)
+{
+    const struct early *e = early_of(start, end);
+    return e ? e->unregistered : unregistered(start, end);
+}
+
 long ph_pages_changed(uint64_t *at, uint64_t end, struct ph_track_region *r, size_t max)
 {
     uint64_t from = *at;
     if (few.found < few.most) {
-        long n =
-            ph_track_scan(&ph_agent.track, PH_TRACK_WRITTEN, at, end, r, max < FEW ? max : FEW);
+        size_t some = max < FEW ? max : FEW;
+        const struct early *e = some == FEW ? early_of(from, end) : NULL;
+        long n;
+        if (e) {
+            n = e->n;
+            *at = e->at;
+            memcpy(r, e->found, n > 0 ? (size_t)n * sizeof *r : 0);
+        } else {
+            n = ph_track_scan(&ph_agent.track, PH_TRACK_WRITTEN, at, end, r, some);
+        }
         for (long i = 0; i < n; i++)
             few.found += (r[i].end - r[i].start) / PH_PAGE;
         if (n < 0 || (*at == end && few.found <= few.most))
@@ -407,6 +491,16 @@ static bool apart(uint64_t from, uint64_t to)
     return from != to && !ph_agent.track.scan;
 }
 
+/** Where the stretch that begins with @p v ends: it must not reach over what cannot be
+ * registered. */
+static const struct ph_vma_pm *stretch_end(const struct ph_vma_pm *v,
+                                           const struct ph_vma_pm *end)
+{
+    for (v++; v < end && private(v) && !in_heap(v->start) && !apart(v[-1].end, v->start);)
+        v++;
+    return v;
+}
+
 static int stage_mappings(bool full)
 {
     bool heap_done = false;
@@ -431,10 +525,7 @@ static int stage_mappings(bool full)
             v++;
         } else {
             const struct ph_vma_pm *from = v;
-            /* A stretch must not reach over what cannot be registered. */
-            for (v++;
-                 v < end && private(v) && !in_heap(v->start) && !apart(v[-1].end, v->start);)
-                v++;
+            v = stretch_end(from, end);
             rc = ph_outside_stage(from, v, full);
         }
         if (rc)

@@ -31,6 +31,9 @@ void ph_pages_note_present(uint64_t start, uint64_t end);
 /** As ph_track_scan for PH_TRACK_CHANGED, but does not protect what is few. */
 long ph_pages_changed(uint64_t *at, uint64_t end, struct ph_track_region *r, size_t max);
 
+/** Whether a mapping in [start, end) is not registered; negative: PH_EKERNEL. */
+long ph_pages_early_unregistered(uint64_t start, uint64_t end);
+
 /** Protect what is present in [start, end) again, without staging it. */
 int ph_pages_protect(uint64_t start, uint64_t end);
 

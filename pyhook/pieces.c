@@ -19,6 +19,8 @@
 
 #include "allocator/syscall.h"
 
+#include <errno.h>
+
 #define PATIENCE_NS UINT64_C(100000) /* what lies between parking and the pieces is less */
 
 static struct {
@@ -56,7 +58,10 @@ void ph_pieces_help(uint32_t turn)
         ph_syscall(SYS_sched_yield);
     }
     atomic_fetch_add(&work.inside, 1);
+    int before = errno; /* nothing is staged while there are pieces */
     if (atomic_load(&work.turn) == turn)
         take();
+    if (errno != before)
+        errno = before;
     atomic_fetch_sub(&work.inside, 1);
 }
