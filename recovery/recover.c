@@ -31,7 +31,7 @@ static const char usage[] =
     "  --epoch N      go on from epoch N; later ones are discarded\n"
     "  --check-first  read and verify all of the epoch before the program starts; otherwise a\n"
     "                 large heap is verified while it runs\n"
-    "  --keep-files   do not cut output files back to their length at the epoch\n"
+    "  --keep-files   leave files as they are, instead of as they were at the epoch\n"
     "  --keep-file PATH\n"
     "                 nor this one, or those of a pattern; may be given again\n"
     "  --count-downtime\n"
