@@ -197,14 +197,14 @@ void ph_undo_capture_end(void)
         }
 }
 
-/** Whether recovery leaves the file as it is anyhow; @p path: its own. */
-static bool is_left(const struct stat *st, const char *path)
+/** Whether @p path is none of a disk. */
+static bool is_kernels(const char *path)
 {
     static const char *const roots[] = {"/proc/", "/sys/", "/dev/"};
     for (size_t i = 0; i < sizeof roots / sizeof roots[0]; i++)
         if (strncmp(path, roots[i], strlen(roots[i])) == 0)
             return true;
-    return ph_files_is_kept(st->st_dev, st->st_ino);
+    return false;
 }
 
 bool ph_undo_of_database(const char *path)
@@ -221,7 +221,8 @@ bool ph_undo_of_database(const char *path)
 
 bool ph_undo_concerns(const struct stat *st, const char *path)
 {
-    return !is_left(st, path) && !ph_undo_of_database(path);
+    return !is_kernels(path) && !ph_files_is_kept(st->st_dev, st->st_ino) &&
+           !ph_undo_of_database(path);
 }
 
 /* ---- keeping ---------------------------------------------------------------------------- */
@@ -394,6 +395,8 @@ static struct ph_undo_open before_open(int dir, const char *path, int flags, boo
                                    : ITS_LENGTH;
     bool regular = before_path(dir, path, length, &missing);
     o.makes = missing && (flags & O_CREAT);
+    if (o.makes)
+        ph_undo_makes(dir, path, S_IFREG);
     o.inside = regular || o.makes;
     if (!o.inside) /* opening a FIFO may wait for long */
         ph_undo_after(true);
@@ -424,9 +427,28 @@ void ph_undo_after_open(struct ph_undo_open o, int fd)
     errno = saved;
 }
 
+void ph_undo_makes(int dir, const char *path, mode_t type)
+{
+    char name[PH_UNDO_PATH];
+    struct stat st;
+    if (!ph_undo_absolute(name, sizeof name, dir, path) || is_kernels(name))
+        return;
+    /* The file system that it will be on decides what is waited for. */
+    char *slash = strrchr(name, '/'), first = slash[1];
+    slash[1] = 0;
+    bool found = stat(name, &st) == 0;
+    slash[1] = first;
+    long err = found
+                   ? ph_undo_note(&(struct ph_undo_note){
+                         .kind = PH_UNDO_MAKES, .dev = st.st_dev, .value = type, .path = name})
+                   : 0;
+    if (err)
+        ph_undo_complain("that the program makes ", name, err);
+}
+
 void ph_undo_made(const struct stat *st, uint64_t birth_ns, const char *path)
 {
-    if (is_left(st, path))
+    if (is_kernels(path))
         return;
     long err = ph_undo_note(&(struct ph_undo_note){
         .kind = S_ISDIR(st->st_mode) ? PH_UNDO_MADE_DIRECTORY : PH_UNDO_MADE,

@@ -31,7 +31,10 @@ void ph_undo_after_open(struct ph_undo_open o, int fd);
 bool ph_undo_before_unlink(int dir, const char *path, bool directory);
 bool ph_undo_before_rename(int from_dir, const char *from, int to_dir, const char *to);
 
-/** After a call that makes a name, begun by ph_undo_enter. @param path NULL: it has failed. */
+/** Before a call that makes a name, of this type of st_mode: the same. */
+bool ph_undo_before_making(int dir, const char *path, mode_t type);
+
+/** After it. @param path NULL: it has failed. */
 void ph_undo_after_making(bool inside, int dir, const char *path);
 
 /** Whether a file has no name any more but the one by which it is kept. */
@@ -57,6 +60,9 @@ bool ph_undo_concerns(const struct stat *st, const char *path);
 
 /** Whether the program has made it since the newest epoch, so that no epoch needs it. */
 bool ph_undo_is_made(const struct stat *st);
+
+/** The program is about to make this, a file of that type. */
+void ph_undo_makes(int dir, const char *path, mode_t type);
 
 /** The program has just made this: a file of any kind, or a directory. */
 void ph_undo_made(const struct stat *st, uint64_t birth_ns, const char *path);
@@ -88,6 +94,9 @@ long ph_undo_write(const struct ph_undo_bytes *what, const char *path);
 
 /** The name of what @p fd is open on. @return whether it is known, and fits. */
 bool ph_undo_path_of(int fd, char *buf, size_t size);
+
+/** Of a name that may be nobody's yet, or a symbolic link. @return whether it fits. */
+bool ph_undo_absolute(char *buf, size_t size, int dir, const char *path);
 
 /** Say once that this is not kept. */
 void ph_undo_complain(const char *what, const char *path, long err);

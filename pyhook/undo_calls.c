@@ -112,7 +112,7 @@ EXPORT int rmdir(const char *path)
 
 EXPORT int mkdir(const char *path, mode_t mode)
 {
-    bool undo = ph_undo_enter();
+    bool undo = ph_undo_before_making(AT_FDCWD, path, S_IFDIR);
     int rc = ph_libc_next()->mkdir(path, mode);
     ph_undo_after_making(undo, AT_FDCWD, rc ? NULL : path);
     return rc;
@@ -120,7 +120,7 @@ EXPORT int mkdir(const char *path, mode_t mode)
 
 EXPORT int mkdirat(int dir, const char *path, mode_t mode)
 {
-    bool undo = ph_undo_enter();
+    bool undo = ph_undo_before_making(dir, path, S_IFDIR);
     int rc = ph_libc_next()->mkdirat(dir, path, mode);
     ph_undo_after_making(undo, dir, rc ? NULL : path);
     return rc;
@@ -128,7 +128,7 @@ EXPORT int mkdirat(int dir, const char *path, mode_t mode)
 
 EXPORT int symlink(const char *text, const char *path)
 {
-    bool undo = ph_undo_enter();
+    bool undo = ph_undo_before_making(AT_FDCWD, path, S_IFLNK);
     int rc = ph_libc_next()->symlink(text, path);
     ph_undo_after_making(undo, AT_FDCWD, rc ? NULL : path);
     return rc;
@@ -136,7 +136,7 @@ EXPORT int symlink(const char *text, const char *path)
 
 EXPORT int symlinkat(const char *text, int dir, const char *path)
 {
-    bool undo = ph_undo_enter();
+    bool undo = ph_undo_before_making(dir, path, S_IFLNK);
     int rc = ph_libc_next()->symlinkat(text, dir, path);
     ph_undo_after_making(undo, dir, rc ? NULL : path);
     return rc;
@@ -144,7 +144,7 @@ EXPORT int symlinkat(const char *text, int dir, const char *path)
 
 EXPORT int link(const char *from, const char *path)
 {
-    bool undo = ph_undo_enter();
+    bool undo = ph_undo_before_making(AT_FDCWD, path, 0);
     int rc = ph_libc_next()->link(from, path);
     ph_undo_after_making(undo, AT_FDCWD, rc ? NULL : path);
     return rc;
@@ -152,7 +152,7 @@ EXPORT int link(const char *from, const char *path)
 
 EXPORT int linkat(int from_dir, const char *from, int dir, const char *path, int flags)
 {
-    bool undo = ph_undo_enter();
+    bool undo = ph_undo_before_making(dir, path, 0);
     int rc = ph_libc_next()->linkat(from_dir, from, dir, path, flags);
     ph_undo_after_making(undo, dir, rc ? NULL : path);
     return rc;
@@ -160,7 +160,7 @@ EXPORT int linkat(int from_dir, const char *from, int dir, const char *path, int
 
 EXPORT int mkfifo(const char *path, mode_t mode)
 {
-    bool undo = ph_undo_enter();
+    bool undo = ph_undo_before_making(AT_FDCWD, path, S_IFIFO);
     int rc = ph_libc_next()->mkfifo(path, mode);
     ph_undo_after_making(undo, AT_FDCWD, rc ? NULL : path);
     return rc;
@@ -168,7 +168,7 @@ EXPORT int mkfifo(const char *path, mode_t mode)
 
 EXPORT int mkfifoat(int dir, const char *path, mode_t mode)
 {
-    bool undo = ph_undo_enter();
+    bool undo = ph_undo_before_making(dir, path, S_IFIFO);
     int rc = ph_libc_next()->mkfifoat(dir, path, mode);
     ph_undo_after_making(undo, dir, rc ? NULL : path);
     return rc;

@@ -40,38 +40,12 @@ struct named {
     char path[PH_UNDO_PATH];
 };
 
-/** Of a name that may be nobody's yet, or a symbolic link. */
-static bool absolute(char *buf, size_t size, int dir, const char *path)
-{
-    char directory[PH_UNDO_PATH];
-    size_t n = strlen(path), m;
-    while (n > 1 && path[n - 1] == '/')
-        n--;
-    for (m = n; m && path[m - 1] != '/'; m--)
-        ;
-    if (m >= sizeof directory || m == n)
-        return false;
-    memcpy(directory, m ? path : ".", m ? m : 1);
-    directory[m ? m : 1] = 0;
-    int fd = (int)ph_syscall(SYS_openat, dir, directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    bool ok = fd >= 0 && ph_undo_path_of(fd, directory, sizeof directory);
-    if (fd >= 0)
-        ph_syscall(SYS_close, fd);
-    if (!ok || strlen(directory) + 1 + (n - m) >= size)
-        return false;
-    ph_join(buf, size, strcmp(directory, "/") == 0 ? "" : directory, "/", NULL);
-    size_t used = strlen(buf);
-    memcpy(buf + used, path + m, n - m);
-    buf[used + n - m] = 0;
-    return true;
-}
-
 /** @return whether there is something of that name. */
 static bool look(struct named *f, int dir, const char *path)
 {
     f->fd = (int)ph_syscall(SYS_openat, dir, path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     return f->fd >= 0 && fstat(f->fd, &f->st) == 0 &&
-           absolute(f->path, sizeof f->path, dir, path);
+           ph_undo_absolute(f->path, sizeof f->path, dir, path);
 }
 
 static void end(const struct named *f)
@@ -135,7 +109,7 @@ bool ph_undo_before_rename(int from_dir, const char *from, int to_dir, const cha
     /* Of one over another the name must be free again before that can have it. */
     if (is && over && !same)
         lose(&g);
-    if (is && !same && absolute(path, sizeof path, to_dir, to) &&
+    if (is && !same && ph_undo_absolute(path, sizeof path, to_dir, to) &&
         (ph_undo_concerns(&f.st, f.path) || ph_undo_concerns(&f.st, path)))
         note(PH_UNDO_RENAMED, &f, path);
     end(&f);
@@ -143,6 +117,24 @@ bool ph_undo_before_rename(int from_dir, const char *from, int to_dir, const cha
     pthread_setcancelstate(state, NULL);
     errno = saved;
     return true;
+}
+
+bool ph_undo_before_making(int dir, const char *path, mode_t type)
+{
+    int state, saved = errno;
+    if (!path || !ph_undo_enter())
+        return false;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    int there = (int)ph_syscall(SYS_openat, dir, path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (there >= 0)
+        ph_syscall(SYS_close, there);
+    else if (there == -ENOENT)
+        ph_undo_makes(dir, path, type);
+    if (there != -ENOENT)
+        ph_undo_after(true);
+    pthread_setcancelstate(state, NULL);
+    errno = saved;
+    return there == -ENOENT;
 }
 
 void ph_undo_after_making(bool inside, int dir, const char *path)

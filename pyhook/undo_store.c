@@ -30,6 +30,31 @@ bool ph_undo_path_of(int fd, char *buf, size_t size)
     return n > 0 && n < (long)size - 1;
 }
 
+bool ph_undo_absolute(char *buf, size_t size, int dir, const char *path)
+{
+    char directory[PH_UNDO_PATH];
+    size_t n = strlen(path), m;
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    for (m = n; m && path[m - 1] != '/'; m--)
+        ;
+    if (m >= sizeof directory || m == n)
+        return false;
+    memcpy(directory, m ? path : ".", m ? m : 1);
+    directory[m ? m : 1] = 0;
+    int fd = (int)ph_syscall(SYS_openat, dir, directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    bool ok = fd >= 0 && ph_undo_path_of(fd, directory, sizeof directory);
+    if (fd >= 0)
+        ph_syscall(SYS_close, fd);
+    if (!ok || strlen(directory) + 1 + (n - m) >= size)
+        return false;
+    ph_join(buf, size, strcmp(directory, "/") == 0 ? "" : directory, "/", NULL);
+    size_t used = strlen(buf);
+    memcpy(buf + used, path + m, n - m);
+    buf[used + n - m] = 0;
+    return true;
+}
+
 /** The next name of the directory, absolute. */
 static char *next_name(char buf[PH_UNDO_MAX + 64])
 {

@@ -115,6 +115,26 @@ static bool base_stays(const struct ph_recovery *r, const struct ph_undo *u)
     return true;
 }
 
+/** Killed before what was made could be noted: it is empty, and younger than the note. */
+static int undo_begun_making(struct ph_recovery *r, const struct ph_undo *u)
+{
+    struct stat st;
+    if (lstat(u->path, &st) != 0)
+        return 0;
+    uint64_t changed_ns =
+        (uint64_t)st.st_ctim.tv_sec * 1000000000u + (uint64_t)st.st_ctim.tv_nsec;
+    bool is = u->value == 0
+                  ? st.st_nlink > 1 && !S_ISDIR(st.st_mode)
+                  : (st.st_mode & S_IFMT) == u->value && !(S_ISREG(st.st_mode) && st.st_size);
+    if (!is || changed_ns < u->written_ns)
+        return 0;
+    int rc = S_ISDIR(st.st_mode) ? rmdir(u->path) : unlink(u->path);
+    if (rc != 0 && errno != ENOTEMPTY && errno != EEXIST && errno != ENOENT)
+        return ph_undo_fail(r, u->path, "removing");
+    ph_undo_sync_directory(r, u->path);
+    return 0;
+}
+
 static int undo_making(struct ph_recovery *r, const struct ph_undo *u)
 {
     char aside[PATH_MAX];
@@ -175,6 +195,8 @@ int ph_recovery_undo_name(struct ph_recovery *r, size_t i)
 {
     const struct ph_undo *u = r->undo[i];
     switch (u->kind) {
+    case PH_UNDO_MAKES:
+        return undo_begun_making(r, u);
     case PH_UNDO_MADE:
     case PH_UNDO_MADE_DIRECTORY:
         return undo_making(r, u);

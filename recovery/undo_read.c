@@ -100,7 +100,8 @@ static bool is_absolute(const char *path, size_t n)
 static int read_note(const char *text, uint64_t epoch, uint64_t number, const struct stat *st,
                      struct ph_undo **out)
 {
-    static const char kinds[] = {PH_UNDO_OPENED,
+    static const char kinds[] = {PH_UNDO_MAKES,
+                                 PH_UNDO_OPENED,
                                  PH_UNDO_MADE,
                                  PH_UNDO_MADE_DIRECTORY,
                                  PH_UNDO_RENAMED,

@@ -172,6 +172,22 @@ for n in range(100):
     os.remove('scratch')
 assert not [n for n in os.listdir('test.pm.undo') if n.endswith('.file')]""")
 
+    def test_a_kill_between_making_and_noting_what_was_made(self):
+        """Simulated: the second note is taken away."""
+        self.stopped("import pathlib\n"
+                     "    def after():\n"
+                     "        open('f', 'x')\n"
+                     "        os.mkdir('d')\n"
+                     "        os.symlink('nowhere', 's')\n"
+                     "        os.mkfifo('p')\n"
+                     "        os.link('test.pm', 'l')", "after(); os.remove('l')")
+        for note in self.UNDO.iterdir():
+            if os.readlink(note)[0] in "mM":
+                note.unlink()
+        (self.directory / "s").rename(self.directory / "t")  # by somebody else
+        self.assert_recovers()
+        self.assertEqual(os.readlink(self.directory / "t"), "nowhere")
+
     def test_what_is_a_strangers_stays(self):
         """Removed and made anew by somebody else, before the recovery."""
         self.stopped("open('old', 'w').write('old')\n"
