@@ -60,7 +60,7 @@ def forks(me):
 
 @piece
 def spawned(me):
-    """Children of posix_spawn."""
+    """Children of posix_spawn and of system."""
     for r in me.rounds:
         yield
         if r % 10:
@@ -71,6 +71,9 @@ def spawned(me):
             if (status := os.waitpid(pid, 0)[1]) != signal.SIGKILL:
                 break
         assert status == 9 << 8
+        while (status := os.system("exit 8")) == signal.SIGKILL:
+            yield
+        assert status == 8 << 8
         me.say(r)
 
 @main_piece
