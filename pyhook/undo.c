@@ -200,10 +200,10 @@ void ph_undo_capture_end(void)
 /** Whether @p path is none of a disk. */
 static bool is_kernels(const char *path)
 {
-    static const char *const roots[] = {"/proc/", "/sys/", "/dev/"};
+    static const char *const roots[] = {"/dev/shm/", "/proc/", "/sys/", "/dev/"};
     for (size_t i = 0; i < sizeof roots / sizeof roots[0]; i++)
         if (strncmp(path, roots[i], strlen(roots[i])) == 0)
-            return true;
+            return i > 0 || ph_segments_made(path); /* else a file like any other */
     return false;
 }
 

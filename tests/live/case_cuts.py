@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """case_cuts - files that the program makes shorter after the epoch"""
 import os
+import pathlib
 import shutil
 import signal
+import tempfile
 import unittest
 
 from commands import PATIENCE
@@ -26,6 +28,14 @@ class Cuts(Waiting):
         self.assert_recovers()
         self.assertEqual((self.directory / "cut").read_text(), "0123456789!")
         self.assertFalse(self.UNDO.exists())  # a finished program needs it no more
+
+    def test_a_file_beside_the_shared_memory_is_a_file(self):
+        directory = pathlib.Path(tempfile.mkdtemp(prefix="live-cut-", dir="/dev/shm"))
+        self.addCleanup(shutil.rmtree, directory)
+        self.stopped(self.CUT.replace("open('cut'", f"open('{directory}/cut'"), "f.write('!')")
+        self.assertEqual(self.kept(), 1)
+        self.assert_recovers()
+        self.assertEqual((directory / "cut").read_text(), "0123456789!")
 
     @unittest.skipIf(os.geteuid() == 0, "root may read everything")
     def test_what_was_cut_off_and_cannot_be_read_is_not_called_missing(self):
