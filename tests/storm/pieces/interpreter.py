@@ -155,7 +155,7 @@ def garbage(me):
     while Node.dead < made:  # of two collections at a time one does nothing
         gc.collect()
         yield
-    me.say(made, Node.dead, finalized, len(table))
+    me.say(made, Node.dead, sorted(finalized), len(table))
 
 
 @piece
