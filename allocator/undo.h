@@ -17,7 +17,8 @@
  *       been synced, and is whole if its checksum is right. A note is one change of a
  *       directory, and journaling file systems keep these in order, so it is waited for only
  *       where that is not known. What the program makes has no inode before, so it is noted
- *       twice: that it will be made, and what it is then. Between the two it is empty.
+ *       twice: that it will be made, and what it is then. Between the two it is empty. (One
+ *       more name of a file is noted afterwards alone.)
  *   U3  The keeper removes what belongs to epochs that cannot be recovered any more; so does a
  *       recovery that has gone back to before them. A pool may hold hundreds of epochs: all
  *       this is kept for the newest ones alone, as many as the pool has promised to keep. Of
@@ -38,7 +39,7 @@
 enum ph_undo_kind {
     PH_UNDO_BYTES = 'b',          /* of regular files alone: taken bytes from a file */
     PH_UNDO_OPENED = 'o',         /* opened a file to write; VALUE: its length until then */
-    PH_UNDO_MAKES = 'p',          /* will make one; VALUE: its type of st_mode, 0: a link */
+    PH_UNDO_MAKES = 'p',          /* is about to make one; VALUE: its type of st_mode */
     PH_UNDO_MADE = 'm',           /* made a file of any kind, or given it one more name */
     PH_UNDO_MADE_DIRECTORY = 'M', /* made a directory */
     PH_UNDO_RENAMED = 'r',        /* from PATH1 to PATH2 */

@@ -31,7 +31,7 @@ void ph_undo_after_open(struct ph_undo_open o, int fd);
 bool ph_undo_before_unlink(int dir, const char *path, bool directory);
 bool ph_undo_before_rename(int from_dir, const char *from, int to_dir, const char *to);
 
-/** Before a call that makes a name, of this type of st_mode: the same. */
+/** Before a call that makes a name, of this type of st_mode, or 0: one more of a file. */
 bool ph_undo_before_making(int dir, const char *path, mode_t type);
 
 /** After it. @param path NULL: it has failed. */

@@ -128,7 +128,7 @@ bool ph_undo_before_making(int dir, const char *path, mode_t type)
     int there = (int)ph_syscall(SYS_openat, dir, path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (there >= 0)
         ph_syscall(SYS_close, there);
-    else if (there == -ENOENT)
+    else if (there == -ENOENT && type)
         ph_undo_makes(dir, path, type);
     if (there != -ENOENT)
         ph_undo_after(true);

@@ -133,11 +133,11 @@ static long make_note(const char *text, int link, char at[PH_UNDO_MAX + 64])
         if ((err != -EEXIST && err != -ENOENT) || tries == 100)
             return err;
         /* The keeper removes the directory when it is empty, at any moment. */
-        long dir = err == -ENOENT ? open_directory() : -1;
-        if (err == -ENOENT && dir < 0)
-            return dir;
+        long dir = err == -ENOENT ? open_directory() : -EEXIST;
         if (dir >= 0)
             ph_syscall(SYS_close, dir);
+        else if (dir != -EEXIST && dir != -ENOENT)
+            return dir;
     }
 }
 

@@ -118,17 +118,13 @@ static bool base_stays(const struct ph_recovery *r, const struct ph_undo *u)
 /** Killed before what was made could be noted: it is empty, and younger than the note. */
 static int undo_begun_making(struct ph_recovery *r, const struct ph_undo *u)
 {
-    struct stat st;
-    if (lstat(u->path, &st) != 0)
+    struct statx sx;
+    if (statx(AT_FDCWD, u->path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &sx) !=
+            0 ||
+        (sx.stx_mode & S_IFMT) != u->value || ph_birth_ns(&sx) < u->written_ns ||
+        (S_ISREG(sx.stx_mode) && sx.stx_size))
         return 0;
-    uint64_t changed_ns =
-        (uint64_t)st.st_ctim.tv_sec * 1000000000u + (uint64_t)st.st_ctim.tv_nsec;
-    bool is = u->value == 0
-                  ? st.st_nlink > 1 && !S_ISDIR(st.st_mode)
-                  : (st.st_mode & S_IFMT) == u->value && !(S_ISREG(st.st_mode) && st.st_size);
-    if (!is || changed_ns < u->written_ns)
-        return 0;
-    int rc = S_ISDIR(st.st_mode) ? rmdir(u->path) : unlink(u->path);
+    int rc = S_ISDIR(sx.stx_mode) ? rmdir(u->path) : unlink(u->path);
     if (rc != 0 && errno != ENOTEMPTY && errno != EEXIST && errno != ENOENT)
         return ph_undo_fail(r, u->path, "removing");
     ph_undo_sync_directory(r, u->path);

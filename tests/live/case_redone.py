@@ -179,14 +179,23 @@ assert not [n for n in os.listdir('test.pm.undo') if n.endswith('.file')]""")
                      "        open('f', 'x')\n"
                      "        os.mkdir('d')\n"
                      "        os.symlink('nowhere', 's')\n"
-                     "        os.mkfifo('p')\n"
-                     "        os.link('test.pm', 'l')", "after(); os.remove('l')")
+                     "        os.mkfifo('p')", "after()")
         for note in self.UNDO.iterdir():
             if os.readlink(note)[0] in "mM":
                 note.unlink()
         (self.directory / "s").rename(self.directory / "t")  # by somebody else
         self.assert_recovers()
         self.assertEqual(os.readlink(self.directory / "t"), "nowhere")
+
+    def test_what_was_empty_before_stays(self):
+        """And has its name back when the recovery is made a second time, as the notes of the
+        first are still there."""
+        self.redo("open('f', 'w'); os.mkdir('d'); open('d/mark', 'w'); os.remove('d/mark')", """
+for name in 'fd':
+    assert os.stat(name)
+    os.rename(name, name + name)
+open('f', 'x').close()
+os.mkdir('d')""", "assert os.path.isdir('dd') and os.path.isfile('ff')")
 
     def test_what_is_a_strangers_stays(self):
         """Removed and made anew by somebody else, before the recovery."""
