@@ -192,7 +192,8 @@ void ph_undo_capture_end(void)
     for (size_t i = 0; i < n; i++)
         if (f[i].kind == PH_FILE_REGULAR && f[i].same_as < 0 &&
             !(f[i].flags & (PH_FILE_DELETED | PH_FILE_KEPT))) {
-            know(f[i].dev, f[i].ino, f[i].size, false);
+            if (f[i].flags & PH_FILE_WRITABLE) /* others are not cut back by the record */
+                know(f[i].dev, f[i].ino, f[i].size, false);
             find(f[i].dev, f[i].ino, true)->open_at = newest_taken;
         }
 }

@@ -37,6 +37,13 @@ for n in range(3):
         f.write(f'line {n}\\n')""")
         self.assertEqual(self.text("log"), "before\nline 0\nline 1\nline 2\n")
 
+    def test_lines_appended_to_a_file_that_is_being_read(self):
+        self.redo("open('log', 'w').write('before\\n'); reader = open('log')", """
+with open('log', 'a') as f:
+    f.write('line\\n')
+assert reader.read() == 'before\\nline\\n'""")
+        self.assertEqual(self.text("log"), "before\nline\n")
+
     def test_a_file_made_to_append_to(self):
         self.redo("pass", """
 for n in range(3):

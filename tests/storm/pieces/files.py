@@ -341,3 +341,80 @@ def database(me):
         found = base.execute("select count(*), sum(twice(n)), sum(length(s)) from t").fetchone()
         me.say(r, *found, next(cursor)[0])
     base.close()
+
+
+@piece
+def changed_by_name(me):
+    """Files that are opened for each change: lines appended, a state that is read and rewritten or replaced."""
+    log, state, count = f"{me.name}.lines", f"{me.name}.state", f"{me.name}.count"
+    for r in me.rounds:
+        with open(log, "a") as file:
+            file.write(f"{r}\n")
+        yield
+        value = 0
+        if os.path.exists(state):
+            with open(state) as file:
+                value = int(file.read())
+        with open(state + ".new", "x") as file:
+            file.write(str(value + r))
+        yield
+        os.replace(state + ".new", state)
+        lines = []
+        if os.path.exists(count):
+            with open(count) as file:
+                lines = file.readlines()
+        yield
+        with open(count, "w") as file:
+            file.writelines([*lines, "x\n"])
+        yield
+        with open(log) as file:
+            me.say(r, value, len(file.readlines()), len(lines))
+
+
+@piece
+def overwritten(me):
+    """Bytes in the middle of a file that is held open, and of one that is opened for it."""
+    size = me.rng.choice([1000, 100_000, 3_000_000])
+    wanted = bytearray(size)
+    for suffix in ("held", "named"):
+        with open(f"{me.name}.{suffix}", "wb") as file:
+            file.write(wanted)
+    held = os.open(f"{me.name}.held", os.O_RDWR)
+    for r in me.rounds:
+        at, what = me.rng.randrange(size - 100), me.rng.randbytes(100)
+        wanted[at:at + 100] = what
+        os.pwrite(held, what, at)
+        yield
+        with open(f"{me.name}.named", "r+b") as file:
+            file.seek(at)
+            file.write(what)
+        yield
+        with open(f"{me.name}.named", "rb") as file:
+            assert file.read() == wanted == os.pread(held, size, 0)
+        me.say(r, hashlib.sha256(wanted).hexdigest())
+    os.close(held)
+
+
+@piece
+def directories(me):
+    """Made, filled, renamed, emptied and removed."""
+    for r in me.rounds:
+        name = f"{me.name}.d{r % 3}"
+        os.makedirs(f"{name}/a/b")
+        yield
+        for n in range(3):
+            with open(f"{name}/a/{n}", "x") as file:
+                file.write(str(n))
+        os.symlink("b", f"{name}/a/link")
+        yield
+        os.rename(f"{name}/a", f"{name}/c")
+        yield
+        me.say(r, sorted(os.listdir(f"{name}/c")))
+        for n in range(3):
+            os.remove(f"{name}/c/{n}")
+        yield
+        os.remove(f"{name}/c/link")
+        os.rmdir(f"{name}/c/b")
+        os.rmdir(f"{name}/c")
+        yield
+        os.rmdir(name)
