@@ -75,6 +75,7 @@ struct ph_control {
 
     uint64_t keep;                /* epochs that stay recoverable, at least */
     _Atomic uint64_t undo_number; /* the last one given (undo.h) */
+    uint64_t undo_first;          /* the last one that was given before the program started */
 };
 _Static_assert(sizeof(struct ph_control) <= PH_CONTROL_SIZE, "control fits in its range");
 

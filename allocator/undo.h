@@ -9,7 +9,8 @@
  *
  *   U1  A name is EPOCH-N: the N-th thing done since that epoch; N grows in the order of what
  *       was done, over recoveries, too. A symbolic link is a note: what it points to is a text,
- *       "KIND:DEV:INO:BIRTH:VALUE:SUM:LENGTH:PATH1PATH2", decimal; LENGTH is that of PATH1. A
+ *       "KIND:LIFE:DEV:INO:BIRTH:VALUE:SUM:LENGTH:PATH1PATH2", decimal; LIFE is the last N
+ *       before the program was started or recovered, LENGTH is that of PATH1. A
  *       regular file holds bytes that a file has lost, or is about to: to give them back, make
  *       the file as long as `from`, then as `to`, and write the pieces. Undoing twice is
  *       undoing once.

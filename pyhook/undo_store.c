@@ -144,14 +144,15 @@ static long make_note(const char *text, int link, char at[PH_UNDO_MAX + 64])
 long ph_undo_note(const struct ph_undo_note *n)
 {
     char at[PH_UNDO_MAX + 64], text[PH_UNDO_MAX], kind[2] = {(char)n->kind, 0};
-    char dev[24], ino[24], birth[24], value[24], sum[24], length[24];
+    char life[24], dev[24], ino[24], birth[24], value[24], sum[24], length[24];
     size_t size = strlen(n->path);
     if (size >= PH_UNDO_PATH || (n->to && strlen(n->to) >= PH_UNDO_PATH))
         return -ENAMETOOLONG;
-    ph_join(text, sizeof text, kind, ":", ph_format_u64(dev, n->dev), ":",
-            ph_format_u64(ino, n->ino), ":", ph_format_u64(birth, n->birth_ns), ":",
-            ph_format_u64(value, n->value), ":", ph_format_u64(sum, n->sum), ":",
-            ph_format_u64(length, size), ":", n->path, n->to ? n->to : "", NULL);
+    ph_join(text, sizeof text, kind, ":", ph_format_u64(life, PH_CONTROL->undo_first), ":",
+            ph_format_u64(dev, n->dev), ":", ph_format_u64(ino, n->ino), ":",
+            ph_format_u64(birth, n->birth_ns), ":", ph_format_u64(value, n->value), ":",
+            ph_format_u64(sum, n->sum), ":", ph_format_u64(length, size), ":", n->path,
+            n->to ? n->to : "", NULL);
     long err = make_note(text, n->kind == PH_UNDO_REMOVED ? n->link : -1, at);
     if (!err && !keeps_order(n->dev)) {
         long dir = open_directory();

@@ -361,7 +361,7 @@ int ph_attempt(struct ph_recovery *r, struct ph_view *view, struct ph_keeper *ke
         die(PH_ENOMEM, "plan");
     *mapped = ph_recovery_map(r->record, &place, &n, &hold->mapped, &hold->n, least) != 0;
     uint64_t total = pages_to_read(place, n, true);
-    keeper->control->undo_number = r->undo_number;
+    keeper->control->undo_number = keeper->control->undo_first = r->undo_number;
     struct ph_plan *plan;
     int plan_fd = make_plan(r, view, keeper, place, n, &plan);
     free(place);

@@ -323,8 +323,8 @@ int ph_recovery_enter_directory(struct ph_recovery *r)
 static int open_directory(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     int flags = ph_reopen_flags(f);
-    int fd = f->flags & PH_FILE_DELETED ? open_removed(flags)
-                                        : open(ph_record_text(r->record, f->path), flags);
+    int fd =
+        f->flags & PH_FILE_DELETED ? open_removed(flags) : open(ph_recovery_path(r, f), flags);
     int rc = ph_reopen_place(r, fd, f);
     if (rc == 0)
         rc = ph_reopen_lock(r, f);

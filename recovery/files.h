@@ -56,6 +56,7 @@ int ph_reopen_watch_again(struct ph_recovery *r, const struct ph_file_pm *f);
 struct ph_undo {
     uint64_t epoch, number;
     enum ph_undo_kind kind;
+    uint64_t life; /* of a note */
     uint64_t dev, ino, birth_ns, value;
     uint32_t sum;
     const char *path, *to;

@@ -7,8 +7,8 @@
  *   L1  The very file, by inode and time of birth, under its name.
  *   L2  Else the very file under another name of the same directory: a log that was rotated, or
  *       one over whose name another was renamed. It is gone on with under that name.
- *       If the program itself has renamed it, or removed it, it is found wherever that was, and
- *       gets its name back (undo_names.c).
+ *       If the program itself has renamed it, or a directory above it, or removed it, it is
+ *       found wherever that was, and gets its name back (undo_names.c).
  *   L3  Else what has its name, if it is a copy: at least as long, and with the same bytes
  *       before the place where the file ended at the epoch; or, if the program has cut it
  *       since, if what it cut off is a copy, too. So a directory can be copied to another
@@ -145,6 +145,16 @@ static int locate(struct ph_recovery *r, const struct ph_file_pm *f)
     return rc > 0 ? 0 : rc;
 }
 
+/** One that the program has renamed since, or one above it. */
+static int locate_directory(struct ph_recovery *r, const struct ph_file_pm *f)
+{
+    char name[PATH_MAX];
+    struct stat st;
+    bool same = stat(ph_record_text(r->record, f->path), &st) == 0 && st.st_ino == f->ino;
+    return same || !ph_recovery_undo_place(r, f, name) ? 0
+                                                       : note(r, f, false, name, strlen(name));
+}
+
 int ph_recovery_locate(struct ph_recovery *r)
 {
     static const char proc[] = "/proc/";
@@ -156,6 +166,9 @@ int ph_recovery_locate(struct ph_recovery *r)
             !(f[i].flags & PH_FILE_DELETED) && ph_reopen_given(&f[i]) < 0 &&
             strncmp(ph_record_text(r->record, f[i].path), proc, sizeof proc - 1) != 0)
             rc = locate(r, &f[i]);
+        else if (f[i].kind == PH_FILE_DIRECTORY && f[i].same_as < 0 &&
+                 !(f[i].flags & PH_FILE_DELETED))
+            rc = locate_directory(r, &f[i]);
     return rc;
 }
 

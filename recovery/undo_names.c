@@ -28,35 +28,55 @@ static const char *left_at(const struct ph_recovery *r, const struct ph_undo *u,
     return buf;
 }
 
-static bool takes_name(const struct ph_undo *u)
+/** What follows @p directory in @p path; NULL: it is not below that, nor that. */
+static const char *below(const char *path, const char *directory)
 {
-    return u->kind == PH_UNDO_RENAMED || u->kind == PH_UNDO_REMOVED;
+    size_t n = strlen(directory);
+    return strncmp(path, directory, n) == 0 && (path[n] == '/' || !path[n]) ? path + n : NULL;
+}
+
+/**
+ * Where @p f was left, as the notes of the last life have it, oldest first: what had been done
+ * in the lives before was undone when they ended. @return whether it was moved.
+ */
+static bool follow(const struct ph_recovery *r, const struct ph_file_pm *f, char buf[PATH_MAX])
+{
+    char at[PATH_MAX], moved_to[PATH_MAX];
+    bool moved = false;
+    uint64_t life = 0;
+    for (size_t i = 0; i < r->nundo; i++)
+        life = r->undo[i]->life > life ? r->undo[i]->life : life;
+    snprintf(buf, PATH_MAX, "%s", ph_record_text(r->record, f->path));
+    for (size_t i = r->nundo; i--;) {
+        const struct ph_undo *u = r->undo[i];
+        if (u->life != life)
+            continue;
+        const char *rest = u->kind == PH_UNDO_RENAMED ? below(buf, u->path) : NULL;
+        if (u->kind == PH_UNDO_REMOVED && u->ino == f->ino && u->dev == f->dev)
+            rest = below(buf, u->path);
+        if (!rest || (size_t)snprintf(moved_to, sizeof moved_to, "%s%s",
+                                      left_at(r, u, at, sizeof at), rest) >= sizeof moved_to)
+            continue;
+        memcpy(buf, moved_to, sizeof moved_to);
+        moved = true;
+    }
+    return moved;
 }
 
 bool ph_recovery_undo_place(const struct ph_recovery *r, const struct ph_file_pm *f,
                             char buf[PATH_MAX])
 {
-    for (size_t i = 0; i < r->nundo; i++) {
-        const struct ph_undo *u = r->undo[i];
-        if (!takes_name(u) || u->ino != f->ino || u->dev != f->dev)
-            continue;
-        const char *at = left_at(r, u, buf, PATH_MAX);
-        if (!ph_recovery_is_very_file(f, AT_FDCWD, at))
-            continue;
-        if (at != buf)
-            snprintf(buf, PATH_MAX, "%s", at);
-        return true;
-    }
-    return false;
+    struct stat st;
+    return follow(r, f, buf) &&
+           (f->kind == PH_FILE_DIRECTORY
+                ? stat(buf, &st) == 0 && S_ISDIR(st.st_mode) && st.st_ino == f->ino
+                : ph_recovery_is_very_file(f, AT_FDCWD, buf));
 }
 
 bool ph_recovery_undo_renames(const struct ph_recovery *r, const struct ph_file_pm *f)
 {
-    bool renames = false;
-    for (size_t i = 0; i < r->nundo; i++)
-        renames |=
-            takes_name(r->undo[i]) && r->undo[i]->ino == f->ino && r->undo[i]->dev == f->dev;
-    return renames;
+    char buf[PATH_MAX];
+    return follow(r, f, buf);
 }
 
 void ph_undo_sync_directory(struct ph_recovery *r, const char *path)

@@ -108,12 +108,12 @@ static int read_note(const char *text, uint64_t epoch, uint64_t number, const st
                                  PH_UNDO_REMOVED,
                                  PH_UNDO_REMOVED_DIRECTORY,
                                  0};
-    unsigned long long dev, ino, birth, value;
+    unsigned long long life, dev, ino, birth, value;
     unsigned long sum, length;
     char kind;
     int n = 0;
-    if (sscanf(text, "%c:%llu:%llu:%llu:%llu:%lu:%lu:%n", &kind, &dev, &ino, &birth, &value,
-               &sum, &length, &n) != 7 ||
+    if (sscanf(text, "%c:%llu:%llu:%llu:%llu:%llu:%lu:%lu:%n", &kind, &life, &dev, &ino, &birth,
+               &value, &sum, &length, &n) != 8 ||
         !n || !strchr(kinds, kind) || length > strlen(text + n) ||
         !is_absolute(text + n, length) || value > INT64_MAX)
         return 0;
@@ -124,6 +124,7 @@ static int read_note(const char *text, uint64_t epoch, uint64_t number, const st
     if (!u)
         return PH_ENOMEM;
     u->kind = (enum ph_undo_kind)kind;
+    u->life = life;
     u->dev = dev;
     u->ino = ino;
     u->birth_ns = birth;

@@ -12,18 +12,20 @@ class Redone(Waiting):
     UNDO = property(lambda self: self.directory / "test.pm.undo")
 
     def redo(self, prepare, do, finish="pass"):
-        """`do` is done before two kills, and once more by the program that ends."""
+        """`do` is done before three kills, and once more by the program that ends."""
         do = "\n".join("        " + line for line in do.strip().splitlines())
         self.stopped(f"{prepare}\n    def after():\n{do}\n", f"""
     after()
     if not os.path.exists("go"):
-        print("again", flush=True)
+        print("again", 2 if os.path.exists("life1") else 1, flush=True)
         time.sleep(600)
     {finish}""")
-        keeper, target = self.start([self.commands.recover, self.pool])
-        self.wait_printed("again")
-        target.signal(signal.SIGKILL)
-        keeper.wait(PATIENCE)
+        for life in range(1, 3):
+            keeper, target = self.start([self.commands.recover, self.pool])
+            self.wait_printed(f"again {life}")
+            target.signal(signal.SIGKILL)
+            keeper.wait(PATIENCE)
+            (self.directory / f"life{life}").touch()
         (self.directory / "go").touch()
         self.assert_recovers()
 
@@ -102,6 +104,25 @@ with open('done/f', 'a') as f:
     f.write('z')
 os.mkdir('new')""")
         self.assertEqual(self.text("done/f"), "xyz")
+
+    def test_open_files_in_directories_that_are_renamed(self):
+        self.redo("""
+    os.makedirs('a/b')
+    file = open('a/b/file', 'w+')
+    gone = open('a/b/gone', 'w+')
+    directory = os.open('a/b', os.O_RDONLY)""", """
+file.write('line\\n')
+os.rename('a/b', 'c')
+os.rename('a', 'd')
+os.rename('c', 'd/e')
+gone.write('bye')
+gone.flush()
+file.flush()
+os.remove('gone', dir_fd=directory)
+with open('d/e/file', 'r') as again:
+    assert again.read() == 'line\\n'
+assert os.listdir(directory) == ['file']""")
+        self.assertEqual(self.text("d/e/file"), "line\n")
 
     def test_a_directory_that_goes_and_comes_over_several_epochs(self):
         """Each is another inode; what was done to it before is undone as well."""
