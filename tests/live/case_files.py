@@ -199,8 +199,7 @@ class Databases(Waiting):
     def test_a_database_that_grew_after_the_epoch_stays_whole(self):
         for mode in ("DELETE", "TRUNCATE", "PERSIST", "WAL"):
             with self.subTest(mode):
-                for path in self.directory.glob("*.*"):
-                    path.unlink()
+                self.start_anew()
                 self.stopped(self.DATABASE.format(mode=mode) + f"after = lambda: {self.GROW}",
                              f"{self.GROW}; n = db.execute('SELECT count(*), sum(v) FROM t')"
                              ".fetchone(); assert n == (9998, 1 + 5 * 9997), n; "
@@ -208,11 +207,17 @@ class Databases(Waiting):
                              "assert n == ('ok',), n")
                 self.assertIn("SQLite", self.assert_recovers().stderr)
 
+    def start_anew(self):
+        for path in self.directory.glob("*.*"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
     def test_a_database_changed_since_an_epoch_in_a_transaction_is_refused(self):
         for mode in ("DELETE", "WAL"):
             with self.subTest(mode):
-                for path in self.directory.glob("*.*"):
-                    path.unlink()
+                self.start_anew()
                 self.stopped(self.DATABASE.format(mode=mode) + "db.execute('BEGIN');"
                              "db.execute('INSERT INTO t VALUES (2, 2)');"
                              "after = lambda: db.execute('COMMIT')")
@@ -222,8 +227,7 @@ class Databases(Waiting):
     def test_an_open_transaction_goes_on(self):
         for mode in ("DELETE", "WAL"):
             with self.subTest(mode):
-                for path in self.directory.glob("*.*"):
-                    path.unlink()
+                self.start_anew()
                 self.stopped(self.DATABASE.format(mode=mode) + "db.execute('BEGIN');"
                              "db.execute('INSERT INTO t VALUES (2, 2)')",
                              "db.execute('COMMIT'); n = db.execute('SELECT sum(v) FROM t')"
