@@ -64,6 +64,7 @@ static uint64_t newest_taken; /* epoch */
 static uint64_t lost_at;      /* the newest epoch some of whose open files left the table */
 static atomic_int busy;
 static __thread int inside_calls; /* of this thread; an epoch counts as one */
+static __thread bool has_table; /* this thread: a signal's handler that writes must not wait */
 
 /* ---- no change during an epoch, no epoch during a change (N1) --------------------------- */
 
@@ -119,10 +120,12 @@ static void lock_table(void)
 {
     while (atomic_flag_test_and_set(&table.busy))
         ph_settle_pause();
+    has_table = true;
 }
 
 static void unlock_table(void)
 {
+    has_table = false;
     atomic_flag_clear(&table.busy);
 }
 
@@ -249,7 +252,7 @@ static long open_to_read(int fd, bool places, bool *own)
 {
     char link[48], number[24];
     int flags = fcntl(fd, F_GETFL);
-    bool can_read = !(flags & O_PATH) && (flags & O_ACCMODE) != O_WRONLY;
+    bool can_read = !(flags & (O_PATH | O_DIRECT)) && (flags & O_ACCMODE) != O_WRONLY;
     ph_format_u64(number, (uint64_t)fd);
     *own = !(can_read && places) && ((flags & O_PATH) || !is_locked(number));
     if (!*own)
@@ -495,7 +498,7 @@ bool ph_undo_before_write(int fd, off_t at, size_t n)
 {
     struct stat st;
     int state, saved = errno;
-    if (!n || !ph_agent_active() || !ph_undo_newest())
+    if (!n || has_table || !ph_agent_active() || !ph_undo_newest())
         return false;
     bool overwrites = ph_syscall(SYS_fstat, fd, &st) == 0 && S_ISREG(st.st_mode) &&
                       st.st_nlink &&

@@ -179,6 +179,23 @@ libc.fclose(ctypes.c_void_p(f))""")
             self.assertEqual(sum(content[:3 << 20]), 5)
         self.assertEqual((self.directory / "stream").read_bytes()[:2], b"\1\0")
 
+    def test_bytes_that_are_overwritten_past_the_page_cache(self):
+        """By a descriptor that reads whole blocks alone."""
+        self.redo("""
+    import mmap
+    open('direct', 'wb').write(bytes(8192))
+    def direct():
+        try:
+            return os.open('direct', os.O_RDWR | os.O_DIRECT)
+        except OSError:  # some file systems
+            return os.open('direct', os.O_RDWR)
+    block = mmap.mmap(-1, 4096)""", """
+fd = direct()
+os.preadv(fd, [block], 4096)
+block[0] += 1
+os.pwrite(fd, block, 4096)
+os.close(fd)""", "assert open('direct', 'rb').read()[4096] == 1")
+
     def test_archives_that_are_added_to(self):
         self.redo("import zipfile; zipfile.ZipFile('z', 'w').writestr('a', 'first')", """
 with zipfile.ZipFile('z', 'a') as z:
