@@ -54,17 +54,30 @@ int ph_pool_fail(struct ph_pool *p, int err, const char *what)
     return err;
 }
 
+static int note_sync(struct ph_pool *p, int err)
+{
+    if (err) {
+        p->broken = err;
+        ph_pool_fail(p, err, "fdatasync");
+    }
+    return err;
+}
+
 int ph_pool_sync(struct ph_pool *p)
 {
     int err = ph_io_sync(&p->io);
 
     if (err) {
         pthread_mutex_lock(&p->lock);
-        p->broken = err;
-        ph_pool_fail(p, err, "fdatasync");
+        note_sync(p, err);
         pthread_mutex_unlock(&p->lock);
     }
     return err;
+}
+
+int ph_pool_sync_locked(struct ph_pool *p)
+{
+    return note_sync(p, ph_io_sync(&p->io));
 }
 
 const char *ph_pool_error_detail(const struct ph_pool *p)

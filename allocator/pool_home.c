@@ -431,7 +431,7 @@ static int unname_old(struct ph_pool *p)
             n++;
         }
     if (n && !err && ph_tuning.wrong != PH_WRONG_TWO_HOMES)
-        err = ph_pool_sync(p);
+        err = ph_pool_sync_locked(p);
     return err;
 }
 

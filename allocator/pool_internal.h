@@ -492,6 +492,7 @@ bool ph_pool_is_stale(struct ph_pool *p);
 /** A sync in which pages of others take part as well: the kernel reports a failure only once,
  * so it is sticky. @return 0, PH_EIO. */
 int ph_pool_sync(struct ph_pool *p);
+int ph_pool_sync_locked(struct ph_pool *p); /* @pre lock held */
 
 /** What a failed open(2) means: the code for its errno. */
 int ph_pool_open_error(int err);
