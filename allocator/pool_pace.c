@@ -5,7 +5,7 @@
  * When the log beyond the kept epochs, heirs included, exceeds 3/20 of the home image, at least
  * ph_tuning.trigger_bytes, or ph_tuning.trigger_epochs epochs (which bounds the walk at
  * opening); or the log finds no segment. Then it goes home down to half of that: what stays
- * may be written again meanwhile, and need not go home . The writer waits when the log is a
+ * may be written again meanwhile, and need not go home. The writer waits when the log is a
  * quarter and an epoch over the trigger, so the file takes at most home + kept epochs + 5/4 of
  * the trigger + the largest epoch + the one in progress + files.
  */

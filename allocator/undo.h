@@ -31,6 +31,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define PH_UNDO_MAGIC UINT64_C(0x334f444e55594850) /* "PHYUNDO3" */
 #define PH_UNDO_MAX   4096                    /* bytes of the directory's path, of a note */
@@ -93,6 +94,20 @@ static inline uint64_t ph_undo_hash(uint64_t hash, const uint64_t *word, size_t 
         hash ^= hash >> 32;
     }
     return hash;
+}
+
+/** How much at the end of @p path makes it one of the files that SQLite has beside a database,
+ * which live on their own; 0: it is none. */
+static inline size_t ph_undo_database_suffix(const char *path)
+{
+    static const char *const suffix[] = {"-journal", "-wal", "-shm"};
+    size_t length = strlen(path);
+    for (size_t i = 0; i < sizeof suffix / sizeof suffix[0]; i++) {
+        size_t n = strlen(suffix[i]);
+        if (length > n && strcmp(path + length - n, suffix[i]) == 0)
+            return n;
+    }
+    return 0;
 }
 
 /* ---- undo.c, in the keeper and in recovery ---------------------------------------------- */

@@ -67,33 +67,21 @@
     X(openat64)                                                                                \
     X(fopen)                                                                                   \
     X(fopen64)                                                                                 \
-    X(unlink)                                                                                  \
     X(unlinkat)                                                                                \
     X(remove)                                                                                  \
-    X(rename)                                                                                  \
     X(renameat)                                                                                \
     X(renameat2)                                                                               \
-    X(rmdir)                                                                                   \
-    X(mkdir)                                                                                   \
     X(mkdirat)                                                                                 \
-    X(symlink)                                                                                 \
     X(symlinkat)                                                                               \
-    X(link)                                                                                    \
     X(linkat)                                                                                  \
-    X(mkfifo)                                                                                  \
     X(mkfifoat)                                                                                \
     X(write)                                                                                   \
     X(pwrite)                                                                                  \
-    X(pwrite64)                                                                                \
     X(writev)                                                                                  \
     X(pwritev)                                                                                 \
-    X(pwritev64)                                                                               \
     X(pwritev2)                                                                                \
-    X(pwritev64v2)                                                                             \
     X(ftruncate)                                                                               \
-    X(ftruncate64)                                                                             \
     X(truncate)                                                                                \
-    X(truncate64)                                                                              \
     X(opendir)                                                                                 \
     X(access)                                                                                  \
     X(faccessat)                                                                               \

@@ -223,7 +223,7 @@ void ph_signals_init(void)
                      :
                      : "rcx", "r11", "memory");
     marks = r11 != -1;
-    dl_iterate_phdr(find_code, (void *)ph_libc_next()->unlink);
+    dl_iterate_phdr(find_code, (void *)ph_libc_next()->unlinkat);
 }
 
 /** Calls that the kernel ends with EINTR whatever the action says, if they can be made again

@@ -211,22 +211,10 @@ static bool is_kernels(const char *path)
     return false;
 }
 
-bool ph_undo_of_database(const char *path)
-{
-    static const char *const suffix[] = {"-journal", "-wal", "-shm"};
-    size_t n = strlen(path);
-    for (size_t i = 0; i < sizeof suffix / sizeof suffix[0]; i++) {
-        size_t m = strlen(suffix[i]);
-        if (n > m && strcmp(path + n - m, suffix[i]) == 0)
-            return true;
-    }
-    return false;
-}
-
 bool ph_undo_concerns(const struct stat *st, const char *path)
 {
     return !is_kernels(path) && !ph_files_is_kept(st->st_dev, st->st_ino) &&
-           !ph_undo_of_database(path);
+           !ph_undo_database_suffix(path);
 }
 
 /* ---- keeping ---------------------------------------------------------------------------- */
@@ -434,18 +422,10 @@ void ph_undo_after_open(struct ph_undo_open o, int fd)
 void ph_undo_makes(int dir, const char *path, mode_t type)
 {
     char name[PH_UNDO_PATH];
-    struct stat st;
-    if (!ph_undo_absolute(name, sizeof name, dir, path) || is_kernels(name))
+    struct ph_undo_note n = {.kind = PH_UNDO_MAKES, .value = type, .path = name};
+    if (!ph_undo_absolute(name, sizeof name, dir, path, &n.dev) || is_kernels(name))
         return;
-    /* The file system that it will be on decides what is waited for. */
-    char *slash = strrchr(name, '/'), first = slash[1];
-    slash[1] = 0;
-    bool found = stat(name, &st) == 0;
-    slash[1] = first;
-    long err = found
-                   ? ph_undo_note(&(struct ph_undo_note){
-                         .kind = PH_UNDO_MAKES, .dev = st.st_dev, .value = type, .path = name})
-                   : 0;
+    long err = ph_undo_note(&n);
     if (err)
         ph_undo_complain("that the program makes ", name, err);
 }

@@ -67,9 +67,6 @@ void ph_undo_makes(int dir, const char *path, mode_t type);
 /** The program has just made this: a file of any kind, or a directory. */
 void ph_undo_made(const struct stat *st, uint64_t birth_ns, const char *path);
 
-/** SQLite's own, which recovery leaves as they are. */
-bool ph_undo_of_database(const char *path);
-
 /* ---- undo_store.c ------------------------------------------------------------------- */
 
 struct ph_undo_note {
@@ -95,8 +92,9 @@ long ph_undo_write(const struct ph_undo_bytes *what, const char *path);
 /** The name of what @p fd is open on. @return whether it is known, and fits. */
 bool ph_undo_path_of(int fd, char *buf, size_t size);
 
-/** Of a name that may be nobody's yet, or a symbolic link. @return whether it fits. */
-bool ph_undo_absolute(char *buf, size_t size, int dir, const char *path);
+/** Of a name that may be nobody's yet, or a symbolic link. @param dev its directory's; or NULL.
+ *  @return whether it fits. */
+bool ph_undo_absolute(char *buf, size_t size, int dir, const char *path, uint64_t *dev);
 
 /** Say once that this is not kept. */
 void ph_undo_complain(const char *what, const char *path, long err);

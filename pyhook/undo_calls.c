@@ -3,7 +3,7 @@
  * undo_calls.c - the calls that change files and names, but for those that open: see undo.c
  *
  * libc itself does not come by here: what is written through a stdio stream is kept when that
- * is opened (identity_paths.c).
+ * is opened (identity_paths.c). On x86-64 an off64_t is an off_t.
  */
 #include "libc_next.h"
 #include "undo.h"
@@ -20,10 +20,7 @@ EXPORT int ftruncate(int fd, off_t length)
 
 EXPORT int ftruncate64(int fd, off64_t length)
 {
-    bool undo = ph_undo_before_ftruncate(fd, length);
-    int rc = ph_libc_next()->ftruncate64(fd, length);
-    ph_undo_after(undo);
-    return rc;
+    return ftruncate(fd, length);
 }
 
 EXPORT int truncate(const char *path, off_t length)
@@ -36,10 +33,7 @@ EXPORT int truncate(const char *path, off_t length)
 
 EXPORT int truncate64(const char *path, off64_t length)
 {
-    bool undo = ph_undo_before_truncate(path, length);
-    int rc = ph_libc_next()->truncate64(path, length);
-    ph_undo_after(undo);
-    return rc;
+    return truncate(path, length);
 }
 
 EXPORT int creat(const char *path, mode_t mode)
@@ -49,17 +43,14 @@ EXPORT int creat(const char *path, mode_t mode)
 
 EXPORT int creat64(const char *path, mode_t mode)
 {
-    return open64(path, O_CREAT | O_WRONLY | O_TRUNC, mode);
+    return open(path, O_CREAT | O_WRONLY | O_TRUNC, mode);
 }
 
 /* ---- names ------------------------------------------------------------------------------ */
 
 EXPORT int unlink(const char *path)
 {
-    bool undo = ph_undo_before_unlink(AT_FDCWD, path, false);
-    int rc = ph_libc_next()->unlink(path);
-    ph_undo_after(undo);
-    return rc;
+    return unlinkat(AT_FDCWD, path, 0);
 }
 
 EXPORT int unlinkat(int dir, const char *path, int flags)
@@ -80,10 +71,7 @@ EXPORT int remove(const char *path)
 
 EXPORT int rename(const char *from, const char *to)
 {
-    bool undo = ph_undo_before_rename(AT_FDCWD, from, AT_FDCWD, to);
-    int rc = ph_libc_next()->rename(from, to);
-    ph_undo_after(undo);
-    return rc;
+    return renameat(AT_FDCWD, from, AT_FDCWD, to);
 }
 
 EXPORT int renameat(int from_dir, const char *from, int to_dir, const char *to)
@@ -104,18 +92,12 @@ EXPORT int renameat2(int from_dir, const char *from, int to_dir, const char *to,
 
 EXPORT int rmdir(const char *path)
 {
-    bool undo = ph_undo_before_unlink(AT_FDCWD, path, true);
-    int rc = ph_libc_next()->rmdir(path);
-    ph_undo_after(undo);
-    return rc;
+    return unlinkat(AT_FDCWD, path, AT_REMOVEDIR);
 }
 
 EXPORT int mkdir(const char *path, mode_t mode)
 {
-    bool undo = ph_undo_before_making(AT_FDCWD, path, S_IFDIR);
-    int rc = ph_libc_next()->mkdir(path, mode);
-    ph_undo_after_making(undo, AT_FDCWD, rc ? NULL : path);
-    return rc;
+    return mkdirat(AT_FDCWD, path, mode);
 }
 
 EXPORT int mkdirat(int dir, const char *path, mode_t mode)
@@ -128,10 +110,7 @@ EXPORT int mkdirat(int dir, const char *path, mode_t mode)
 
 EXPORT int symlink(const char *text, const char *path)
 {
-    bool undo = ph_undo_before_making(AT_FDCWD, path, S_IFLNK);
-    int rc = ph_libc_next()->symlink(text, path);
-    ph_undo_after_making(undo, AT_FDCWD, rc ? NULL : path);
-    return rc;
+    return symlinkat(text, AT_FDCWD, path);
 }
 
 EXPORT int symlinkat(const char *text, int dir, const char *path)
@@ -144,10 +123,7 @@ EXPORT int symlinkat(const char *text, int dir, const char *path)
 
 EXPORT int link(const char *from, const char *path)
 {
-    bool undo = ph_undo_before_making(AT_FDCWD, path, 0);
-    int rc = ph_libc_next()->link(from, path);
-    ph_undo_after_making(undo, AT_FDCWD, rc ? NULL : path);
-    return rc;
+    return linkat(AT_FDCWD, from, AT_FDCWD, path, 0);
 }
 
 EXPORT int linkat(int from_dir, const char *from, int dir, const char *path, int flags)
@@ -160,10 +136,7 @@ EXPORT int linkat(int from_dir, const char *from, int dir, const char *path, int
 
 EXPORT int mkfifo(const char *path, mode_t mode)
 {
-    bool undo = ph_undo_before_making(AT_FDCWD, path, S_IFIFO);
-    int rc = ph_libc_next()->mkfifo(path, mode);
-    ph_undo_after_making(undo, AT_FDCWD, rc ? NULL : path);
-    return rc;
+    return mkfifoat(AT_FDCWD, path, mode);
 }
 
 EXPORT int mkfifoat(int dir, const char *path, mode_t mode)
@@ -202,10 +175,7 @@ EXPORT ssize_t pwrite(int fd, const void *bytes, size_t n, off_t at)
 
 EXPORT ssize_t pwrite64(int fd, const void *bytes, size_t n, off64_t at)
 {
-    bool undo = ph_undo_before_write(fd, at, n);
-    ssize_t rc = ph_libc_next()->pwrite64(fd, bytes, n, at);
-    ph_undo_after(undo);
-    return rc;
+    return pwrite(fd, bytes, n, at);
 }
 
 EXPORT ssize_t writev(int fd, const struct iovec *v, int n)
@@ -226,10 +196,7 @@ EXPORT ssize_t pwritev(int fd, const struct iovec *v, int n, off_t at)
 
 EXPORT ssize_t pwritev64(int fd, const struct iovec *v, int n, off64_t at)
 {
-    bool undo = ph_undo_before_write(fd, at, sum_of(v, n));
-    ssize_t rc = ph_libc_next()->pwritev64(fd, v, n, at);
-    ph_undo_after(undo);
-    return rc;
+    return pwritev(fd, v, n, at);
 }
 
 EXPORT ssize_t pwritev2(int fd, const struct iovec *v, int n, off_t at, int flags)
@@ -242,8 +209,5 @@ EXPORT ssize_t pwritev2(int fd, const struct iovec *v, int n, off_t at, int flag
 
 EXPORT ssize_t pwritev64v2(int fd, const struct iovec *v, int n, off64_t at, int flags)
 {
-    bool undo = ph_undo_before_write(fd, at, sum_of(v, n));
-    ssize_t rc = ph_libc_next()->pwritev64v2(fd, v, n, at, flags);
-    ph_undo_after(undo);
-    return rc;
+    return pwritev2(fd, v, n, at, flags);
 }

@@ -45,7 +45,7 @@ static bool look(struct named *f, int dir, const char *path)
 {
     f->fd = (int)ph_syscall(SYS_openat, dir, path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     return f->fd >= 0 && fstat(f->fd, &f->st) == 0 &&
-           ph_undo_absolute(f->path, sizeof f->path, dir, path);
+           ph_undo_absolute(f->path, sizeof f->path, dir, path, NULL);
 }
 
 static void end(const struct named *f)
@@ -109,7 +109,7 @@ bool ph_undo_before_rename(int from_dir, const char *from, int to_dir, const cha
     /* Of one over another the name must be free again before that can have it. */
     if (is && over && !same)
         lose(&g);
-    if (is && !same && ph_undo_absolute(path, sizeof path, to_dir, to) &&
+    if (is && !same && ph_undo_absolute(path, sizeof path, to_dir, to, NULL) &&
         (ph_undo_concerns(&f.st, f.path) || ph_undo_concerns(&f.st, path)))
         note(PH_UNDO_RENAMED, &f, path);
     end(&f);

@@ -30,8 +30,9 @@ bool ph_undo_path_of(int fd, char *buf, size_t size)
     return n > 0 && n < (long)size - 1;
 }
 
-bool ph_undo_absolute(char *buf, size_t size, int dir, const char *path)
+bool ph_undo_absolute(char *buf, size_t size, int dir, const char *path, uint64_t *dev)
 {
+    struct stat st;
     char directory[PH_UNDO_PATH];
     size_t n = strlen(path), m;
     while (n > 1 && path[n - 1] == '/')
@@ -43,7 +44,10 @@ bool ph_undo_absolute(char *buf, size_t size, int dir, const char *path)
     memcpy(directory, m ? path : ".", m ? m : 1);
     directory[m ? m : 1] = 0;
     int fd = (int)ph_syscall(SYS_openat, dir, directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    bool ok = fd >= 0 && ph_undo_path_of(fd, directory, sizeof directory);
+    bool ok = fd >= 0 && ph_undo_path_of(fd, directory, sizeof directory) &&
+              (!dev || fstat(fd, &st) == 0);
+    if (ok && dev)
+        *dev = st.st_dev;
     if (fd >= 0)
         ph_syscall(SYS_close, fd);
     if (!ok || strlen(directory) + 1 + (n - m) >= size)

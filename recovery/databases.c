@@ -48,17 +48,10 @@ static bool by_name(const struct ph_file_pm *f)
 
 void ph_recovery_database_of(const char *path, char base[PATH_MAX])
 {
-    static const char *const suffixes[] = {"-journal", "-wal", "-shm"};
-    size_t length = strlen(path);
-    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
-        size_t n = strlen(suffixes[i]);
-        if (length > n && strcmp(path + length - n, suffixes[i]) == 0) {
-            snprintf(base, PATH_MAX, "%.*s", (int)(length - n), path);
-            if (has_header(base))
-                return;
-        }
-    }
-    snprintf(base, PATH_MAX, "%s", path);
+    size_t n = ph_undo_database_suffix(path);
+    snprintf(base, PATH_MAX, "%.*s", (int)(strlen(path) - n), path);
+    if (n && !has_header(base))
+        snprintf(base, PATH_MAX, "%s", path);
 }
 
 bool ph_recovery_path_of_database(const char *path)

@@ -91,8 +91,9 @@ int ph_recovery_undo_name(struct ph_recovery *r, size_t i);
 /** What recovery takes is put aside up to this size, bytes of each file. */
 #define PH_UNDO_ASIDE_MAX (16 << 20)
 
-/** A new file for what recovery takes from that of @p u, in the pool's directory. */
-void ph_undo_aside(const struct ph_recovery *r, const struct ph_undo *u, char buf[PATH_MAX]);
+/** What belongs to @p u in the pool's directory. @param suffix PH_UNDO_LINK, PH_UNDO_ASIDE. */
+void ph_undo_entry(const struct ph_recovery *r, const struct ph_undo *u, const char *suffix,
+                   char buf[PATH_MAX]);
 
 /** Have the directory of @p path durable, before another one is, or NULL: now. */
 void ph_undo_sync_directory(struct ph_recovery *r, const char *path);

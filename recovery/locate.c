@@ -58,15 +58,20 @@ bool ph_recovery_is_stranger(const struct ph_recovery *r, const struct ph_file_p
     return l && l->stranger;
 }
 
+bool ph_recovery_is_inode(uint64_t ino, uint64_t birth_ns, int dir, const char *path,
+                          struct statx *sx)
+{
+    int how = path[0] ? AT_SYMLINK_NOFOLLOW : AT_EMPTY_PATH;
+    if (statx(dir, path, how, STATX_BASIC_STATS | STATX_BTIME, sx) != 0 || sx->stx_ino != ino)
+        return false;
+    uint64_t now_ns = ph_birth_ns(sx);
+    return !birth_ns || !now_ns || birth_ns == now_ns;
+}
+
 bool ph_recovery_is_very_file(const struct ph_file_pm *f, int dir, const char *path)
 {
     struct statx sx;
-    int how = path[0] ? AT_SYMLINK_NOFOLLOW : AT_EMPTY_PATH;
-    if (statx(dir, path, how, STATX_BASIC_STATS | STATX_BTIME, &sx) != 0 ||
-        !S_ISREG(sx.stx_mode) || sx.stx_ino != f->ino)
-        return false;
-    uint64_t birth_ns = ph_birth_ns(&sx);
-    return !f->birth_ns || !birth_ns || f->birth_ns == birth_ns;
+    return ph_recovery_is_inode(f->ino, f->birth_ns, dir, path, &sx) && S_ISREG(sx.stx_mode);
 }
 
 static int note(struct ph_recovery *r, const struct ph_file_pm *f, bool stranger,

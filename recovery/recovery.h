@@ -16,6 +16,7 @@
 #include <limits.h>
 #include <sys/types.h>
 
+struct statx;
 struct ph_place; /* plan.h */
 struct ph_cut;
 struct ph_located;
@@ -92,7 +93,12 @@ int ph_recovery_locate(struct ph_recovery *r);
 const char *ph_recovery_path(const struct ph_recovery *r, const struct ph_file_pm *f);
 bool ph_recovery_is_stranger(const struct ph_recovery *r, const struct ph_file_pm *f);
 
-/** Whether that is the file that @p f had. @param path "": the file of descriptor @p dir. */
+/** Whether what is at @p path is the inode that was made at @p birth_ns, or 0. @param path "":
+ *  what descriptor @p dir is open on. @param sx what there is. */
+bool ph_recovery_is_inode(uint64_t ino, uint64_t birth_ns, int dir, const char *path,
+                          struct statx *sx);
+
+/** Whether that is the file that @p f had. */
 bool ph_recovery_is_very_file(const struct ph_file_pm *f, int dir, const char *path);
 
 /** Bytes that the names of such files take, for ph_recovery_detach. */

@@ -111,20 +111,16 @@ bool ph_undo_is_left(const struct ph_recovery *r, const struct ph_undo *u)
 bool ph_undo_is_very_thing(const struct ph_undo *u, int dir, const char *path)
 {
     struct statx sx;
-    int how = path[0] ? AT_SYMLINK_NOFOLLOW : AT_EMPTY_PATH;
-    if (statx(dir, path, how, STATX_BASIC_STATS | STATX_BTIME, &sx) != 0 ||
-        sx.stx_ino != u->ino)
-        return false;
-    uint64_t birth_ns = ph_birth_ns(&sx);
-    return !u->birth_ns || !birth_ns || u->birth_ns == birth_ns;
+    return ph_recovery_is_inode(u->ino, u->birth_ns, dir, path, &sx);
 }
 
 /* ---- bytes ------------------------------------------------------------------------------ */
 
-void ph_undo_aside(const struct ph_recovery *r, const struct ph_undo *u, char buf[PATH_MAX])
+void ph_undo_entry(const struct ph_recovery *r, const struct ph_undo *u, const char *suffix,
+                   char buf[PATH_MAX])
 {
-    snprintf(buf, PATH_MAX, "%.3900s/%llu-%llu" PH_UNDO_ASIDE, r->undo_directory,
-             (unsigned long long)u->epoch, (unsigned long long)u->number);
+    snprintf(buf, PATH_MAX, "%.3900s/%llu-%llu%s", r->undo_directory,
+             (unsigned long long)u->epoch, (unsigned long long)u->number, suffix);
 }
 
 /** X2 */
@@ -135,7 +131,7 @@ static void put_aside(struct ph_recovery *r, const struct ph_undo *u, int fd, ui
     ssize_t n;
     if (to <= from || to - from > PH_UNDO_ASIDE_MAX)
         return;
-    ph_undo_aside(r, u, path);
+    ph_undo_entry(r, u, PH_UNDO_ASIDE, path);
     int out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
     while (out >= 0 && from < to && (n = pread(fd, buf, sizeof buf, (off_t)from)) > 0 &&
            write(out, buf, (size_t)n) == n)

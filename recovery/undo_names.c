@@ -18,13 +18,12 @@
 #include <unistd.h>
 
 /** Where the file of @p u was left. */
-static const char *left_at(const struct ph_recovery *r, const struct ph_undo *u, char *buf,
-                           size_t size)
+static const char *left_at(const struct ph_recovery *r, const struct ph_undo *u,
+                           char buf[PATH_MAX])
 {
     if (u->kind == PH_UNDO_RENAMED)
         return u->to;
-    snprintf(buf, size, "%.3900s/%llu-%llu" PH_UNDO_LINK, r->undo_directory,
-             (unsigned long long)u->epoch, (unsigned long long)u->number);
+    ph_undo_entry(r, u, PH_UNDO_LINK, buf);
     return buf;
 }
 
@@ -54,8 +53,8 @@ static bool follow(const struct ph_recovery *r, const struct ph_file_pm *f, char
         const char *rest = u->kind == PH_UNDO_RENAMED ? below(buf, u->path) : NULL;
         if (u->kind == PH_UNDO_REMOVED && u->ino == f->ino && u->dev == f->dev)
             rest = below(buf, u->path);
-        if (!rest || (size_t)snprintf(moved_to, sizeof moved_to, "%s%s",
-                                      left_at(r, u, at, sizeof at), rest) >= sizeof moved_to)
+        if (!rest || (size_t)snprintf(moved_to, sizeof moved_to, "%s%s", left_at(r, u, at),
+                                      rest) >= sizeof moved_to)
             continue;
         memcpy(buf, moved_to, sizeof moved_to);
         moved = true;
@@ -99,7 +98,7 @@ static int undo_rename(struct ph_recovery *r, const struct ph_undo *u)
 {
     char buf[PATH_MAX];
     struct statx here;
-    const char *at = left_at(r, u, buf, sizeof buf);
+    const char *at = left_at(r, u, buf);
     if (!ph_undo_is_very_thing(u, AT_FDCWD, at))
         return 0;
     bool taken = statx(AT_FDCWD, u->path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME,
@@ -158,7 +157,7 @@ static int undo_making(struct ph_recovery *r, const struct ph_undo *u)
     if (lstat(u->path, &st) != 0 || !ph_undo_is_very_thing(u, AT_FDCWD, u->path) ||
         S_ISDIR(st.st_mode) != (u->kind == PH_UNDO_MADE_DIRECTORY) || base_stays(r, u))
         return 0;
-    ph_undo_aside(r, u, aside);
+    ph_undo_entry(r, u, PH_UNDO_ASIDE, aside);
     int rc;
     if (S_ISDIR(st.st_mode)) {
         rc = rmdir(u->path); /* what others have put there stays */
