@@ -200,14 +200,13 @@ static int make_signalfd(struct ph_recovery *r, const struct ph_file_pm *f)
 
 /**
  * The kernel numbers watches one after the other; a number is reached by making a watch and
- * removing it again as often. What that leaves in the queue is taken out at the end.
+ * removing it again as often. What that leaves in the queue the restorer takes out.
  */
 static int make_inotify(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     const struct ph_watch_pm *w = ph_reopen_data(r, f);
     uint64_t n = f->data_size / sizeof *w, done = 0;
-    char events[4096];
-    int fd = inotify_init1(IN_NONBLOCK);
+    int fd = inotify_init1((int)f->open_flags & O_NONBLOCK);
     for (int32_t next = 1; fd >= 0 && done < n;) {
         uint64_t lowest = n;
         for (uint64_t i = 0; i < n; i++)
@@ -225,10 +224,6 @@ static int make_inotify(struct ph_recovery *r, const struct ph_file_pm *f)
         next = wd + 1;
         done++;
     }
-    while (fd >= 0 && read(fd, events, sizeof events) > 0) {
-    }
-    if (fd >= 0)
-        fcntl(fd, F_SETFL, f->open_flags & O_NONBLOCK);
     return ph_reopen_place(r, fd, f);
 }
 

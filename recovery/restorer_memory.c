@@ -13,6 +13,7 @@
 
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 
 #define F_SEAL_WRITE_ 0x0008u /* linux/fcntl.h; here fcntl.h hides it */
@@ -334,6 +335,18 @@ static void wait_for_files(void)
     }
 }
 
+/** What recovery has done to files is none of the events that the program watches for. */
+static void forget_events(void)
+{
+    const struct ph_file_pm *f = ph_r_table(&record->files), *end = f + record->files.count;
+    char events[4096];
+    for (int waiting = 0; f < end; f++)
+        while (f->kind == PH_FILE_INOTIFY && f->same_as < 0 &&
+               ph_syscall(SYS_ioctl, f->fd, FIONREAD, &waiting) == 0 && waiting > 0 &&
+               ph_syscall(SYS_read, f->fd, events, sizeof events) > 0)
+            ;
+}
+
 void ph_r_memory(struct ph_plan *the_plan, const struct ph_record_pm *the_record)
 {
     plan = the_plan;
@@ -366,6 +379,7 @@ void ph_r_memory(struct ph_plan *the_plan, const struct ph_record_pm *the_record
     cut_files();
     report(PH_PLAN_FILLED);
     wait_for_files();
+    forget_events();
     /* The program may write to the terminal when the line of progress is gone. */
     struct {
         int64_t s, ns;

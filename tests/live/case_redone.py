@@ -196,6 +196,23 @@ block[0] += 1
 os.pwrite(fd, block, 4096)
 os.close(fd)""", "assert open('direct', 'rb').read()[4096] == 1")
 
+    def test_what_watches_sees_nothing_of_it(self):
+        """The recovery's own changes are none that the program or others have made."""
+        self.redo("""
+    import ctypes, select
+    libc = ctypes.CDLL(None)
+    os.mkdir('watched')
+    open('watched/old', 'w').write('old')
+    watch = libc.inotify_init1(os.O_NONBLOCK)
+    assert libc.inotify_add_watch(watch, b'watched', 0xfff) == 1
+    def events():
+        return select.select([watch], [], [], 0)[0] and len(os.read(watch, 4096))""", """
+assert not events(), 'nobody has done anything'
+with open('watched/old', 'a') as f:
+    f.write('line')
+os.mkdir('watched/new')
+assert events()""")
+
     def test_archives_that_are_added_to(self):
         self.redo("import zipfile; zipfile.ZipFile('z', 'w').writestr('a', 'first')", """
 with zipfile.ZipFile('z', 'a') as z:
