@@ -32,11 +32,13 @@ class Redone(Waiting):
     def text(self, name):
         return (self.directory / name).read_text()
 
-    def test_lines_appended_by_opening_for_each(self):
-        self.redo("open('log', 'w').write('before\\n')", """
+    APPEND = """
 for n in range(3):
     with open('log', 'a') as f:
-        f.write(f'line {n}\\n')""")
+        f.write(f'line {n}\\n')"""
+
+    def test_lines_appended_by_opening_for_each(self):
+        self.redo("open('log', 'w').write('before\\n')", self.APPEND)
         self.assertEqual(self.text("log"), "before\nline 0\nline 1\nline 2\n")
 
     def test_lines_appended_to_a_file_that_is_being_read(self):
@@ -47,10 +49,7 @@ assert reader.read() == 'before\\nline\\n'""")
         self.assertEqual(self.text("log"), "before\nline\n")
 
     def test_a_file_made_to_append_to(self):
-        self.redo("pass", """
-for n in range(3):
-    with open('log', 'a') as f:
-        f.write(f'line {n}\\n')""")
+        self.redo("pass", self.APPEND)
         self.assertEqual(self.text("log"), "line 0\nline 1\nline 2\n")
 
     def test_a_file_that_is_read_and_rewritten(self):
