@@ -63,7 +63,7 @@ class Program:
 
 def programs(only):
     found = [Program(path) for path in sorted((HERE / "programs").glob("*.py"))
-             if path.stem != "plain"]
+             if path.stem not in ("plain", "parts")]
     found.insert(0, Program(ROOT / "examples" / "heat.py", rounds=200, needs="numpy",
                             arguments="200*200*{rounds} --out grid.npy"))
     unknown = set(only) - {program.name for program in found}

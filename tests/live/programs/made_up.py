@@ -12,12 +12,8 @@ import select
 import signal
 import socket
 import struct
-import sys
 
-try:
-    import pyheap
-except ImportError:
-    import plain as pyheap
+import parts
 
 libc = ctypes.CDLL(None, use_errno=True)
 SIZE = 16384
@@ -192,17 +188,8 @@ class Events:
 
 
 def main():
-    rounds = int(sys.argv[1])
-    parts = [Pipes(), Sockets(), Events()]
-    for r in range(rounds):
-        for part in parts:
-            part.fill(r)
-        pyheap.epoch()
-        busy = sum(i * i for i in range(40000))
-        for part in parts:
-            part.check(r)
-        if r % 20 == 0:
-            print(r, busy, flush=True)
+    them = [Pipes(), Sockets(), Events()]
+    parts.go(them)
     print("end")
 
 

@@ -7,13 +7,9 @@ live: rounds=60
 import fcntl
 import mmap
 import os
-import sys
 import tempfile
 
-try:
-    import pyheap
-except ImportError:
-    import plain as pyheap
+import parts
 
 PAGE = mmap.PAGESIZE
 F_ADD_SEALS, F_GET_SEALS = 1033, 1034
@@ -153,18 +149,9 @@ class Directory:
 
 
 def main():
-    rounds = int(sys.argv[1])
-    parts = [Deleted(), Memory(), Directory()]
-    for r in range(rounds):
-        for part in parts:
-            part.fill(r)
-        pyheap.epoch()
-        busy = sum(i * i for i in range(40000))
-        for part in parts:
-            part.check(r)
-        if r % 20 == 0:
-            print(r, busy, flush=True)
-    print("end", parts[0].end())
+    them = [Deleted(), Memory(), Directory()]
+    parts.go(them)
+    print("end", them[0].end())
 
 
 main()

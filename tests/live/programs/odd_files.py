@@ -9,12 +9,8 @@ import fcntl
 import os
 import select
 import stat
-import sys
 
-try:
-    import pyheap
-except ImportError:
-    import plain as pyheap
+import parts
 
 
 def failure(function, *args):
@@ -151,19 +147,10 @@ class Fifos:
 
 
 def main():
-    rounds = int(sys.argv[1])
     directories = Directories()
-    parts = [Names(), Fifos(), Devices(), directories]
+    them = [Names(), Fifos(), Devices(), directories]
     directories.leave()
-    for r in range(rounds):
-        for part in parts:
-            part.fill(r)
-        pyheap.epoch()
-        busy = sum(i * i for i in range(40000))
-        for part in parts:
-            part.check(r)
-        if r % 20 == 0:
-            print(r, busy, flush=True)
+    parts.go(them)
     directories.end()
     print("end")
 
