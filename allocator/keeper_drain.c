@@ -5,6 +5,8 @@
  * Invariants
  *  K1  `durable` in the control page grows only after ph_pool_commit returned 0.
  *  K2  A commit comes after fdatasync of every file that the program sent with the epoch.
+ *  K4  A program that waits for room in the ring gets it or learns that the epoch has failed,
+ *      also if all that it has sent is consumed and cannot be written. (K3: keeper.c)
  */
 #include "keeper_drain.h"
 
@@ -41,6 +43,7 @@ static void fail_epoch(struct ph_keeper *k, uint64_t epoch)
 static void fail(struct ph_keeper *k, int code, const char *detail)
 {
     ph_pool_abort(k->pool);
+    ph_keeper_release(k); /* the program may be waiting for room, and then sends nothing */
     k->failure = code;
     snprintf(k->detail, sizeof k->detail, "%s", detail);
     k->dropping = true;
@@ -304,7 +307,9 @@ void *ph_keeper_drain(void *arg)
         } else if (stop) {
             break; /* nothing was left when we already knew that no more would come */
         } else if (k->epoch) {
-            ph_pool_push(k->pool);
+            int rc = ph_pool_push(k->pool); /* K4 */
+            if (rc)
+                fail_pool(k, rc);
         }
         if (!stop)
             store_files(k);

@@ -152,8 +152,10 @@ uint64_t ph_pool_written(struct ph_pool *pool);
 /** Have @p fn called, from any thread, whenever ph_pool_written has grown. */
 void ph_pool_on_written(struct ph_pool *pool, void (*fn)(void *arg), void *arg);
 
-/** Nothing more will be appended for a while: do not wait for more to write. */
-void ph_pool_push(struct ph_pool *pool);
+/** Nothing more will be appended for a while: do not wait for more to write. @return 0, or why
+ * what was appended could not be written, as ph_pool_append: nothing more may come before that
+ * is known, since its memory is not given back. */
+int ph_pool_push(struct ph_pool *pool);
 
 /**
  * State what the program's memory consists of: @p n spans, ascending, not overlapping. Stored

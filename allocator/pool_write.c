@@ -202,16 +202,19 @@ uint64_t ph_pool_appended(struct ph_pool *p)
     return p->queue.added; /* only the caller's thread adds */
 }
 
-void ph_pool_push(struct ph_pool *p)
+int ph_pool_push(struct ph_pool *p)
 {
     struct ph_queue *q = &p->queue;
+    int err;
 
     pthread_mutex_lock(&q->lock);
-    if (pending(q) && q->runs) {
+    err = q->busy ? 0 : clear_failure(p);
+    if (!err && pending(q) && q->runs) {
         q->urgent = true;
         pthread_cond_signal(&q->work);
     }
     pthread_mutex_unlock(&q->lock);
+    return err;
 }
 
 void ph_queue_init(struct ph_queue *q)

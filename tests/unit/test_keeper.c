@@ -19,10 +19,20 @@ static char path[64];
 static pid_t child;
 static int go[2];
 static _Atomic int disk_full;
+enum { WHEN_STUCK = 2 };
 
 static bool alive(void)
 {
     return true;
+}
+
+/* The program waits for room in the ring, all of which the drainer has seen. */
+static bool stuck(void)
+{
+    pthread_mutex_lock(&keeper.drain.lock);
+    bool all = keeper.drain.at == atomic_load(&keeper.control->produced);
+    pthread_mutex_unlock(&keeper.drain.lock);
+    return all && atomic_load(&keeper.control->producer_waits);
 }
 
 static int fail_writes(void *arg, enum ph_io_op op, uint64_t offset, uint64_t size)
@@ -30,7 +40,11 @@ static int fail_writes(void *arg, enum ph_io_op op, uint64_t offset, uint64_t si
     (void)arg;
     (void)offset;
     (void)size;
-    return op == PH_IO_WRITE && atomic_load(&disk_full) ? ENOSPC : 0;
+    if (op != PH_IO_WRITE || !atomic_load(&disk_full))
+        return 0;
+    while (atomic_load(&disk_full) == WHEN_STUCK && !stuck())
+        usleep(1000);
+    return ENOSPC;
 }
 static const struct ph_io_hooks hooks = {.before = fail_writes};
 
@@ -187,6 +201,7 @@ Test(keeper, after_a_full_disk_only_a_full_epoch_counts)
     epoch(2, false, 0, 10, 2);
     cr_assert_eq(outcome(2), 1);
     cr_assert_eq(atomic_load(&keeper.control->failed_code), PH_EFULL);
+    cr_assert_eq(atomic_load(&keeper.control->consumed), stage.position); /* K4 */
     atomic_store(&disk_full, 0);
     epoch(3, false, 0, 1, 3); /* S4: says nothing without epoch 2 */
     cr_assert_eq(outcome(3), 1);
@@ -194,6 +209,22 @@ Test(keeper, after_a_full_disk_only_a_full_epoch_counts)
     cr_assert_eq(outcome(4), 4);
     cr_assert_eq(stored(4, 5), 4);
     cr_assert_eq(stored(1, 5), 1);
+    end(1);
+    unlink(path);
+}
+
+Test(keeper, a_full_disk_does_not_stop_a_program_that_waits_for_room, .timeout = 120)
+{
+    start();
+    epoch(1, true, 0, 100, 1);
+    cr_assert_eq(outcome(1), 1);
+    atomic_store(&disk_full, WHEN_STUCK);
+    epoch(2, false, 0, 3000, 2); /* 12 MiB through 4 MiB */
+    cr_assert_eq(outcome(2), 1);
+    cr_assert_eq(atomic_load(&keeper.control->failed_code), PH_EFULL);
+    atomic_store(&disk_full, 0);
+    epoch(3, true, 0, 100, 3);
+    cr_assert_eq(outcome(3), 3);
     end(1);
     unlink(path);
 }
