@@ -409,7 +409,7 @@ int ph_home_table(struct ph_pool *p, uint32_t slot, struct ph_sum_pm *table);
 /** How many epochs may leave the log. @pre lock held. */
 size_t ph_home_excess(const struct ph_pool *p);
 /** How many the next migration takes off it, not 0 if any may leave: all if p->all_home, else
- * the oldest, so that the log is half of what triggers one. @pre lock held. */
+ * the oldest, so that the log is two thirds of what triggers one. @pre lock held. */
 size_t ph_home_batch(const struct ph_pool *p);
 /** Whether the triggers say that it is time. @pre lock held. */
 bool ph_home_due(const struct ph_pool *p);

@@ -2,12 +2,13 @@
 /*
  * pool_pace.c - when migration runs, and the thread that it runs in
  *
- * When the log beyond the kept epochs, heirs included, exceeds 3/20 of the home image, at least
- * ph_tuning.trigger_bytes, or ph_tuning.trigger_epochs epochs (which bounds the walk at
- * opening); or the log finds no segment. Then it goes home down to half of that: what stays
- * may be written again meanwhile, and need not go home. The writer waits when the log is a
- * quarter and an epoch over the trigger, so the file takes at most home + kept epochs + 5/4 of
- * the trigger + the largest epoch + the one in progress + files.
+ * When the log beyond the kept epochs, heirs included, exceeds an eighth of the home image, at
+ * least ph_tuning.trigger_bytes, or ph_tuning.trigger_epochs epochs (which bounds the walk at
+ * opening); or the log finds no segment. Then it goes home down to two thirds of that: what
+ * stays may be written again meanwhile, and need not go home. The writer waits when the log is
+ * a quarter or an epoch over the trigger, whatever is more. So the file takes at most home +
+ * kept epochs + 5/4 of the trigger (or it and the largest epoch) + the newest epoch + the one
+ * in progress + files.
  */
 #include "allocator/pool_internal.h"
 
@@ -22,7 +23,7 @@ struct ph_tuning ph_tuning = {
 
 static uint64_t trigger(const struct ph_pool *p)
 {
-    uint64_t part = p->root.home_pages * 3 / 20 * PH_PAGE;
+    uint64_t part = p->root.home_pages / 8 * PH_PAGE;
 
     return part > ph_tuning.trigger_bytes ? part : ph_tuning.trigger_bytes;
 }
@@ -58,7 +59,7 @@ size_t ph_home_batch(const struct ph_pool *p)
     size_t n = 0, excess = ph_home_excess(p);
     uint64_t rest = backlog(p);
 
-    while (n < excess && (p->all_home || rest > trigger(p) / 2 ||
+    while (n < excess && (p->all_home || rest > trigger(p) / 3 * 2 ||
                           excess - n > (size_t)ph_tuning.trigger_epochs / 2))
         rest -= size_of(&p->epoch[n++]);
     return n ? n : excess;
@@ -76,8 +77,8 @@ bool ph_home_behind(const struct ph_pool *p)
     for (size_t i = 0; i < ph_home_excess(p); i++)
         if (size_of(&p->epoch[i]) > largest)
             largest = size_of(&p->epoch[i]);
-    return ph_home_excess(p) > 4 * (size_t)ph_tuning.trigger_epochs ||
-           backlog(p) > trigger(p) / 4 * 5 + largest;
+    uint64_t most = trigger(p) + (largest > trigger(p) / 4 ? largest : trigger(p) / 4);
+    return ph_home_excess(p) > 4 * (size_t)ph_tuning.trigger_epochs || backlog(p) > most;
 }
 
 /* ---- the background thread ------------------------------------------------------ */

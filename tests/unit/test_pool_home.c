@@ -191,6 +191,46 @@ Test(pool_home, log_that_is_not_needed_any_more_takes_no_space_on_the_disk)
     ph_pool_close(p);
 }
 
+/* A thread that migrates so slowly that the writer has to wait for it. */
+static int slowly(void *arg, enum ph_io_op op, uint64_t offset, uint64_t size)
+{
+    const struct ph_pool *p = arg;
+
+    (void)offset, (void)size;
+    if (op == PH_IO_READ && pthread_equal(pthread_self(), p->thread))
+        usleep(2000);
+    return 0;
+}
+
+Test(pool_home, log_exceeds_its_trigger_by_a_quarter_or_an_epoch_and_the_newest)
+{
+    const uint64_t most = ph_tuning.trigger_bytes / 4 * 5;
+    const size_t n = 24; /* pages in an epoch */
+    struct ph_io_hooks hooks = {.before = slowly};
+    struct ph_pool *p;
+
+    ph_tuning.single_threaded = false;
+    ph_tuning.trigger_epochs = 1000;
+    p = fixture_create_sized(256 << 20, 2);
+    hooks.arg = p;
+    ph_io_hooks = &hooks;
+    for (uint64_t number = 1; number <= 60; number++) {
+        uint64_t bytes = 0, largest = 0;
+        OK(fixture_big_epoch(p, number, n, number * 1000));
+        pthread_mutex_lock(&p->lock);
+        for (size_t i = 0; i + 2 < p->epochs; i++) {
+            bytes += p->epoch[i].info.bytes;
+            if (p->epoch[i].info.bytes > largest)
+                largest = p->epoch[i].info.bytes;
+        }
+        pthread_mutex_unlock(&p->lock);
+        cr_assert_leq(bytes, most + largest);
+    }
+    cr_assert_gt(info_of(p).home_epoch, 0);
+    ph_pool_close(p);
+    ph_io_hooks = NULL;
+}
+
 /* The thread that migrates waits at the first such operation until the pool is to be closed. */
 static struct {
     struct ph_pool *pool;
