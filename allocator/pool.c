@@ -124,6 +124,7 @@ void ph_pool_close(struct ph_pool *p)
         pmemobj_close(p->pop);
     ph_io_close(&p->io);
     ph_filter_free(&p->filter);
+    ph_home_shrink_free(p);
     ph_root_forget_indexes(p);
     free(p->present);
     free(p->dense);

@@ -82,6 +82,7 @@ static int load_slot(struct ph_pool *p, uint32_t slot, const struct ph_slot_pm *
             return PH_ECORRUPT;
         e->role = PH_EXTENT_HOME;
         e->stretch = s->stretch;
+        e->lost = true; /* for all we know */
     }
     insert(p, slot);
     return 0;

@@ -38,6 +38,8 @@
  *  P3 retire   A home page or its table entry changes only at addresses of which the log
  *              has a version v, H < v < O, and after both root records durably say O.
  *              Likewise what lies in an heir: the log has it, or one that overwrites it.
+ *              But a page whose table entry is durably zero may become a hole, after both
+ *              root records say H: nobody reads it.
  *  P4 home     A root record says H = m only after the newest version <= m of every page in
  *              the log, and its table entry, is durable at home; but for pages of which the
  *              log has a version v, m < v <= O, since P6 never looks for them there.

@@ -17,7 +17,8 @@
  *   5  slots of stretches without pages say none                       (P7)
  *      root, both records: H = the newest epoch that went home         (P5)
  *   6  free the log's segments, and the extents of old homes and of those stretches;
- *      segments that the log has not needed become holes
+ *      segments that the log has not needed become holes, and so does what homes have lost
+ *      for longer (pool_shrink.c)
  *
  * A crash or an error anywhere leaves every epoch from O on readable, since the log is whole
  * until 5; migration starts again from 1. So does one that the pool's closing cuts short: the
@@ -295,7 +296,7 @@ static int bring_home(struct ph_pool *p, struct migration *m, const struct ph_en
     const uint32_t per_page = (uint32_t)(PH_PAGE / sizeof(struct ph_sum_pm));
     const uint64_t base = p->extent[slot].offset;
     uint32_t first = 0, last = ph_table_pages(&p->super) - 1, page;
-    bool empty = true;
+    bool empty = true, lost = whole; /* an heir has the blocks that its extent had */
     uint64_t more = 0;
     int err = 0;
 
@@ -314,6 +315,7 @@ static int bring_home(struct ph_pool *p, struct migration *m, const struct ph_en
     for (size_t i = 0; i < n; i++) {
         struct ph_sum_pm *s = &m->table[(e[i].addr - p->extent[slot].stretch) / PH_PAGE];
         more += (uint64_t)(e[i].offset != 0) - !ph_sum_is_zero(*s);
+        lost = lost || !e[i].offset;
         *s = e[i].offset ? e[i].sum : (struct ph_sum_pm){0, 0};
     }
     if (!whole) {
@@ -325,6 +327,7 @@ static int bring_home(struct ph_pool *p, struct migration *m, const struct ph_en
                       base + first * PH_PAGE);
     pthread_mutex_lock(&p->lock);
     *(whole ? &m->heir_pages : &p->root.home_pages) += err ? 0 : more;
+    p->extent[slot].lost |= lost;
     pthread_mutex_unlock(&p->lock);
     for (uint32_t i = 0; i < p->super.stretch_pages && empty; i++)
         empty = ph_sum_is_zero(m->table[i]);
@@ -551,8 +554,10 @@ int ph_home_migrate(struct ph_pool *p)
     }
     if (!err)
         forget_cached(p, &m);
-    if (!err)
+    if (!err) {
         ph_room_punch(p);
+        ph_home_shrink(p);
+    }
     ph_index_free(&m.merged);
     free(m.change);
     free(m.whole);

@@ -176,6 +176,7 @@ struct ph_extent {
     uint64_t stretch; /* HOME, TAKEN, OLD, heir: its first address */
     uint32_t used;    /* LOG: a bit for each segment that is not free; else 0 */
     uint32_t holes;   /* FREE, LOG: a bit for each segment that takes no space on the disk */
+    bool lost;        /* HOME: it may have blocks of pages that are absent (pool_shrink.c) */
     /* Of used segments the newest epoch that has something there. At home, until
      * ph_extent_settle, the first stands for all. */
     uint64_t last_epoch[PH_SEGMENTS];
@@ -404,6 +405,14 @@ bool ph_is_at_home(const struct ph_pool *p, uint32_t slot, const struct ph_entry
 /** Read the checksum table of the stretch in @p slot. @return 0, PH_EIO. */
 int ph_home_table(struct ph_pool *p, uint32_t slot, struct ph_sum_pm *table);
 
+/* ---- pool_shrink.c: blocks at home that nothing lies in ------------------------------ */
+
+/** At the end of a migration: pages that have been absent at home for longer become holes. @pre
+ * nothing else migrates; both root records say H. */
+void ph_home_shrink(struct ph_pool *p);
+/** Forget what is known of absent pages. */
+void ph_home_shrink_free(struct ph_pool *p);
+
 /* ---- pool_pace.c: when migration runs ---------------------------------------------- */
 
 /** How many epochs may leave the log. @pre lock held. */
@@ -473,9 +482,10 @@ struct ph_pool {
     pthread_t thread;
     bool all_home; /* the next migration leaves none but the kept epochs */
     bool thread_runs, awake, migrate_now, migrating, grow_failed;
-    _Atomic bool stop;   /* the thread is to end */
-    uint64_t migrations; /* ended */
-    int migrate_err;     /* of the last one */
+    _Atomic bool stop;         /* the thread is to end */
+    uint64_t migrations;       /* ended */
+    struct ph_absent **absent; /* by slot; for whoever migrates alone */
+    int migrate_err;           /* of the last one */
     pthread_cond_t wake, done;
 };
 

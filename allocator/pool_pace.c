@@ -6,9 +6,9 @@
  * least ph_tuning.trigger_bytes, or ph_tuning.trigger_epochs epochs (which bounds the walk at
  * opening); or the log finds no segment. Then it goes home down to two thirds of that: what
  * stays may be written again meanwhile, and need not go home. The writer waits when the log is
- * a quarter or an epoch over the trigger, whatever is more. So the file takes at most home +
- * kept epochs + 5/4 of the trigger (or it and the largest epoch) + the newest epoch + the one
- * in progress + files.
+ * a quarter or an epoch over the trigger, whatever is more; what an epoch has in heirs does not
+ * count for that, since they become home nearly at once. So the file takes at most home + kept
+ * epochs + 5/4 of the trigger (or it and the largest epoch) + the newest epoch + files.
  */
 #include "allocator/pool_internal.h"
 
@@ -75,8 +75,8 @@ bool ph_home_behind(const struct ph_pool *p)
     uint64_t largest = 0;
 
     for (size_t i = 0; i < ph_home_excess(p); i++)
-        if (size_of(&p->epoch[i]) > largest)
-            largest = size_of(&p->epoch[i]);
+        if (p->epoch[i].info.bytes > largest)
+            largest = p->epoch[i].info.bytes;
     uint64_t most = trigger(p) + (largest > trigger(p) / 4 ? largest : trigger(p) / 4);
     return ph_home_excess(p) > 4 * (size_t)ph_tuning.trigger_epochs || backlog(p) > most;
 }

@@ -335,6 +335,57 @@ Test(pool_home, emptied_stretches_are_given_up_and_reused)
     ph_pool_close(p);
 }
 
+/* Of each stretch only @p left pages stay. */
+static void lose_all_but(struct ph_pool *p, uint64_t number, size_t n, unsigned left)
+{
+    struct ph_page_span span[64];
+    size_t spans = 0;
+
+    for (size_t i = 0; i < n; i += ph_tuning.stretch_pages)
+        span[spans++] = (struct ph_page_span){HEAP + i * PH_PAGE, HEAP + (i + left) * PH_PAGE};
+    OK(ph_pool_begin(p, number));
+    OK(ph_pool_set_present(p, span, spans));
+    OK(ph_pool_commit(p, NULL, 0));
+}
+
+Test(pool_home, pages_that_do_not_come_again_take_no_space_at_home)
+{
+    const size_t n = 2048; /* 8 MiB in 32 stretches */
+    struct ph_pool *p;
+    uint64_t number, lost, whole;
+
+    for (unsigned reopen = 0; reopen < 2; reopen++) {
+        p = fixture_create_sized(256 << 20, 2);
+        OK(fixture_big_epoch(p, number = 1, n, 100000));
+        for (unsigned i = 0; i < 30; i++)
+            fixture_one_page(p, ++number, HEAP, i + 1, false);
+        cr_assert_geq(at_home(p), n - 1);
+        whole = info_of(p).allocated;
+        lose_all_but(p, lost = ++number, n, 8);
+        if (reopen) { /* as after a kill: what is at home is all that tells */
+            while (info_of(p).home_epoch < lost) {
+                number++;
+                fixture_one_page(p, number, HEAP, number, false);
+            }
+            ph_pool_close(p);
+            p = fixture_open(PH_POOL_WRITE);
+        }
+        for (unsigned i = 0; i < 40; i++)
+            fixture_one_page(p, ++number, HEAP, i + 1, false);
+        cr_assert_leq(info_of(p).allocated, whole - n * PH_PAGE * 3 / 4);
+        for (size_t i = 1; i < n; i += 5)
+            cr_assert(fixture_holds(p, number, HEAP + i * PH_PAGE,
+                                    i % ph_tuning.stretch_pages < 8 ? 100000 + i : 0));
+        OK(fixture_big_epoch(p, ++number, n, 200000)); /* into the holes */
+        for (unsigned i = 0; i < 20; i++)
+            fixture_one_page(p, ++number, HEAP, i + 1, false);
+        for (size_t i = 1; i < n; i += 5)
+            cr_assert(fixture_holds(p, number, HEAP + i * PH_PAGE, 200000 + i));
+        ph_pool_close(p);
+        unlink(fixture_path);
+    }
+}
+
 Test(pool_home, epoch_larger_than_the_log_trigger_works)
 {
     struct ph_pool *p = fixture_create_sized(256 << 20, 2);
@@ -435,6 +486,29 @@ Test(pool_home, dense_epochs_are_written_once)
         cr_assert(fixture_holds(p, number - 1, HEAP + i * PH_PAGE, 40 * 100000 + i));
     cr_assert_eq(count_heirs(p), 0);
     ph_pool_close(p);
+}
+
+Test(pool_home, dense_epochs_wait_until_the_one_before_is_home)
+{
+    struct ph_io_hooks hooks = {.before = slowly};
+    struct ph_pool *p;
+
+    ph_tuning.single_threaded = false;
+    ph_tuning.heir_run = 16;
+    ph_tuning.trigger_bytes = 64 * PH_PAGE;
+    p = fixture_create_sized(256 << 20, 2);
+    hooks.arg = p;
+    ph_io_hooks = &hooks;
+    for (uint64_t number = 1; number <= 20; number++) {
+        dense_epoch(p, number, 1024, 1024);
+        pthread_mutex_lock(&p->lock);
+        size_t epochs = p->epochs;
+        pthread_mutex_unlock(&p->lock);
+        cr_assert_leq(epochs, 3, "the kept ones, and the one that the newest has replaced");
+    }
+    cr_assert(fixture_holds(p, 20, HEAP + 1000 * PH_PAGE, 2001000));
+    ph_pool_close(p);
+    ph_io_hooks = NULL;
 }
 
 Test(pool_home, log_fills_the_segments_that_it_has_freed)
