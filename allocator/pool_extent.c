@@ -312,7 +312,7 @@ int ph_extent_grow(struct ph_pool *p, uint32_t *slot)
     pthread_mutex_lock(&p->lock);
     if (err)
         p->extent[i].role = PH_EXTENT_EMPTY;
-    if (err == PH_EFULL || err == PH_EIO) {
+    if (err == PH_EFULL || err == PH_EIO || err == PH_ECORRUPT) {
         p->pop_lost = true;
         return ph_pool_fail(p, err, "allocating an extent");
     }

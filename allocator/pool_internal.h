@@ -254,11 +254,12 @@ void ph_room_punch(struct ph_pool *p);
  * the log goes home. */
 void ph_room_give_back(struct ph_pool *p);
 
-/* ---- pool_guard.c: libpmemobj on a full disk -------------------------------------- */
+/* ---- pool_guard.c: libpmemobj on a full disk and in a damaged pool ----------------- */
 
 /** Call fn(arg), which calls libpmemobj, so that a store into a hole of a full file system
- * (SIGBUS) comes back as PH_EFULL, and a failing disk as PH_EIO. After either, libpmemobj is
- * not to be called again on that pool. @return else what fn returns. */
+ * (SIGBUS) comes back as PH_EFULL, a failing disk as PH_EIO, and a crash or an endless loop,
+ * since libpmemobj's own part of the pool is damaged, as PH_ECORRUPT. After any of them
+ * libpmemobj is not to be called again on that pool. @return else what fn returns. */
 int ph_guard(struct ph_io *io, int (*fn)(void *arg), void *arg);
 
 /* ---- pool_write.c: the log's writes, in a thread of their own ---------------------- */

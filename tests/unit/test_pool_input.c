@@ -2,6 +2,7 @@
 /* test_pool_input - files that are no pool, no longer one, or not to be trusted */
 #include "tests/unit/pool_fixture.h"
 
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 TestSuite(pool_input, .init = fixture_setup, .fini = fixture_teardown);
@@ -245,6 +246,50 @@ Test(pool_input, flipped_bytes_in_our_metadata_are_noticed_or_harmless)
     close(fd);
     cr_assert_gt(opened, 0);
     cr_assert_gt(refused, 0);
+    both(0);
+}
+
+/* libpmemobj believes its own metadata. @return what opening the pool to write gives, in a
+ * process of its own: what libpmemobj has got stuck in cannot be undone. */
+static int opened_by_a_child(void)
+{
+    int status;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        struct rlimit none = {0, 0};
+        setrlimit(RLIMIT_CORE, &none);
+        int err = open_status(PH_POOL_WRITE);
+        _exit(err == 0 ? 0 : err == PH_ECORRUPT ? 1 : 2);
+    }
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+Test(pool_input, damaged_metadata_of_libpmemobj_is_an_error, .timeout = 120)
+{
+    const uint64_t zone = 0x302400, chunk = zone + 64, none = 0, all = UINT64_MAX;
+    uint64_t page[400];
+    int fd, found[3] = {0};
+
+    make_pool();
+    metadata_pages(page, 400);
+    fd = open(fixture_path, O_RDWR);
+    /* A chunk of no size: looking for the next one never ends. */
+    cr_assert_eq(pwrite(fd, &none, sizeof(none), (off_t)chunk), sizeof(none));
+    cr_assert_eq(opened_by_a_child(), 1);
+    restore(fd, chunk, sizeof(none));
+    for (uint64_t i = 0; i < 150; i++) {
+        uint64_t r = model_mix(i + 500);
+        uint64_t at = i % 3 ? 8192 + r % (zone - 8192) / 8 * 8 : zone + r % 800 / 8 * 8;
+        cr_assert_eq(pwrite(fd, r >> 40 & 1 ? &all : &r, 8, (off_t)at), 8);
+        int got = opened_by_a_child();
+        cr_assert(got == 0 || got == 1, "%llx: %d", (unsigned long long)at, got);
+        found[got]++;
+        restore(fd, 0, zone + (64 << 10)); /* what was opened may have repaired itself */
+    }
+    close(fd);
+    cr_assert(found[0] && found[1], "%d %d", found[0], found[1]);
     both(0);
 }
 
