@@ -5,7 +5,8 @@
  * It does so again when it is recovered, and must find the names as they were. A file that is
  * removed, or over whose name another is renamed, is linked into the directory of
  * allocator/undo.h, so it is there until no epoch needs it; on another file system than the
- * pool's that is not possible. What was made since the newest epoch may go without a trace.
+ * pool's that is not possible. What was made since the newest epoch may go without a trace, but
+ * for directories: what is older may have been in them.
  */
 #include "undo.h"
 
@@ -77,7 +78,8 @@ static void note(enum ph_undo_kind kind, const struct named *f, const char *to)
 /** The name is about to go, perhaps to another. */
 static void lose(const struct named *f)
 {
-    if (ph_undo_concerns(&f->st, f->path) && !ph_undo_is_made(&f->st))
+    if (ph_undo_concerns(&f->st, f->path) &&
+        (S_ISDIR(f->st.st_mode) || !ph_undo_is_made(&f->st)))
         note(S_ISDIR(f->st.st_mode) ? PH_UNDO_REMOVED_DIRECTORY : PH_UNDO_REMOVED, f, NULL);
 }
 

@@ -85,6 +85,23 @@ os.rmdir('d/e')
 os.rmdir('d')""")
         self.assertFalse((self.directory / "d").exists())
 
+    def test_what_goes_with_a_directory_that_was_made_since(self):
+        self.redo("""
+    os.mkdir('old', 0o750)
+    open('file', 'w').write('content')""", """
+os.mkdir('new')
+os.rename('file', 'new/file')
+os.rename('old', 'new/old')
+os.rename('new', 'newer')
+assert open('newer/file').read() == 'content'
+assert os.stat('newer/old').st_mode & 0o777 == 0o750
+os.remove('newer/file')
+os.rmdir('newer/old')
+os.rmdir('newer')
+os.mkdir('new')""")
+        self.assertEqual(os.listdir(self.directory / "new"), [])
+        self.assertFalse((self.directory / "file").exists() or (self.directory / "old").exists())
+
     def test_files_that_are_replaced_at_once(self):
         self.redo("open('state', 'w').write('0')", """
 for n in range(3):
