@@ -8,6 +8,7 @@
 #include "allocator/cli.h"
 #include "allocator/keeper.h"
 #include "command.h"
+#include "resume.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -29,6 +30,8 @@ static const char usage[] =
     "\n"
     "  --pool FILE       the pool (default: the program's name with .pm, in this directory)\n"
     "  --fresh           discard the unfinished run in the pool\n"
+    "  --resume          for jobs that run again: go on with the unfinished run in the pool,\n"
+    "                    or start, or do nothing if this command's run has finished\n"
     "  --pool-size SIZE  the most the pool may grow to (default: 4 x memory, at least 64G);\n"
     "                    the file is sparse, see du\n"
     "  --staging SIZE    memory for epochs on their way to the pool (default: memory / 8, at\n"
@@ -50,7 +53,8 @@ struct options {
     unsigned long long pool_size;
     struct ph_keeper_options keeper;
     unsigned keep;
-    bool fresh;
+    bool fresh, resume;
+    char **for_recover; /* those of the options that pyheap-recover takes, too */
     struct ph_command command;
     char **argv; /* for the interpreter; argv[0] is set later */
 };
@@ -64,6 +68,7 @@ static void parse(struct options *o, int argc, char **argv)
 {
     static const struct option known[] = {{"pool", required_argument, 0, 'p'},
                                           {"fresh", no_argument, 0, 'f'},
+                                          {"resume", no_argument, 0, 'r'},
                                           {"pool-size", required_argument, 0, 's'},
                                           {"keep", required_argument, 0, 'k'},
                                           {"python", required_argument, 0, 'y'},
@@ -71,12 +76,18 @@ static void parse(struct options *o, int argc, char **argv)
                                           {"version", no_argument, 0, 'v'},
                                           PH_KEEPER_LONG_OPTIONS,
                                           {0, 0, 0, 0}};
-    *o = (struct options){.python = "python3", .keep = 2};
+    size_t n_for_recover = 0;
+    *o = (struct options){.python = "python3",
+                          .keep = 2,
+                          .for_recover = calloc((size_t)argc + 1, sizeof *o->for_recover)};
+    if (!o->for_recover)
+        die(PH_ENOMEM, "options");
     opterr = 0;
     /* Options of ours are long; the first word that is none belongs to Python. */
     while (optind < argc && strncmp(argv[optind], "--", 2) == 0) {
         char detail[128];
         unsigned long long n;
+        int word = optind;
         int option = getopt_long(argc, argv, "+", known, NULL);
         if (option == -1)
             break;
@@ -88,6 +99,9 @@ static void parse(struct options *o, int argc, char **argv)
             break;
         case 'f':
             o->fresh = true;
+            break;
+        case 'r':
+            o->resume = true;
             break;
         case 's':
             if (!ph_cli_size(optarg, &o->pool_size))
@@ -108,12 +122,17 @@ static void parse(struct options *o, int argc, char **argv)
             puts(ME " " PYHEAP_VERSION);
             exit(0);
         default:
-            if (ph_keeper_option(ME, option, optarg, &o->keeper))
+            if (ph_keeper_option(ME, option, optarg, &o->keeper)) {
+                while (word < optind)
+                    o->for_recover[n_for_recover++] = argv[word++];
                 break;
+            }
             snprintf(detail, sizeof detail, "option %s", argv[optind - 1]);
             die(PH_EUSAGE, detail);
         }
     }
+    if (o->fresh && o->resume)
+        die(PH_EUSAGE, "--fresh and --resume exclude each other");
     ph_command_parse(&o->command, argc - optind, argv + optind);
     if (!o->command.runs_something) {
         fputs(usage, stderr);
@@ -233,13 +252,15 @@ int main(int argc, char **argv)
     ph_keeper_block_signals(&mask);
     parse(&o, argc, argv);
     ph_cli_need_proc(ME);
+    join_command(command, sizeof command, o.argv + 1);
+    if (o.resume)
+        ph_resume(o.pool, command, o.for_recover, &mask);
     int rc = ph_cli_installed("lib/pyheap/libpyheap.so", library, sizeof library);
     if (rc)
         die(rc, library);
     find_interpreter(o.python, interpreter, sizeof interpreter);
     check_program(&o);
     ph_cli_expect_no_pool(ME, o.pool);
-    join_command(command, sizeof command, o.argv + 1);
     struct ph_pool_options options = {.size = o.pool_size, .keep = o.keep, .command = command};
     rc = ph_pool_prepare(&pool, o.pool, &options);
     if (rc == PH_EPOOLSIZE && !limits_file_size())

@@ -34,6 +34,24 @@ class Unfinished(Case):
         self.assertEqual(done.stdout.split()[:4], ["0", "1", "2", "done"])
         self.assert_refused(self.recover(), "PH_EFINISHED")
 
+    def test_one_command_starts_goes_on_and_ends(self):
+        job = ["--resume", "--every", "10m", "--staging", "8M"]
+        self.killed(200, options=job)
+        other = self.run_program(COUNTING, 3, options=job)
+        self.assert_refused(other, "PH_EUNFINISHED", "another command", "script.py 200")
+        keeper, _ = self.start(self.argv(COUNTING, 200, options=job))
+        self.assertEqual(keeper.wait(PATIENCE), 0)
+        self.assertEqual(self.out.read_text().split()[:201], [*map(str, range(200)), "done"])
+        nothing = self.run_program(COUNTING, 200, options=job)
+        self.assert_ended(nothing)
+        self.assertEqual(nothing.stdout, "")
+        self.assertIn("has finished", nothing.stderr)
+        again = self.run_program(COUNTING, 3, options=job)
+        self.assert_ended(again)
+        self.assertEqual(again.stdout.split()[:4], ["0", "1", "2", "done"])
+        self.assert_refused(self.run_program(COUNTING, 3, options=[*job, "--fresh"]), "PH_EUSAGE",
+                            "--resume")
+
     def test_fresh_refuses_before_it_discards(self):
         self.killed()
         before = self.commands.newest(self.pool)
