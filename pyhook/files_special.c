@@ -149,29 +149,29 @@ static bool awaits_writer(int fd)
     return n == 0;
 }
 
-/** What waits in the pipe, copied with tee(2) into one of our own. A read of a packet pipe
- *  gives one packet. @return whether all of it was copied. */
-static bool copy_waiting(struct ph_file_pm *f, size_t waiting)
+/** What waits in the pipe at this moment (children may be reading, too), copied with tee(2)
+ * into one of our own. A read of a packet pipe gives one packet. @return false: no copy as
+ * large. */
+static bool copy_waiting(struct ph_file_pm *f)
 {
     int copy[2];
     unsigned char *buf = ph_agent.areas.text.base;
-    size_t got = 0;
     ssize_t n;
-    if (!ph_area_reach(&ph_agent.areas.text, waiting) ||
+    if (!ph_area_reach(&ph_agent.areas.text, f->detail) ||
         pipe2(copy, O_CLOEXEC | O_NONBLOCK) != 0)
         return false;
     fcntl(copy[1], F_SETPIPE_SZ, (int)f->detail);
-    if (tee(f->fd, copy[1], waiting, SPLICE_F_NONBLOCK) > 0)
-        while ((n = read(copy[0], buf, waiting)) > 0) {
+    bool all = fcntl(copy[1], F_GETPIPE_SZ) >= (int)f->detail;
+    if (all && tee(f->fd, copy[1], f->detail, SPLICE_F_NONBLOCK) > 0)
+        while ((n = read(copy[0], buf, f->detail)) > 0) {
             void *chunk = ph_files_chunk(f, 0, (size_t)n);
             if (!chunk)
                 break; /* the epoch will be refused */
             memcpy(chunk, buf, (size_t)n);
-            got += (size_t)n;
         }
     close(copy[0]);
     close(copy[1]);
-    return got == waiting;
+    return all;
 }
 
 /** @param name of a FIFO; NULL: it has none. */
@@ -194,7 +194,7 @@ static void capture_pipe(struct ph_file_pm *f, const char *name)
     for (size_t i = 0; i < n; i++)
         if (all[i].kind == PH_FILE_PIPE && all[i].ino == f->ino && all[i].data_size)
             return; /* another description of the same pipe: saved with that one */
-    if (!copy_waiting(f, (size_t)waiting))
+    if (!copy_waiting(f))
         ph_files_dead(f, "a pipe with more in it than can be copied");
 }
 

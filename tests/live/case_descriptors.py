@@ -42,8 +42,35 @@ TIMERS = """
 """
 
 
+# A child takes out of a pipe all the time, byte by byte.
+EMPTYING = """
+    import os, signal, pyheap
+    out, into = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(into)
+        while os.read(out, 1):
+            pass
+        os._exit(0)
+    os.set_blocking(into, False)
+    for step in range(100):
+        try:
+            os.write(into, bytes(65536))
+        except BlockingIOError:
+            pass
+        pyheap.epoch()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+"""
+
+
 class Descriptors(Waiting):
     # ---- warnings, strict mode -------------------------------------------------------
+
+    def test_a_pipe_that_a_child_is_emptying_comes_back(self):
+        done = self.run_program(EMPTYING)
+        self.assert_ended(done)
+        self.assertNotIn("descriptor", done.stderr)
 
     def test_a_warning_names_the_peer(self):
         with socket.create_server(("127.0.0.1", 0)) as server:
