@@ -6,7 +6,7 @@
                       [--seconds T] [--every TIME] [--user NAME] [--pypi DIR] [--pyenv X.Y]
                       [--long] [--keep]
 
-Every program of programs/ (and examples/heat.py) is run once in plain Python, and then under
+Every program of programs/ and examples/ is run once in plain Python, and then under
 pyheap-run in a chain of kills and recoveries (chain.py says what must hold). Programs that
 need NumPy are left out on interpreters without it. One line is printed for each program.
 Exit status: 0, 1 if anything failed, 77 if there was nothing to test, with the reason.
@@ -64,8 +64,9 @@ class Program:
 def programs(only):
     found = [Program(path) for path in sorted((HERE / "programs").glob("*.py"))
              if path.stem not in ("plain", "parts")]
-    found.insert(0, Program(ROOT / "examples" / "heat.py", rounds=200, needs="numpy",
-                            arguments="200*200*{rounds} --out grid.npy"))
+    found[:0] = [Program(ROOT / "examples" / "heat.py", rounds=200, needs="numpy",
+                         arguments="200*200*{rounds} --out grid.npy"),
+                 Program(ROOT / "examples" / "sweep.py", rounds=60)]
     unknown = set(only) - {program.name for program in found}
     if unknown:
         raise SystemExit(f"no such program: {', '.join(sorted(unknown))}")
