@@ -263,6 +263,10 @@ void ph_settle_pause(void); /* a moment, while another thread parks all */
 
 /* ---- timers.c ----------------------------------------------------------------------- */
 
+/** Before threads are parked. */
+void ph_timers_before(void);
+/** By a thread that is parked, with all signals blocked. @return those that wait for it. */
+uint64_t ph_timers_parked(uint32_t tid);
 /** When the threads have stopped, before anything takes time. */
 void ph_timers_begin(void);
 

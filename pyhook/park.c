@@ -93,8 +93,7 @@ static void announce(void *context, int tid)
     }
     t->timer_slack = (uint64_t)ph_syscall(SYS_prctl, PR_GET_TIMERSLACK);
     ph_syscall(SYS_prctl, PR_GET_NAME, t->name);
-    t->pending = 0;
-    ph_syscall(SYS_rt_sigpending, &t->pending, 8);
+    t->pending = ph_timers_parked((uint32_t)tid);
     t->flags = (tid == ph_syscall(SYS_getpid) ? PH_THREAD_LEADER : 0) |
                (tid == parking.caller ? PH_THREAD_CALLER : 0);
     __atomic_store_n(&t->tid, (uint32_t)tid, __ATOMIC_SEQ_CST);
@@ -384,6 +383,7 @@ int ph_park_and_run(void (*body)(void))
     parking.main = (int)syscall(SYS_getpid);
     parking.body = body;
     atomic_store(&parking.announced, 0);
+    ph_timers_before();
     atomic_store(&parking.parked, 0);
     atomic_store(&parking.awaited, 0);
     uint32_t turn = atomic_fetch_add(&parking.turn, 1) + 1;

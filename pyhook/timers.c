@@ -7,9 +7,11 @@
  * not say which thread's, cannot come back.
  */
 #include "agent_internal.h"
+#include "allocator/syscall.h"
 #include "files.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -66,32 +68,81 @@ static bool waits(const struct ph_timer_pm *t)
     return pending;
 }
 
-/** Timers with a signal that others have too, as the epoch before found them: those that were
- *  set when the threads had stopped. A signal that waits does not tell whose it is. */
-static struct {
+/**
+ * Timers with a signal that others have too, as the epoch before found them. Their signals do
+ * not tell whose they are; glibc's calls of functions are such. So a thread that is parked
+ * notes which of its timers are set, and then takes what waits for it and sends it to itself
+ * again: what is set no more later on, and what waited, has not been delivered.
+ */
+static struct sharing {
     int32_t id;
-    bool was_set;
+    uint32_t tid; /* the thread that gets the signal; 0: the process */
+    bool noted, was_set;
 } shared[256];
 static size_t nshared;
+
+static struct {
+    _Atomic bool in_use; /* by the first thread for which something waits */
+    uint32_t n;
+    siginfo_t info[256];
+} waiting;
+
+#define SIGTIMER 32 /* glibc's, to the thread that calls the functions of all timers */
 
 static uint64_t left_of(int32_t id, uint64_t *interval)
 {
     struct itimerspec left = {0};
-    syscall(SYS_timer_gettime, id, &left);
+    ph_syscall(SYS_timer_gettime, id, &left);
     if (interval)
         *interval = ns_of(left.it_interval);
     return ns_of(left.it_value);
 }
 
-void ph_timers_begin(void)
+static void note_set(uint32_t tid, bool any)
 {
     for (size_t i = 0; i < nshared; i++)
-        shared[i].was_set = left_of(shared[i].id, NULL) != 0;
+        if (!shared[i].noted && (any || shared[i].tid == tid)) {
+            shared[i].was_set = left_of(shared[i].id, NULL) != 0;
+            shared[i].noted = true;
+        }
 }
 
-/** Whether a timer that was set when the threads stopped is not any more. */
+void ph_timers_before(void)
+{
+    for (size_t i = 0; i < nshared; i++)
+        shared[i].noted = false;
+    waiting.n = 0;
+    atomic_store(&waiting.in_use, false);
+}
+
+uint64_t ph_timers_parked(uint32_t tid)
+{
+    const uint64_t signals = UINT64_C(1) << (SIGTIMER - 1);
+    const struct timespec none = {0};
+    uint64_t pending = 0;
+    note_set(tid, false);
+    ph_syscall(SYS_rt_sigpending, &pending, 8);
+    if (!(pending & signals) || atomic_exchange(&waiting.in_use, true))
+        return pending;
+    siginfo_t *info = waiting.info;
+    while (waiting.n < sizeof waiting.info / sizeof waiting.info[0] &&
+           ph_syscall(SYS_rt_sigtimedwait, &signals, &info[waiting.n], &none, 8) == SIGTIMER)
+        waiting.n++;
+    for (uint32_t i = 0; i < waiting.n; i++)
+        ph_syscall(SYS_rt_tgsigqueueinfo, ph_syscall(SYS_getpid), tid, SIGTIMER, &info[i]);
+    return pending;
+}
+
+void ph_timers_begin(void)
+{
+    note_set(0, true);
+}
+
 static bool has_expired(const struct ph_timer_pm *t)
 {
+    for (uint32_t i = 0; i < waiting.n; i++)
+        if (waiting.info[i].si_code == SI_TIMER && waiting.info[i].si_timerid == t->id)
+            return true;
     for (size_t i = 0; i < nshared; i++)
         if (shared[i].id == t->id)
             return shared[i].was_set && !t->value_ns;
@@ -128,6 +179,6 @@ void ph_timers_expired(void)
             t[i].value_ns = 1;
     for (size_t i = 0; i < n && next < sizeof shared / sizeof shared[0]; i++)
         if (t[i].signal && shares(&t[i], t, n))
-            shared[next++].id = t[i].id;
+            shared[next++] = (struct sharing){.id = t[i].id, .tid = t[i].tid};
     nshared = next;
 }
