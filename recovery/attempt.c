@@ -289,10 +289,10 @@ static void undo(struct ph_recovery *r, struct ph_plan *plan, pid_t child)
     }
     if (r->put_aside)
         fprintf(stderr,
-                "%s: %llu file%s that the program had not open at the epoch %s as they were; "
+                "%s: %llu file%s that the program had not open at the epoch %s; "
                 "what was made or appended since is in %s until the run ends\n",
                 PH_COMMAND, (unsigned long long)r->put_aside, r->put_aside == 1 ? "" : "s",
-                r->put_aside == 1 ? "is" : "are", r->undo_directory);
+                r->put_aside == 1 ? "is as it was" : "are as they were", r->undo_directory);
     if (r->undo_forgotten)
         fprintf(stderr,
                 "%s: what the program has done to other files since this epoch is undone in "
