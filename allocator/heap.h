@@ -86,6 +86,12 @@ bool ph_heap_is_whole(void);
  */
 bool ph_heap_live_run(uint64_t from, uint64_t to, struct ph_span *out);
 
+/** Where slabs are, and the table that alone decides what is live in them. */
+extern const struct ph_span ph_heap_slab_space, ph_heap_slab_table;
+
+/** The slabs of which [start, end) of that table decides. */
+struct ph_span ph_heap_slabs_of(uint64_t start, uint64_t end);
+
 /** Tell the heap that an epoch has been taken: pages dirtied from now on are the new epoch's.
  */
 void ph_heap_epoch_mark(void);

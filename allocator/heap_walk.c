@@ -199,6 +199,16 @@ bool ph_heap_live_run(uint64_t from, uint64_t to, struct ph_span *out)
     return true;
 }
 
+const struct ph_span ph_heap_slab_space = {PH_SLABS, PH_HEAP_EXTENTS},
+                     ph_heap_slab_table = {PH_SLAB_TABLE, PH_EXTENT_TABLE};
+
+struct ph_span ph_heap_slabs_of(uint64_t start, uint64_t end)
+{
+    uint64_t first = (start - PH_SLAB_TABLE) / sizeof(struct ph_slab),
+             last = (end - PH_SLAB_TABLE + sizeof(struct ph_slab) - 1) / sizeof(struct ph_slab);
+    return (struct ph_span){PH_SLABS + first * PH_SLAB_SIZE, PH_SLABS + last * PH_SLAB_SIZE};
+}
+
 /* ---- statistics ---------------------------------------------------------------------- */
 
 static void count_slabs(struct ph_heap_stats *out)

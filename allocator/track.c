@@ -256,6 +256,11 @@ long ph_track_scan(const struct ph_track *track, enum ph_track_what what, uint64
     case PH_TRACK_ANONYMOUS: /* not to look for each page's file is what makes it fast */
         arg.category_mask = arg.category_inverted = arg.return_mask = PAGE_IS_PFNZERO;
         break;
+    case PH_TRACK_POPULATED: /* the marks look like swapped pages */
+        arg.category_mask = arg.category_inverted = 0;
+        arg.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
+        arg.return_mask = PAGE_IS_WPALLOWED;
+        break;
     case PH_TRACK_PROTECT:
         arg.flags = PM_SCAN_WP_MATCHING;
         break;

@@ -82,7 +82,9 @@ enum ph_track_what {
     PH_TRACK_UNREGISTERED, /* of mappings that are not registered, whether present or not */
     PH_TRACK_PRESENT,      /* present in any mapping */
     PH_TRACK_ANONYMOUS,    /* the same in mappings without a file, three times as fast */
-    PH_TRACK_PROTECT,      /* present in registered mappings; protects them */
+    PH_TRACK_POPULATED, /* that have an entry in a page table: a page, be it the file's or the
+                           zero page, or a mark of protection; in registered mappings */
+    PH_TRACK_PROTECT,   /* present in registered mappings; protects them */
 };
 
 /**

@@ -50,7 +50,8 @@ void *ph_area_push(struct ph_area *area, size_t n);
     X(vmas, 64)                                                                                \
     X(threads, 8)                                                                              \
     X(files, 16)                                                                               \
-    X(locks, 8) X(timers, 1) X(auxv, 1) X(vdso, 1) X(data, 240) X(strings, 64) X(hot, 160)
+    X(locks, 8)                                                                                \
+    X(timers, 1) X(auxv, 1) X(vdso, 1) X(data, 240) X(strings, 64) X(relook, 1) X(hot, 160)
 
 struct ph_areas {
 #define X(name, mib) struct ph_area name;
@@ -122,6 +123,8 @@ long ph_read_file(const char *path, struct ph_area *area);
 
 /** Add a string to the record. @return its reference. */
 uint32_t ph_record_string(const char *s, size_t n);
+/** The same of what the symbolic link @p path leads to; 0: that cannot be read. */
+uint32_t ph_record_link(const char *path);
 
 /* ---- park.c ----------------------------------------------------------------------- */
 
@@ -161,6 +164,8 @@ extern struct ph_sigaction_pm ph_park_old_action;
 
 /** Read the mappings into areas.vmas (struct ph_vma_pm) and the mm numbers into @p record. */
 int ph_memory_map(struct ph_record_pm *record);
+/** After it: what /proc/self/exe leads to. @return its reference in areas.strings. */
+uint32_t ph_memory_executable(void);
 
 /** Add to areas.vmas what madvise and mlock have been told; with @p full, for certain. */
 void ph_memory_flags(bool full);

@@ -59,6 +59,13 @@ static uint64_t next_changed(struct ph_pages_cursor *changed, uint64_t at, uint6
     return changed->at < changed->end ? least(most(changed->at->start, at), end) : end;
 }
 
+uint64_t ph_outside_was_present(uint64_t at, uint64_t end, uint64_t *until)
+{
+    uint64_t from = next_before(at, end);
+    *until = from < end ? least(before.at->end, end) : end;
+    return from;
+}
+
 /** In [start, end) of a file's mapping: stage what has changed, note what is present (O1). */
 static int take_kept(uint64_t start, uint64_t end, struct ph_pages_cursor *changed)
 {

@@ -362,13 +362,19 @@ long ph_pages_changed(uint64_t *at, uint64_t end, struct ph_track_region *r, siz
         } else {
             n = ph_track_scan(&ph_agent.track, PH_TRACK_WRITTEN, at, end, r, some);
         }
-        for (long i = 0; i < n; i++)
+        for (long i = 0; i < n; i++) {
             few.found += (r[i].end - r[i].start) / PH_PAGE;
+            if (!in_heap(from))
+                few.found -= ph_holes_in(r[i].start, r[i].end);
+        }
+        if (!in_heap(from))
+            ph_holes_known(*at);
         if (n < 0 || (*at == end && few.found <= few.most))
             return n;
     }
     *at = from;
-    return ph_track_scan(&ph_agent.track, PH_TRACK_CHANGED, at, end, r, max);
+    return in_heap(from) ? ph_track_scan(&ph_agent.track, PH_TRACK_CHANGED, at, end, r, max)
+                         : ph_holes_scan(at, end, r, max);
 }
 
 #define SOME 4
@@ -388,6 +394,7 @@ static int stage_changed(bool hot, uint64_t start, uint64_t end)
         for (long i = 0; i < n && rc == 0; i++) {
             if (!hot)
                 ph_hot_changed(r[i].start, r[i].end, false);
+            ph_live_changed(r[i].start, r[i].end);
             /* Asking about a few pages costs more than copying them; absent they read as zero.
              */
             if (r[i].end - r[i].start <= SOME * PH_PAGE)
@@ -446,18 +453,6 @@ static int stage_heap_part(uint64_t start, uint64_t end, bool full)
     return rc;
 }
 
-/** Note what is live in [start, end) of the heap as present. */
-static void note_live(uint64_t start, uint64_t end)
-{
-    struct ph_span live;
-    uint64_t at = start;
-    for (; ph_heap_live_run(at, end, &live); at = live.end) {
-        ph_hot_dead(at, live.start);
-        ph_pages_note_present(live.start, live.end);
-    }
-    ph_hot_dead(at, end);
-}
-
 /** The heap's used part: its pages are present when live, without asking the kernel. */
 static int stage_heap(bool full)
 {
@@ -471,7 +466,7 @@ static int stage_heap(bool full)
         int rc = stage_heap_part(used[i].start, used[i].end, full);
         if (rc)
             return rc;
-        note_live(used[i].start, used[i].end);
+        ph_live_note(used[i].start, used[i].end);
     }
     return 0;
 }
@@ -575,6 +570,8 @@ int ph_memory_stage(uint64_t epoch, bool full)
     staging.batch = NULL;
     staging.mem = -1;
     ph_outside_begin();
+    ph_holes_begin(full);
+    ph_live_begin(epoch, full);
     begin_few(full);
     ph_track_begin(&ph_agent.track);
     staging.vma = staging.ahead = (const struct ph_vma_pm *)vmas->base;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * pages.h - between the parts of staging pages: pages.c, outside.c, moved.c
+ * pages.h - between the parts of staging pages: pages.c, outside.c, holes.c, live.c, moved.c
  */
 #ifndef PH_PAGES_H
 #define PH_PAGES_H
@@ -43,8 +43,28 @@ int ph_pages_register(uint64_t start, uint64_t end);
 /** outside.c: what the epoch before has noted as present is what was; before staging. */
 void ph_outside_begin(void);
 
+/** Of what the epoch before has noted as present, the first in [at, end), or @p end; *until:
+ * its end, at most @p end. Asked for ascending ones. */
+uint64_t ph_outside_was_present(uint64_t at, uint64_t end, uint64_t *until);
+
 /** Stage the private mappings [first, last), between which there is none of another kind. */
 int ph_outside_stage(const struct ph_vma_pm *first, const struct ph_vma_pm *last, bool full);
+
+/** holes.c: before the scans outside of the heap. */
+void ph_holes_begin(bool full);
+/** Note the holes of [start, end), which has been reported as changed. All ascending.
+ * @return how many of its pages are in holes. */
+uint64_t ph_holes_in(uint64_t start, uint64_t end);
+/** All of them up to @p to have been noted, of what is scanned there. */
+void ph_holes_known(uint64_t to);
+/** As ph_track_scan for PH_TRACK_CHANGED, from *at to the next hole, which is left out. */
+long ph_holes_scan(uint64_t *at, uint64_t end, struct ph_track_region *r, size_t max);
+
+/** live.c: before the scans of the heap; what they have found changed; then, for each part of
+ * the heap, what of it is live is noted as present. All ascending. */
+void ph_live_begin(uint64_t epoch, bool full);
+void ph_live_changed(uint64_t start, uint64_t end);
+void ph_live_note(uint64_t start, uint64_t end);
 
 /** moved.c, while all are parked: whether the program has called madvise since last time. */
 bool ph_memory_advised(void);

@@ -49,6 +49,24 @@ REWRITING = f"""
 """
 
 
+# Asks for memory outside of the heap, and uses little of it.
+UNTOUCHED = """
+    import mmap, re
+    import pyheap
+    def tables():
+        with open("/proc/self/status") as file:
+            return int(re.search(r"VmPTE:\\s+(\\d+)", file.read())[1])
+    memory = mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    before = tables()
+    for i in range(8):
+        for page in range(2000):
+            memory[page << 12] = i
+        memory[(100 + 50 * i) << 20] = i
+        pyheap.epoch(wait=True)
+    print("tables", tables() - before)
+"""
+
+
 class Hot(Case):
     """pyhook/hot.c"""
 
@@ -88,6 +106,14 @@ class Hot(Case):
         self.assertGreater(faults[0], PAGES // 2, "it was protected while it rested")
         for n in faults[2:]:
             self.assertLess(n, PAGES // 20)
+
+    def test_memory_that_nobody_has_touched_gets_no_page_tables(self):
+        """pyhook/holes.c"""
+        done = self.run_program(UNTOUCHED)
+        self.assert_ended(done)
+        self.out.write_text(done.stdout)
+        ((kibibytes,),) = self.said("tables")
+        self.assertLess(kibibytes, 300, "all of it has 2048")
 
     def test_it_comes_back_as_it_was(self):
         keeper, target = self.start(self.argv(REWRITING, 2))

@@ -146,6 +146,59 @@ Test(heap_live, dead_pages_may_be_lost_or_spoiled)
     }
 }
 
+/* ---- slabs -------------------------------------------------------------------------- */
+
+#define SLAB_PAGES_SEEN (1u << 18) /* of slab space */
+
+static unsigned char live_before[SLAB_PAGES_SEEN], live_now[SLAB_PAGES_SEEN],
+    decided[SLAB_PAGES_SEEN], table_before[4 << 20];
+
+/* @return pages of slab space in use. */
+static size_t note_slab_pages(unsigned char *live)
+{
+    struct ph_span space = ph_heap_slab_space, span[10], run;
+    size_t n = ph_heap_used_spans(span, 10), pages = 0;
+    for (size_t i = 0; i < n; i++)
+        if (span[i].start == space.start)
+            pages = (span[i].end - space.start) / PH_PAGE;
+    cr_assert(pages <= SLAB_PAGES_SEEN);
+    memset(live, 0, SLAB_PAGES_SEEN);
+    uint64_t end = space.start + pages * PH_PAGE;
+    for (uint64_t at = space.start; ph_heap_live_run(at, end, &run); at = run.end)
+        memset(live + (run.start - space.start) / PH_PAGE, 1, (run.end - run.start) / PH_PAGE);
+    return pages;
+}
+
+Test(heap_live, of_slabs_the_pages_of_their_table_decide)
+{
+    model = (struct model){.state = 12, .max_log = 15, .items = MODEL_ITEMS};
+    size_t kept = 0, changes = 0;
+    for (int round = 0; round < 60; round++) {
+        for (int i = 0; i < 4000 >> round % 10; i++)
+            model_operate(&model);
+        struct ph_span table = ph_heap_slab_table, space = ph_heap_slab_space;
+        size_t pages = note_slab_pages(live_before);
+        memcpy(table_before, (void *)table.start, sizeof table_before);
+        for (int i = 0; i < 10; i++)
+            model_operate(&model);
+        note_slab_pages(live_now);
+        memset(decided, 0, sizeof decided);
+        for (uint64_t at = 0; at < sizeof table_before; at += PH_PAGE) {
+            if (memcmp(table_before + at, (void *)(table.start + at), PH_PAGE) == 0)
+                continue;
+            struct ph_span of = ph_heap_slabs_of(table.start + at, table.start + at + PH_PAGE);
+            for (uint64_t p = of.start; p < of.end; p += PH_PAGE)
+                decided[(p - space.start) / PH_PAGE] = 1;
+        }
+        for (size_t p = 0; p < pages; p++) {
+            kept += !decided[p];
+            changes += live_now[p] != live_before[p];
+            cr_assert(decided[p] || live_now[p] == live_before[p], "page %zu", p);
+        }
+    }
+    cr_assert(kept > 10000 && changes > 100, "%zu pages kept, %zu changed", kept, changes);
+}
+
 /* ---- between any two instructions ---------------------------------------------------- */
 
 static volatile sig_atomic_t stepping;

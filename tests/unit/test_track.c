@@ -208,6 +208,27 @@ Test(track, without_the_scan_the_page_map_tells_the_same)
     cr_assert_eq(ph_track_scan(&entries, PH_TRACK_CHANGED, &at, end, by_entry, 8), PH_EKERNEL);
 }
 
+Test(track, nothing_is_populated_but_what_was_touched_or_protected)
+{
+    tracked();
+    enum { SIZE_ = 8 << 20 };
+    unsigned char *p =
+        mmap(NULL, SIZE_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    cr_assert(p != MAP_FAILED);
+    cr_assert_eq(madvise(p, SIZE_, MADV_NOHUGEPAGE), 0);
+    cr_assert_eq(ph_track_register(&track, (uintptr_t)p, (uintptr_t)p + SIZE_), 0);
+    cr_assert_eq(count(PH_TRACK_POPULATED, p, SIZE_), 0);
+    cr_assert_eq(count(PH_TRACK_PROTECT, p, SIZE_), 0);
+    cr_assert_eq(count(PH_TRACK_POPULATED, p, SIZE_), 0, "protecting pages makes none");
+    cr_assert_eq(*(volatile unsigned char *)(p + 4096), 0);
+    p[5 << 20] = 1;
+    cr_assert_eq(count(PH_TRACK_POPULATED, p, SIZE_), 2, "the zero page is one");
+    cr_assert_eq(count(PH_TRACK_PRESENT, p, SIZE_), 1);
+    cr_assert_eq(count(PH_TRACK_WRITTEN, p, SIZE_), SIZE_ / 4096);
+    cr_assert_eq(count(PH_TRACK_CHANGED, p, 1 << 20), 0);
+    cr_assert_eq(count(PH_TRACK_POPULATED, p, 1 << 20), 256, "and marks are");
+}
+
 Test(track, fork_disturbs_nothing)
 {
     unsigned char *p = tracked();
