@@ -60,11 +60,20 @@ static uint64_t clock_ns(clockid_t clock)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-static uint32_t link_string(const char *path)
+uint32_t ph_record_link(const char *path)
 {
     char name[4096];
     ssize_t n = readlink(path, name, sizeof name);
     return n > 0 ? ph_record_string(name, (size_t)n) : 0;
+}
+
+/** What getcwd cannot tell, of a directory that is removed or out of reach, /proc does. */
+static uint32_t working_directory(void)
+{
+    char name[4096];
+    long n = ph_syscall(SYS_getcwd, name, sizeof name);
+    return n > 1 && *name == '/' ? ph_record_string(name, (size_t)n - 1)
+                                 : ph_record_link("/proc/self/cwd");
 }
 
 static int begin(void)
@@ -116,8 +125,8 @@ static void fill_header(struct ph_record_pm *r)
     r->umask = umask(077);
     umask(r->umask);
     r->leads = leads();
-    r->cwd = link_string("/proc/self/cwd");
-    r->exe = link_string("/proc/self/exe");
+    r->cwd = working_directory();
+    r->exe = ph_memory_executable();
     char host[256] = "";
     gethostname(host, sizeof host - 1);
     r->hostname = ph_record_string(host, strlen(host));

@@ -247,6 +247,7 @@ static struct {
     bool valid; /* areas.vmas and areas.bounds are those of the last epoch */
     uint64_t generation;
     size_t strings;     /* how much of them the table needs */
+    uint32_t exe;       /* of them: the executable, if it is mapped; 0: it is not */
     struct ph_mm_pm mm; /* but brk: what PR_SET_MM alone changes is a matter for ps */
 } table;
 
@@ -347,6 +348,26 @@ static bool heap_same(void)
     return memcmp(now, heap_span, sizeof now) == 0;
 }
 
+/** The executable's name, if its file is mapped: as long as the table holds, it is that. */
+static uint32_t mapped_executable(void)
+{
+    const struct ph_vma_pm *v = (const struct ph_vma_pm *)ph_agent.areas.vmas.base,
+                           *end = v + ph_agent.areas.vmas.used / sizeof *v;
+    char name[4096];
+    ssize_t n = readlink("/proc/self/exe", name, sizeof name - 1);
+    name[n > 0 ? n : 0] = 0;
+    for (; n > 0 && v < end; v++)
+        if (v->kind == PH_VMA_FILE &&
+            strcmp(name, (const char *)ph_agent.areas.strings.base + v->path) == 0)
+            return v->path;
+    return 0;
+}
+
+uint32_t ph_memory_executable(void)
+{
+    return table.exe ? table.exe : ph_record_link("/proc/self/exe");
+}
+
 static bool table_holds(void)
 {
     if (!table.valid || !heap_same() || table.generation != ph_agent.generation ||
@@ -368,6 +389,7 @@ int ph_memory_map(struct ph_record_pm *record)
             ph_memory_flags(ph_capture.full);
         if (rc == 0)
             rc = read_mm(&table.mm);
+        table.exe = rc == 0 ? mapped_executable() : 0;
         table.strings = ph_agent.areas.strings.used;
         table.generation = ph_agent.generation;
     }

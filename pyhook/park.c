@@ -10,7 +10,7 @@
  * Invariants
  *  P1  When the body runs, every thread of the process but the caller waits in `parked_here`,
  *      and no other can come into being: a scan of /proc/self/task found none that had not
- *      announced itself, and only running threads create threads.
+ *      announced itself, and only running threads create threads. Or there is no other.
  *  P2  A parked thread has made no libc call since the signal: its errno is the program's.
  *      That goes for what it helps with, too (pieces.c).
  *  P3  In a recovered program no thread returns to parked_here; `parking` may hold any value.
@@ -30,6 +30,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -60,6 +61,7 @@ static struct {
     _Atomic uint32_t parked;  /* futex */
     _Atomic uint32_t awaited; /* how many must be parked before the caller is to be woken */
     _Atomic uint32_t main_left, others_left;
+    uint32_t number; /* how many were parked the last time: as many are expected at first */
     bool ran;
 } parking;
 
@@ -266,6 +268,9 @@ static int park_listed(int task)
 
 static int park_others(void)
 {
+    /* Without effect, and allowed, where there is no other thread (unshare(2)). */
+    if (parking.caller == parking.main && ph_syscall(SYS_unshare, CLONE_THREAD) == 0)
+        return 0;
     int task = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (task < 0) {
         int err = errno;
@@ -315,6 +320,7 @@ static void with_others_parked(void)
 {
     parking.result = park_others();
     if (parking.result == 0) {
+        parking.number = atomic_load(&parking.parked);
         ph_agent.areas.threads.used =
             atomic_load(&parking.announced) * sizeof(struct ph_thread_pm);
         parking.body();
@@ -385,7 +391,7 @@ int ph_park_and_run(void (*body)(void))
     atomic_store(&parking.announced, 0);
     ph_timers_before();
     atomic_store(&parking.parked, 0);
-    atomic_store(&parking.awaited, 0);
+    atomic_store(&parking.awaited, parking.number);
     uint32_t turn = atomic_fetch_add(&parking.turn, 1) + 1;
     atomic_store(&parking.inside, (uint64_t)turn << 32);
     parking.ran = false;
