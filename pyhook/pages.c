@@ -362,11 +362,16 @@ long ph_pages_changed(uint64_t *at, uint64_t end, struct ph_track_region *r, siz
         } else {
             n = ph_track_scan(&ph_agent.track, PH_TRACK_WRITTEN, at, end, r, some);
         }
+        long kept = 0; /* without what is nothing but a hole */
         for (long i = 0; i < n; i++) {
-            few.found += (r[i].end - r[i].start) / PH_PAGE;
+            uint64_t pages = (r[i].end - r[i].start) / PH_PAGE;
             if (!in_heap(from))
-                few.found -= ph_holes_in(r[i].start, r[i].end);
+                pages -= ph_holes_in(r[i].start, r[i].end);
+            few.found += pages;
+            if (pages)
+                r[kept++] = r[i];
         }
+        n = n < 0 ? n : kept;
         if (!in_heap(from))
             ph_holes_known(*at);
         if (n < 0 || (*at == end && few.found <= few.most))
