@@ -15,9 +15,7 @@
 
 #define MADV_POPULATE_WRITE_ 23 /* linux/mman.h of Linux 5.14 */
 
-/* Pages, or a quarter of the ring: copying them takes so long that it is worth having the
- * keeper begin, who may take our processor for that. */
-#define MUCH                 UINT64_C(16384)
+#define MUCH                 1024 /* pages: copying them takes longer than waking the keeper */
 
 void ph_futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_ms)
 {
@@ -122,8 +120,7 @@ void ph_stage_publish(struct ph_stage *stage)
         return;
     atomic_store(&c->produced, stage->position);
     atomic_fetch_add(&c->produced_seq, 1);
-    uint64_t much = stage->ring_pages / 4 < MUCH ? stage->ring_pages / 4 : MUCH;
-    if (!stage->quiet || stage->position - stage->shown >= much)
+    if (!stage->quiet || stage->position - stage->shown >= MUCH)
         ph_stage_wake(stage);
 }
 
