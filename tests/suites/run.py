@@ -36,6 +36,7 @@ import interpreters  # noqa: E402
 from suite import DIFFERENT, outcomes  # noqa: E402
 
 ROUNDS = 3
+LONG, LONGEST = 60, 10  # files that take so many seconds are named, so many of them
 NOTHING = "no test of it runs on this machine"
 
 # {suite: {file: why it is left out}}
@@ -123,7 +124,10 @@ def end_tests(number, _frame):
 
 
 def run_once(suite, file, keeper, patience):
-    """@return ({test: outcome}, epochs), or (why there is none, epochs)"""
+    """
+    @return ({test: outcome}, epochs), or (why there is none, epochs). An end by a signal after the
+    last test is a failure, too.
+    """
     with tempfile.TemporaryDirectory(prefix="pyheap-suites-") as directory:
         xml, count = os.path.join(directory, "out.xml"), os.path.join(directory, "epochs")
         program = os.path.join(directory, "suites_program.py")
@@ -149,7 +153,10 @@ def run_once(suite, file, keeper, patience):
         if late:
             return f"not done after {patience:.0f} s", epochs
         try:
-            return outcomes(xml), epochs
+            tests = outcomes(xml)
+            if not 0 <= child.returncode < 128:
+                tests["(the end)"] = "failed"
+            return tests, epochs
         except (OSError, SyntaxError):
             last = text.strip().splitlines()[-1:] or ["no output"]
             if last[0] in ("Result: SUCCESS", "Result: NO TESTS RAN"):
@@ -170,9 +177,11 @@ def merge(runs):
 
 def test_file(suite, file, keeper, patience):
     """@return what is kept about a file"""
-    plain, ours, epochs, different = [], [], 0, {}
+    plain, ours, epochs, took, different = [], [], 0, 0, {}
     for _ in range(ROUNDS):
+        began = time.monotonic()
         tests, taken = run_once(suite, file, keeper, patience)
+        took = took or time.monotonic() - began
         ours.append(tests)
         epochs += taken
         bad_ours, seen = merge(ours)
@@ -191,7 +200,7 @@ def test_file(suite, file, keeper, patience):
     if why:
         seen, different = [], {}
     reasons = [run for run in ours if isinstance(run, str)]
-    return {"tests": len(seen), "epochs": epochs, "different": different,
+    return {"tests": len(seen), "epochs": epochs, "seconds": round(took), "different": different,
             "not_compared": why, "reason": reasons[0] if reasons and not why else None}
 
 
@@ -241,6 +250,10 @@ def notes_on(suite, all_files, files):
     missing = set(all_files) - set(files)
     if missing:
         lines.append(f"- not run: {names(missing)}")
+    long = sorted(((f.get("seconds", 0), name) for name, f in files.items()), reverse=True)
+    long = [f"`{name}` ({took} s)" for took, name in long[:LONGEST] if took >= LONG]
+    if long:
+        lines.append(f"- takes long: {', '.join(long)}")
     lines += [f"- left out: `{name}` ({why})" for name, why in EXCLUDED[suite].items()]
     return "\n".join(lines)
 
