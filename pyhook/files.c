@@ -107,13 +107,75 @@ const char *ph_files_info(int fd)
 /* ---- one descriptor -----------------------------------------------------------------------
  */
 
-static bool same_description(const struct ph_file_pm *a, const struct ph_file_pm *b)
+/**
+ * The descriptions found so far, as indices in `compare`'s order: looking at all of them for
+ * each takes minutes when there are ten thousands.
+ */
+static struct {
+    uint32_t *at;
+    size_t n, max;
+} sorted;
+
+/** By file and flags, and then in the kernel's own order of descriptions (kcmp(2)). */
+static int compare(const struct ph_file_pm *a, const struct ph_file_pm *b)
 {
-    if (a->dev != b->dev || a->ino != b->ino || a->open_flags != b->open_flags)
-        return false;
+    if (a->dev != b->dev)
+        return a->dev < b->dev ? -1 : 1;
+    if (a->ino != b->ino)
+        return a->ino < b->ino ? -1 : 1;
+    if (a->open_flags != b->open_flags)
+        return a->open_flags < b->open_flags ? -1 : 1;
     long pid = syscall(SYS_getpid);
-    long differs = syscall(SYS_kcmp, pid, pid, KCMP_FILE, a->fd, b->fd);
-    return differs == 0 || (differs < 0 && a->position == b->position);
+    long order = syscall(SYS_kcmp, pid, pid, KCMP_FILE, a->fd, b->fd);
+    if (order >= 0)
+        return order == 0 ? 0 : order == 1 ? -1 : 1;
+    return a->position == b->position ? 0 : a->position < b->position ? -1 : 1;
+}
+
+/** The place of the first description that is not below @p f. */
+static size_t place_of(const struct ph_file_pm *f, bool inode_alone)
+{
+    size_t count, low = 0, high = sorted.n;
+    const struct ph_file_pm *all = ph_files_all(&count);
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        const struct ph_file_pm *g = &all[sorted.at[middle]];
+        bool below = !inode_alone       ? compare(g, f) < 0
+                     : g->dev != f->dev ? g->dev < f->dev
+                                        : g->ino < f->ino;
+        if (below)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+struct ph_file_pm *ph_files_next_of(uint64_t dev, uint64_t ino, size_t *place)
+{
+    size_t count;
+    struct ph_file_pm *all = ph_files_all(&count);
+    if (*place == PH_FILES_FIRST)
+        *place = place_of(&(struct ph_file_pm){.dev = dev, .ino = ino}, true);
+    if (*place == sorted.n)
+        return NULL;
+    struct ph_file_pm *f = &all[sorted.at[(*place)++]];
+    return f->dev == dev && f->ino == ino ? f : NULL;
+}
+
+/** @return the lower descriptor of the description of @p f, the last one; NULL: it is new. */
+static const struct ph_file_pm *known_description(const struct ph_file_pm *f)
+{
+    size_t count, place = place_of(f, false);
+    const struct ph_file_pm *all = ph_files_all(&count);
+    if (place < sorted.n && compare(&all[sorted.at[place]], f) == 0)
+        return &all[sorted.at[place]];
+    if (sorted.n < sorted.max) {
+        memmove(sorted.at + place + 1, sorted.at + place,
+                (sorted.n++ - place) * sizeof *sorted.at);
+        sorted.at[place] = (uint32_t)(count - 1);
+    }
+    return NULL;
 }
 
 bool ph_files_is_kept(uint64_t dev, uint64_t ino)
@@ -293,22 +355,19 @@ static void capture_one(int dir, int fd)
 
     if (S_ISCHR(st.st_mode) && isatty(fd))
         f->flags |= PH_FILE_TTY;
+    const struct ph_file_pm *same = known_description(f);
     /* stdout and stderr are often one description, and need not be the next time. */
     if (ph_files_inherited(f, true)) {
         f->kind = PH_FILE_INHERIT;
         return;
     }
-
-    size_t count;
-    struct ph_file_pm *all = ph_files_all(&count);
-    for (size_t i = 0; i + 1 < count; i++)
-        if (all[i].same_as < 0 && same_description(f, &all[i])) {
-            f->same_as = all[i].fd;
-            f->kind = all[i].kind;
-            f->flags |= all[i].flags;
-            f->detail = all[i].detail;
-            return;
-        }
+    if (same) {
+        f->same_as = same->fd;
+        f->kind = same->kind;
+        f->flags |= same->flags;
+        f->detail = same->detail;
+        return;
+    }
     classify(f, name, &st);
 }
 
@@ -344,6 +403,9 @@ int ph_files_capture(uint64_t epoch)
     size_t count = 0, max;
     int *list = (int *)ph_memory_regions(false, &max);
     max = max * sizeof(struct ph_track_region) / sizeof *list;
+    sorted.n = 0;
+    sorted.at = (uint32_t *)ph_memory_regions(true, &sorted.max);
+    sorted.max = sorted.max * sizeof(struct ph_track_region) / sizeof *sorted.at;
     int dir = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0) {
         ph_agent_detail("/proc/self/fd", NULL, errno);

@@ -14,6 +14,13 @@
 /** The descriptors found so far. */
 struct ph_file_pm *ph_files_all(size_t *n);
 
+/**
+ * The next description of an inode, of each the lowest descriptor.
+ * @param place PH_FILES_FIRST at first. @return NULL: there is none any more
+ */
+struct ph_file_pm *ph_files_next_of(uint64_t dev, uint64_t ino, size_t *place);
+#define PH_FILES_FIRST SIZE_MAX
+
 /** Room for @p size more bytes of @p f's data, zeroed. All of one descriptor's in a row. */
 void *ph_files_data(struct ph_file_pm *f, size_t size);
 
@@ -96,6 +103,9 @@ void ph_files_match_ends(void);
 /* ---- files_socket.c ----------------------------------------------------------------- */
 
 void ph_files_capture_socket(struct ph_file_pm *f);
+
+/** When all are known: who is paired with whom, and what waits in them. */
+void ph_files_match_sockets(void);
 
 /** Words for people about socket @p fd: its kind, its peer. @return buf. */
 char *ph_files_socket_name(int fd, char *buf, size_t size);

@@ -86,14 +86,14 @@ char *ph_files_socket_name(int fd, char *buf, size_t size)
 
 /* ---- pairs ------------------------------------------------------------------------------ */
 
-struct unix_state {
-    bool known, paired;
-    uint64_t peer; /* inode; 0 with `paired`: closed */
-    uint32_t shutdown;
-};
+#define PEER_UNKNOWN UINT64_MAX /* in `position` of a pair, until the kernel has told */
+#define ASK_SINGLY   64         /* the kernel looks for each one among all of the machine's */
+#define ANSWERS      32768      /* bytes at once: as many as the kernel ever gives */
 
-static void read_attributes(struct unix_state *u, const char *at, const char *end)
+/** One answer about a socket: its peer's inode, 0 if that is closed. */
+static void read_answer(struct ph_file_pm *f, const char *at, const char *end)
 {
+    f->position = PEER_UNKNOWN;
     while (at + sizeof(struct nlattr) <= end) {
         struct nlattr a;
         memcpy(&a, at, sizeof a);
@@ -103,44 +103,83 @@ static void read_attributes(struct unix_state *u, const char *at, const char *en
         if (a.nla_type == UNIX_DIAG_PEER && a.nla_len >= sizeof a + 4) {
             uint32_t ino;
             memcpy(&ino, value, sizeof ino);
-            u->peer = ino;
-            u->paired = true;
+            f->position = ino;
         } else if (a.nla_type == UNIX_DIAG_SHUTDOWN && a.nla_len > sizeof a) {
-            u->shutdown = (unsigned char)*value;
+            f->shutdown = (unsigned char)*value;
         }
         at += (a.nla_len + 3u) & ~3u;
     }
 }
 
-static struct unix_state ask_kernel(uint64_t ino)
+/** @return whether more answers follow. */
+static bool read_answers(uint64_t dev, char *buf, ssize_t n)
+{
+    while (n >= (ssize_t)sizeof(struct nlmsghdr)) {
+        const struct nlmsghdr *h = (const struct nlmsghdr *)buf;
+        if (h->nlmsg_type != SOCK_DIAG_BY_FAMILY || h->nlmsg_len > n)
+            return false;
+        const struct unix_diag_msg *m = NLMSG_DATA(h);
+        size_t place = PH_FILES_FIRST;
+        struct ph_file_pm *f = ph_files_next_of(dev, m->udiag_ino, &place);
+        if (f && f->kind == PH_FILE_SOCKPAIR)
+            read_answer(f, (const char *)(m + 1), buf + h->nlmsg_len);
+        buf += NLMSG_ALIGN(h->nlmsg_len);
+        n -= NLMSG_ALIGN(h->nlmsg_len);
+    }
+    return true;
+}
+
+/** @param ino of the socket that is asked about; 0: all sockets. */
+static void ask_kernel(int s, uint64_t dev, uint64_t ino)
 {
     struct {
         struct nlmsghdr header;
         struct unix_diag_req req;
     } q = {.header = {.nlmsg_len = sizeof q,
                       .nlmsg_type = SOCK_DIAG_BY_FAMILY,
-                      .nlmsg_flags = NLM_F_REQUEST},
+                      .nlmsg_flags = ino ? NLM_F_REQUEST : NLM_F_REQUEST | NLM_F_DUMP},
            .req = {.sdiag_family = AF_UNIX,
                    .udiag_states = ~0u,
                    .udiag_ino = (uint32_t)ino,
                    .udiag_show = UDIAG_SHOW_PEER,
                    .udiag_cookie = {~0u, ~0u}}};
-    _Alignas(struct nlmsghdr) char buf[1024];
-    struct unix_state u = {0};
-    int s = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-    if (s < 0)
-        return u;
-    if (send(s, &q, sizeof q, 0) == (ssize_t)sizeof q) {
-        ssize_t n = recv(s, buf, sizeof buf, 0);
-        struct nlmsghdr *h = (struct nlmsghdr *)buf;
-        if (n >= (ssize_t)sizeof *h && h->nlmsg_type == SOCK_DIAG_BY_FAMILY) {
-            struct unix_diag_msg *m = NLMSG_DATA(h);
-            u.known = true;
-            read_attributes(&u, (char *)(m + 1), buf + n);
+    char *buf = (char *)ph_agent.areas.text.base;
+    ssize_t n;
+    if (!ph_area_reach(&ph_agent.areas.text, ANSWERS) ||
+        send(s, &q, sizeof q, 0) != (ssize_t)sizeof q)
+        return;
+    do
+        n = recv(s, buf, ANSWERS, 0);
+    while (n > 0 && read_answers(dev, buf, n) && !ino);
+}
+
+static bool is_pair(const struct ph_file_pm *f)
+{
+    return f->kind == PH_FILE_SOCKPAIR && f->same_as < 0;
+}
+
+/**
+ * All at once, if there are many; then singly those that were not among the answers, since the
+ * kernel may skip one when others' sockets come and go meanwhile.
+ */
+static void find_peers(struct ph_file_pm *f, size_t n)
+{
+    size_t pairs = 0;
+    uint64_t dev = 0;
+    for (size_t i = 0; i < n; i++)
+        if (is_pair(&f[i])) {
+            pairs++;
+            dev = f[i].dev;
         }
-    }
+    int s = pairs ? socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG) : -1;
+    if (s < 0)
+        return;
+    if (pairs > ASK_SINGLY)
+        ask_kernel(s, dev, 0);
+    for (size_t i = 0; i < n; i++)
+        if (is_pair(&f[i]) && f[i].position == PEER_UNKNOWN)
+            ask_kernel(s, dev, f[i].ino);
     close(s);
-    return u;
 }
 
 /** Descriptors that come with a message are duplicates made for us. @return how many. */
@@ -216,20 +255,46 @@ void ph_files_capture_socket(struct ph_file_pm *f)
     f->socket_type = (uint32_t)type;
     f->detail = (uint32_t)room;
     length = sizeof address;
-    struct unix_state u = {0};
-    if (getsockname(f->fd, (struct sockaddr *)&address, &length) == 0 &&
-        address.ss_family == AF_UNIX && length <= sizeof address.ss_family)
-        u = ask_kernel(f->ino);
-    if (!u.paired) {
+    if (getsockname(f->fd, (struct sockaddr *)&address, &length) != 0 ||
+        address.ss_family != AF_UNIX || length > sizeof address.ss_family) {
         ph_files_dead(f, ph_files_socket_name(f->fd, name, sizeof name));
         return;
     }
     f->kind = PH_FILE_SOCKPAIR;
-    f->position = u.peer; /* becomes `peer` when all descriptors are known */
-    f->shutdown = u.shutdown;
-    if (!u.peer)
-        f->flags |= PH_FILE_HUNGUP;
-    const char *why = copy_waiting(f);
-    if (why)
-        ph_files_dead(f, why);
+    f->position = PEER_UNKNOWN; /* then its inode, then `peer` */
+}
+
+static void match_socket(struct ph_file_pm *f)
+{
+    uint64_t peer = f->position;
+    const struct ph_file_pm *g;
+    char name[256];
+    f->position = 0;
+    for (size_t place = PH_FILES_FIRST; (g = ph_files_next_of(f->dev, peer, &place));)
+        if (g != f && g->kind == PH_FILE_SOCKPAIR)
+            f->peer = g->fd;
+    if (f->peer < 0 && !(f->flags & PH_FILE_HUNGUP))
+        ph_files_dead(f, ph_files_socket_name(f->fd, name, sizeof name));
+}
+
+void ph_files_match_sockets(void)
+{
+    size_t n;
+    char name[256];
+    struct ph_file_pm *f = ph_files_all(&n);
+    find_peers(f, n);
+    for (size_t i = 0; i < n; i++) {
+        if (!is_pair(&f[i]))
+            continue;
+        if (f[i].position == 0)
+            f[i].flags |= PH_FILE_HUNGUP;
+        const char *why = f[i].position == PEER_UNKNOWN
+                              ? ph_files_socket_name(f[i].fd, name, sizeof name)
+                              : copy_waiting(&f[i]);
+        if (why)
+            ph_files_dead(&f[i], why);
+    }
+    for (size_t i = 0; i < n; i++)
+        if (is_pair(&f[i]))
+            match_socket(&f[i]);
 }

@@ -220,21 +220,21 @@ void ph_files_capture_special(struct ph_file_pm *f, const char *name)
 
 /* ---- both ends -------------------------------------------------------------------------- */
 
-static bool has_other_end(const struct ph_file_pm *f, const struct ph_file_pm *all, size_t n)
+static bool has_other_end(const struct ph_file_pm *f)
 {
     uint32_t mode = f->open_flags & O_ACCMODE;
+    const struct ph_file_pm *g;
     if (mode == O_RDWR)
         return true;
-    for (size_t i = 0; i < n; i++)
-        if (all[i].kind == PH_FILE_PIPE && all[i].ino == f->ino &&
-            (all[i].open_flags & O_ACCMODE) != mode)
+    for (size_t place = PH_FILES_FIRST; (g = ph_files_next_of(f->dev, f->ino, &place));)
+        if (g->kind == PH_FILE_PIPE && (g->open_flags & O_ACCMODE) != mode)
             return true;
     return false;
 }
 
-static void match_pipe(struct ph_file_pm *f, const struct ph_file_pm *all, size_t n)
+static void match_pipe(struct ph_file_pm *f)
 {
-    if (has_other_end(f, all, n))
+    if (has_other_end(f))
         return;
     if (hung_up(f->fd))
         f->flags |= PH_FILE_HUNGUP;
@@ -244,36 +244,20 @@ static void match_pipe(struct ph_file_pm *f, const struct ph_file_pm *all, size_
                              : "a pipe that another process reads from");
 }
 
-static void match_socket(struct ph_file_pm *f, const struct ph_file_pm *all, size_t n)
-{
-    uint64_t peer = f->position; /* its inode: see files_socket.c */
-    f->position = 0;
-    for (size_t i = 0; i < n; i++)
-        if (all[i].kind == PH_FILE_SOCKPAIR && all[i].same_as < 0 && all[i].ino == peer &&
-            &all[i] != f)
-            f->peer = all[i].fd;
-    char name[256];
-    if (f->peer < 0 && !(f->flags & PH_FILE_HUNGUP))
-        ph_files_dead(f, ph_files_socket_name(f->fd, name, sizeof name));
-}
-
 void ph_files_match_ends(void)
 {
     size_t n;
-    struct ph_file_pm *f = ph_files_all(&n);
-    for (size_t i = 0; i < n; i++) {
-        if (f[i].same_as >= 0)
-            continue;
-        if (f[i].kind == PH_FILE_PIPE)
-            match_pipe(&f[i], f, n);
-        else if (f[i].kind == PH_FILE_SOCKPAIR)
-            match_socket(&f[i], f, n);
-    }
+    struct ph_file_pm *f = ph_files_all(&n), *first;
+    for (size_t i = 0; i < n; i++)
+        if (f[i].kind == PH_FILE_PIPE && f[i].same_as < 0)
+            match_pipe(&f[i]);
+    ph_files_match_sockets();
     /* What turned out to be dead is so under each of its numbers. */
     for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; f[i].same_as >= 0 && j < i; j++)
-            if (f[j].fd == f[i].same_as) {
-                f[i].kind = f[j].kind;
-                f[i].flags = f[j].flags;
+        for (size_t place = PH_FILES_FIRST;
+             f[i].same_as >= 0 && (first = ph_files_next_of(f[i].dev, f[i].ino, &place));)
+            if (first->fd == f[i].same_as) {
+                f[i].kind = first->kind;
+                f[i].flags = first->flags;
             }
 }

@@ -64,7 +64,48 @@ EMPTYING = """
 """
 
 
+# Descriptions of one file, pairs and pipes, more than the kernel is asked about one by one, and a
+# duplicate of each.
+MANY = """
+    import os, signal, socket, pyheap
+    kinds = socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET
+    pairs = [socket.socketpair(socket.AF_UNIX, kinds[n % 3]) for n in range(80)]
+    for n, (a, b) in enumerate(pairs):
+        a.send(b"%d" % n)
+    pairs[0][0].shutdown(socket.SHUT_WR)
+    ends = [a.dup() for a, b in pairs]
+    orphan, closed = socket.socketpair()
+    closed.close()
+    pipes = [os.pipe() for _ in range(40)]
+    into = [os.dup(w) for r, w in pipes]
+    files = [os.open(__file__, os.O_RDONLY) for _ in range(80)]
+    same = [os.dup(fd) for fd in files]
+    for n, fd in enumerate(files):
+        os.lseek(fd, n // 2, os.SEEK_SET)
+    pyheap.epoch(wait=True)
+    if not pyheap.status()["recoveries"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    for n, (a, b) in enumerate(pairs):
+        assert b.recv(10) == b"%d" % n
+        b.send(b"back %d" % n)
+        assert ends[n].recv(20) == b"back %d" % n
+    assert pairs[0][1].recv(1) == b"" and orphan.recv(1) == b""
+    for n, (r, w) in enumerate(pipes):
+        os.write(into[n], b"%d" % n)
+        assert os.read(r, 10) == b"%d" % n
+    for n, fd in enumerate(files):
+        assert os.lseek(fd, 1000, os.SEEK_CUR) == os.lseek(same[n], 0, os.SEEK_CUR) == 1000 + n // 2
+    print("recovered")
+"""
+
+
 class Descriptors(Waiting):
+    def test_many_descriptions_are_told_apart(self):
+        done = self.run_program(MANY)
+        self.assert_killed(done.returncode, signal.SIGKILL)
+        self.assertNotIn("cannot come back", done.stderr)
+        self.assert_recovers()
+
     # ---- warnings, strict mode -------------------------------------------------------
 
     def test_a_pipe_that_a_child_is_emptying_comes_back(self):
