@@ -129,12 +129,18 @@ static bool used_by_program(const struct ph_record_pm *record, int fd)
     return fd == (int)record->socket_fd;
 }
 
+#define COPIES 16 /* more than there are */
+
 /** A copy of @p fd, at a number that the program does not use; high, where nothing else is. */
 static int out_of_the_way(int fd, const struct ph_record_pm *record)
 {
+    const struct ph_file_pm *f = (const void *)((const char *)record + record->files.offset);
     struct rlimit limit;
     int number = 1023;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 1024)
+    for (uint64_t i = 0; i < record->files.count; i++)
+        if (f[i].fd > number - COPIES)
+            number = f[i].fd + COPIES;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur <= (rlim_t)number)
         number = (int)limit.rlim_cur - 1;
     for (; number > 2; number--) {
         int copy = used_by_program(record, number) ? -1 : fcntl(fd, F_DUPFD, number);

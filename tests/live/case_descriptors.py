@@ -65,9 +65,11 @@ EMPTYING = """
 
 
 # Descriptions of one file, pairs and pipes, more than the kernel is asked about one by one, and a
-# duplicate of each.
+# duplicate of each; so many that all numbers up to 1200 are in use.
 MANY = """
-    import os, signal, socket, pyheap
+    import os, resource, signal, socket, pyheap
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     kinds = socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET
     pairs = [socket.socketpair(socket.AF_UNIX, kinds[n % 3]) for n in range(80)]
     for n, (a, b) in enumerate(pairs):
@@ -82,6 +84,8 @@ MANY = """
     same = [os.dup(fd) for fd in files]
     for n, fd in enumerate(files):
         os.lseek(fd, n // 2, os.SEEK_SET)
+    while hard > 1300 and os.dup(files[0]) < 1200:
+        pass
     pyheap.epoch(wait=True)
     if not pyheap.status()["recoveries"]:
         os.kill(os.getpid(), signal.SIGKILL)
