@@ -88,8 +88,17 @@ int ph_reopen_flags(const struct ph_file_pm *f)
 
 int ph_reopen_aside(const struct ph_recovery *r, int fd)
 {
-    while (fd >= 0 && ph_reopen_by_number(r, fd)) {
-        int next = fcntl(fd, F_DUPFD, fd + 1);
+    uint64_t n;
+    int highest = 0;
+    const struct ph_file_pm *f = ph_reopen_all(r, &n);
+    for (uint64_t i = 0; i < n; i++)
+        if (f[i].fd > highest)
+            highest = f[i].fd;
+    /* Above all of the program's; where the limit does not allow that, between them. */
+    for (int from = highest + 1; fd >= 0 && ph_reopen_by_number(r, fd); from = fd + 1) {
+        int next = fcntl(fd, F_DUPFD, from);
+        if (next < 0 && from > highest)
+            next = fcntl(fd, F_DUPFD, fd + 1);
         close(fd);
         fd = next;
     }
