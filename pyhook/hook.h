@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /* preload.c */
 
@@ -52,6 +53,9 @@ void ph_asked_start(void);
 
 /** In a recovered program: generators of secrets in memory start anew. */
 void ph_reseed(void);
+
+/** What getpid tells the code at @p caller in the program, whose number is @p pid. */
+pid_t ph_reseed_pid(const void *caller, pid_t pid);
 
 /* segments.c: shared memory with a name */
 

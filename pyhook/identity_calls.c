@@ -10,6 +10,7 @@
 #include "agent.h"
 #include "allocator/syscall.h"
 #include "children.h"
+#include "hook.h"
 #include "libc_next.h"
 #include "signals.h"
 
@@ -31,8 +32,9 @@ static long result(long r)
 
 EXPORT pid_t getpid(void)
 {
-    return ph_identity_is_program() ? (pid_t)ph_agent_first_pid()
-                                    : (pid_t)ph_syscall(SYS_getpid);
+    return ph_identity_is_program()
+               ? ph_reseed_pid(__builtin_return_address(0), (pid_t)ph_agent_first_pid())
+               : (pid_t)ph_syscall(SYS_getpid);
 }
 
 EXPORT pid_t gettid(void)

@@ -228,13 +228,30 @@ class Secrets(Case):
     """Two recoveries of one epoch share nothing that should be secret."""
 
     DRAWING = """
-        import hashlib, os, random, secrets, ssl, sys, uuid
+        import ctypes, hashlib, os, random, secrets, ssl, sys, uuid
         import pyheap
         random.seed(5)
         ssl.RAND_bytes(8), ssl.RAND_bytes(1)
+        drawn = ctypes.create_string_buffer(16)
+        with open("/proc/self/maps") as maps:
+            crypto = [line.split()[-1] for line in maps if "libcrypto" in line][:1]
+        crypto = ctypes.CDLL(crypto[0]) if crypto else None
+        if not hasattr(crypto, "OSSL_LIB_CTX_new"):  # none, or OpenSSL 1
+            crypto = None
+        else:  # generators of a context of its own, for which nobody can seed
+            crypto.OSSL_LIB_CTX_new.restype = ctypes.c_void_p
+            context = ctypes.c_void_p(crypto.OSSL_LIB_CTX_new())
+            assert crypto.RAND_bytes_ex(context, drawn, ctypes.c_size_t(16), 0) == 1
+        inside, others = ctypes.CDLL(os.path.abspath("inside.so")), ctypes.CDLL("./others.so")
+        assert inside.forked_id() == others.forked_id() == os.getpid()
         pyheap.epoch(wait=True)
         if not pyheap.status()["recoveries"]:
             os.kill(os.getpid(), 9)
+        if crypto:
+            assert crypto.RAND_bytes_ex(context, drawn, ctypes.c_size_t(16), 0) == 1
+            print("context", drawn.raw.hex())
+        assert inside.forked_id() == inside.forked_id() and others.forked_id() == os.getpid()
+        print("inside", inside.forked_id())
         print("ssl", ssl.RAND_bytes(16).hex())
         print("urandom", os.urandom(16).hex())
         print("secrets", secrets.token_hex(16))
@@ -251,8 +268,18 @@ class Secrets(Case):
         print("random", random.random())
     """
 
+    # An extension module, and whether it has OpenSSL inside, as far as anybody can see.
+    MODULE = """
+        #include <unistd.h>
+        const char text[] = "{}";
+        int forked_id(void) {{ return getpid(); }}
+    """
+
     def test_secrets_differ_and_the_programs_own_randomness_does_not(self):
-        self.run_program(self.DRAWING)
+        for name, text in (("inside", "providers/implementations/rands/drbg.c"), ("others", "")):
+            subprocess.run(["cc", "-shared", "-fPIC", "-o", self.directory / f"{name}.so",
+                            "-xc", "-"], input=self.MODULE.format(text), text=True, check=True)
+        self.assert_killed(self.run_program(self.DRAWING).returncode, signal.SIGKILL)
         copy = str(self.directory / "copy.pm")
         subprocess.run(["cp", "--sparse=always", self.pool, copy], check=True)
         first, second = self.recover(), self.recover(pool=copy)
@@ -260,8 +287,8 @@ class Secrets(Case):
         self.assert_ended(second)
         one, two = (dict(line.split() for line in done.stdout.splitlines())
                     for done in (first, second))
-        self.assertLessEqual({"ssl", "urandom", "secrets", "uuid", "system", "getrandom", "salt",
-                              "unseeded", "random"}, set(one))
+        self.assertLessEqual({"inside", "ssl", "urandom", "secrets", "uuid", "system", "getrandom",
+                              "salt", "unseeded", "random"}, set(one))
         for name in one:
             compare = self.assertEqual if name == "random" else self.assertNotEqual
             compare(one[name], two[name], name)
