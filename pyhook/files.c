@@ -19,13 +19,16 @@
 #include <linux/kcmp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#define SPARE 4 /* at once: /proc/self/fd, both ends of a pipe, a file */
+#define PSEUDO_TERMINAL_MASTER makedev(5, 2)
+
+#define SPARE                  4 /* at once: /proc/self/fd, both ends of a pipe, a file */
 
 /** Files that are not to be cut back on recovery. */
 static struct {
@@ -280,11 +283,30 @@ static bool is_removed_directory(struct ph_file_pm *f, const struct stat *st)
     return true;
 }
 
-/** What is opened again is as it was: memory devices (null, zero, random), and terminals, which
- * are replaced. Others have a state that only their drivers know. */
-static bool has_state(const struct ph_file_pm *f, const struct stat *st)
+/** Whether it is the terminal that the program runs in: the kernel tells its session of no
+ * other one but of a pseudo-terminal's master. */
+static bool is_own_terminal(const struct ph_file_pm *f, const char *name)
 {
-    return major(st->st_rdev) != 1 && !(f->flags & PH_FILE_TTY);
+    pid_t session;
+    return strcmp(name, "/dev/tty") == 0 ||
+           ((f->flags & PH_FILE_TTY) && f->rdev != PSEUDO_TERMINAL_MASTER &&
+            ioctl(f->fd, TIOCGSID, &session) == 0);
+}
+
+/** What is opened again is as it was: memory devices (null, zero, random), and the program's
+ * own terminal, which is replaced. Others have a state that only their drivers know, or another
+ * end. */
+static void classify_device(struct ph_file_pm *f, const char *name)
+{
+    char line[64], number[24];
+    int pair;
+    f->kind = PH_FILE_CHAR;
+    if (major(f->rdev) == 1 || is_own_terminal(f, name))
+        return;
+    if (f->rdev == PSEUDO_TERMINAL_MASTER && ioctl(f->fd, TIOCGPTN, &pair) == 0)
+        name = ph_join(line, sizeof line, "the master of /dev/pts/",
+                       ph_format_u64(number, (uint64_t)pair), NULL);
+    ph_files_dead(f, name);
 }
 
 static void classify(struct ph_file_pm *f, const char *name, const struct stat *st)
@@ -308,11 +330,9 @@ static void classify(struct ph_file_pm *f, const char *name, const struct stat *
             ph_files_dead(f, name);
         else
             ph_files_capture_locks(f);
-    } else if (S_ISCHR(st->st_mode)) {
-        f->kind = PH_FILE_CHAR;
-        if (has_state(f, st) && strcmp(name, "/dev/tty") != 0)
-            ph_files_dead(f, name);
-    } else if (S_ISSOCK(st->st_mode))
+    } else if (S_ISCHR(st->st_mode))
+        classify_device(f, name);
+    else if (S_ISSOCK(st->st_mode))
         ph_files_capture_socket(f);
     else
         ph_files_capture_special(f, name);

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 
+from case_terminal import Window
 from commands import PATIENCE
 from processes import program_of
 from waiting import WAITING, Waiting
@@ -221,6 +222,20 @@ class Descriptors(Waiting):
         self.assert_refused(self.recover(), "PH_EFILES", "there", "working directory")
         os.mkdir(self.directory / "there")
         self.assert_recovers()
+
+    def test_terminals_that_it_does_not_run_in(self):
+        """Both ends are named, once, and dead; the terminal of the recovery is not taken for one."""
+        self.stopped("import pty; m, s = pty.openpty(); pyheap.epoch()",
+                     "assert not os.isatty(m) and not os.isatty(s)\n"
+                     "    assert os.read(m, 9) == os.read(s, 9) == b''\n"
+                     "    m, s = pty.openpty(); os.write(m, b'a line\\n'); print(os.read(s, 9))")
+        said = self.err.read_text()
+        for name in "the master of /dev/pts/", "(/dev/pts/":
+            self.assertEqual(said.count(name), 1, said)
+        self.assertEqual(said.count("cannot come back"), 2, said)
+        window = Window(self, [self.commands.recover, self.pool])
+        window.show(b"a line", b"recovered")
+        self.assertEqual(window.wait(), 0)
 
     def test_strict_mode_raises_instead_and_names_all(self):
         done = self.run_program("""
