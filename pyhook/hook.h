@@ -57,6 +57,11 @@ void ph_reseed(void);
 /** What getpid tells the code at @p caller in the program, whose number is @p pid. */
 pid_t ph_reseed_pid(const void *caller, pid_t pid);
 
+/* rings.c: io_uring */
+
+/** Whether the code at @p caller, which asks for a ring, is told that there are none. */
+bool ph_ring_refused(const void *caller);
+
 /* segments.c: shared memory with a name */
 
 /** In a recovered program that had Python's resource tracker: start it. The GIL is held. */

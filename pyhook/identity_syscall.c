@@ -11,6 +11,7 @@
 
 #include "allocator/syscall.h"
 #include "clock.h"
+#include "hook.h"
 #include "signals.h"
 
 #include <errno.h>
@@ -22,6 +23,9 @@
 
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
+#endif
+#ifndef SYS_io_uring_setup
+#define SYS_io_uring_setup 425
 #endif
 #define LAST 435
 
@@ -71,6 +75,7 @@ __attribute__((used, visibility("hidden"))) const unsigned char ph_identity_tran
     [SYS_times] = 1,
     [SYS_clock_nanosleep] = 1,
     [SYS_timerfd_settime] = 1,
+    [SYS_io_uring_setup] = 1,
 };
 
 __asm__(".text\n"
@@ -135,6 +140,10 @@ long ph_identity_syscall(long nr, long a, long b, long c, long d, long e, long f
     case SYS_clock_nanosleep:
     case SYS_timerfd_settime:
         return ph_clock_syscall(nr, a, b, c, d, e, f);
+    case SYS_io_uring_setup:
+        if (ph_ring_refused(__builtin_return_address(0)))
+            return ph_identity_failed(-ENOSYS);
+        break;
     case SYS_mremap:
         return (long)mremap((void *)a, (size_t)b, (size_t)c, (int)d, (void *)e);
     case SYS_getpid:

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import socketserver
+import subprocess
 import textwrap
 import threading
 
@@ -134,6 +135,27 @@ class Network(Case):
         self.assertIn("cannot come back: descriptor", done.stdout)
         self.assertIn("(an io_uring)", done.stdout)
         self.assertEqual(done.stderr, "")
+
+    def test_libuv_gets_no_ring_and_others_do(self):
+        """It would end a recovered program; it is known by a name among its constants."""
+        for name, text in ("libuv", "UV_USE_IO_URING"), ("others", ""):
+            subprocess.run(["cc", "-shared", "-fPIC", "-o", self.directory / f"{name}.so",
+                            "-xc", "-"], input=f"""
+                               #include <unistd.h>
+                               const char text[] = "{text}";
+                               int ring(void) {{ int p[30] = {{0}}; return syscall(425, 4, p); }}
+                           """, text=True, check=True)
+        done = self.run_program("""
+            import ctypes, errno, os, pyheap
+            libuv, others = (ctypes.CDLL(f"./{name}.so", use_errno=True)
+                             for name in ("libuv", "others"))
+            assert libuv.ring() == -1 and ctypes.get_errno() == errno.ENOSYS
+            pyheap.epoch()
+            print(others.ring() >= 0)
+            pyheap.epoch()
+        """)
+        self.assert_ended(done)
+        self.assertEqual(done.stderr.count("an io_uring"), done.stdout.count("True"), done.stderr)
 
     def test_devices_are_named_once(self):
         devices = [path for path in ("/dev/fuse", "/dev/kvm", "/dev/net/tun")

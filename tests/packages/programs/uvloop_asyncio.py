@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""uvloop: timers, queues, executor threads, a socketpair and call_soon_threadsafe; epochs from a
-task and from an executor's thread.
+"""uvloop: timers, queues, executor threads, socketpairs, one of them new, and call_soon_threadsafe;
+epochs from a task and from an executor's thread.
 
 live: rounds=40 epochs=2 needs=uvloop
 """
@@ -30,6 +30,16 @@ async def ticker(counts):
         assert where.get() == "ticker"
 
 
+async def new_pair():
+    """Descriptors that the loop did not have at the epoch."""
+    (reader, one), (_, other) = [await asyncio.open_connection(sock=end)
+                                 for end in socket.socketpair()]
+    other.write(b"new")
+    assert await reader.read(10) == b"new"
+    one.close()
+    other.close()
+
+
 async def run(rounds):
     loop = asyncio.get_running_loop()
     assert type(loop).__module__.startswith("uvloop")
@@ -45,6 +55,7 @@ async def run(rounds):
         pyheap.epoch("in a task")
         assert await reader.readline() == b"LINE %d\n" % r
         assert await loop.run_in_executor(None, pyheap.epoch, "in a worker") >= 0
+        await new_pair()
         event = asyncio.Event()
         threading.Thread(target=loop.call_soon_threadsafe, args=(event.set,)).start()
         await asyncio.wait_for(event.wait(), 20)
