@@ -132,7 +132,7 @@ class Case(unittest.TestCase):
             time.sleep(0.005)
 
     def wait_epoch(self, number=1, pool=None):
-        self.wait_until(lambda: self.commands.newest(pool or self.pool) >= number,
+        self.wait_until(lambda: self.commands.progress(pool or self.pool) >= number,
                         f"epoch {number} is durable")
 
     def wait_printed(self, text):

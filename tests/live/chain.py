@@ -101,6 +101,7 @@ class Chain:
     def __init__(self, commands, program, python, rounds, kills, directory, rng, options=()):
         self.commands = commands
         self.options = [*options, *program.options]  # of pyheap-run and pyheap-recover
+        self.at_first = []                           # of pyheap-run alone
         self.program = program
         self.python = python
         self.rounds = rounds
@@ -119,6 +120,8 @@ class Chain:
         self.alive = 0.0     # seconds that programs were running
         self.log = []
 
+    confine = None  # what a keeper does to itself before it starts
+
     def start(self, argv, first):
         """A keeper with its program. A recovery gets nothing of the first start's surroundings
         but its standard streams."""
@@ -128,7 +131,8 @@ class Chain:
             out.seek(0, os.SEEK_END)
             environment = {**os.environ, **(ENVIRONMENT if first else {"LIVE_WORD": "wrong"})}
             return subprocess.Popen(argv, cwd=self.work if first else "/", stdin=stdin, stdout=out,
-                                    stderr=err, env=environment, umask=-1 if first else 0o077)
+                                    stderr=err, env=environment, umask=-1 if first else 0o077,
+                                    preexec_fn=self.confine)
 
     def let_live(self, keeper):
         """Wait for a random progress, such that the wanted kills fit in, and a little longer."""
@@ -138,7 +142,7 @@ class Chain:
         if self.kills == 0:
             target = max(target, 1)
         deadline = time.monotonic() + 10 * PATIENCE
-        while keeper.poll() is None and self.commands.newest(self.pool) < target:
+        while keeper.poll() is None and self.commands.progress(self.pool) < target:
             if time.monotonic() > deadline:
                 raise self.hang(keeper, f"epoch {target} does not become durable")
             time.sleep(0.02)
@@ -184,7 +188,7 @@ class Chain:
 
     def run(self):
         """@return the Outcome, or None if the program ended before it was killed often enough."""
-        keeper = self.start([self.commands.run, *self.options, "--pool", self.pool,
+        keeper = self.start([self.commands.run, *self.options, *self.at_first, "--pool", self.pool,
                              "--python", self.python, self.program.path,
                              *self.program.arguments(self.rounds)], True)
         at_once = False
@@ -214,7 +218,10 @@ class Chain:
             self.with_keeper += with_keeper
             self.inspect(with_keeper, note)
             at_once = self.rng.random() < 0.3
-            keeper = self.start([self.commands.recover, *self.options, self.pool], False)
+            keeper = self.recover()
+
+    def recover(self):
+        return self.start([self.commands.recover, *self.options, self.pool], False)
 
     def read_stderr(self):
         return self.stderr.read_text(errors="replace")

@@ -11,6 +11,7 @@ import signal
 import time
 
 PR_SET_CHILD_SUBREAPER = 36
+HAS_LISTS = os.path.exists(f"/proc/self/task/{os.getpid()}/children")  # of children, by thread
 
 
 def parent_of(pid):
@@ -23,7 +24,15 @@ def parent_of(pid):
 
 
 def children_of(pid):
-    return [int(p) for p in os.listdir("/proc") if p.isdigit() and parent_of(p) == pid]
+    if not HAS_LISTS:
+        return [int(p) for p in os.listdir("/proc") if p.isdigit() and parent_of(p) == pid]
+    children = []
+    for path in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children += map(int, path.read_text().split())
+        except OSError:  # the thread has ended
+            pass
+    return children
 
 
 def adopt_orphans():

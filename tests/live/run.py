@@ -145,6 +145,8 @@ class Session:
                                              directory / "plain")
         trial = run_plain(program, interpreter.path, program.rounds, directory / "trial")
         rounds = max(30, int(program.rounds * self.args.seconds / trial.seconds))
+        if 0.6 * program.rounds < rounds < 1.6 * program.rounds:
+            return program.rounds, trial
         return rounds, run_plain(program, interpreter.path, rounds, directory / "plain")
 
     def again(self, program, interpreter):

@@ -27,8 +27,9 @@ def as_user(name, bin_directory, script, arguments):
     for part in ("bin", "lib/pyheap", "libexec/pyheap"):
         if (built / part).is_dir():
             shutil.copytree(built / part, directory / part)
-    shutil.copytree(HERE, directory / "tests/live",
-                    ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("live", "storm"):
+        shutil.copytree(ROOT / "tests" / part, directory / "tests" / part,
+                        ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "examples", directory / "examples")
     (directory / "allocator").mkdir()
     shutil.copy(ROOT / "allocator" / "error.h", directory / "allocator")
@@ -45,7 +46,7 @@ def as_user(name, bin_directory, script, arguments):
         os.initgroups(name, user.pw_gid)
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
-        script = directory / "tests/live" / os.path.basename(script)
+        script = directory / pathlib.Path(script).resolve().relative_to(ROOT)
         os.execv("/usr/bin/python3", ["/usr/bin/python3", str(script),
                                       "--bin", str(directory / "bin"), *arguments])
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
