@@ -132,7 +132,8 @@ static void put_aside(struct ph_recovery *r, const struct ph_undo *u, int fd, ui
     if (to <= from || to - from > PH_UNDO_ASIDE_MAX)
         return;
     ph_undo_entry(r, u, PH_UNDO_ASIDE, path);
-    int out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int out =
+        open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
     while (out >= 0 && from < to && (n = pread(fd, buf, sizeof buf, (off_t)from)) > 0 &&
            write(out, buf, (size_t)n) == n)
         from += (uint64_t)n;

@@ -102,6 +102,14 @@ os.mkdir('new')""")
         self.assertEqual(os.listdir(self.directory / "new"), [])
         self.assertFalse((self.directory / "file").exists() or (self.directory / "old").exists())
 
+    def test_a_fifo_where_something_is_to_be_put_aside(self):
+        """It would wait for a reader; nothing else is lost by it."""
+        self.stopped("open('log', 'w').write('x')\n    def after():\n        open('log', 'a').write('y')")
+        for number in range(1, 9):
+            os.mkfifo(self.UNDO / f"1-{number}.aside")
+        self.assert_recovers()
+        self.assertEqual(self.text("log"), "x")
+
     def test_files_that_are_replaced_at_once(self):
         self.redo("open('state', 'w').write('0')", """
 for n in range(3):
