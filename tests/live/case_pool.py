@@ -136,9 +136,10 @@ class InUse(Case):
         keeper, target = self.start(self.argv("""
             import time, pyheap
             pyheap.epoch(wait=True)
+            print("up", flush=True)
             time.sleep(600)
         """))
-        self.wait_epoch()
+        self.wait_printed("up")
         keeper.kill()
         keeper.wait()
         self.assert_refused(self.recover(), "PH_ERUNNING", "running")

@@ -8,13 +8,14 @@
 They wait most of the time, so with --jobs several run at a time.
 """
 import argparse
+import io
 import os
 import pathlib
 import sys
-import tempfile
 import unittest
 
 import interpreters
+import jobs
 import stage
 from case import Case, statuses
 from case_ahead import *
@@ -41,16 +42,15 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
 class Taken(unittest.TestSuite):
-    """Those of the tests whose numbers this process was the one to read from a pipe."""
+    """Tests that come one by one."""
     _cleanup = False
 
-    def __init__(self, tests, pipe):
-        super().__init__(tests)
-        self.pipe = pipe
+    def __init__(self, tests):
+        super().__init__()
+        self.tests = tests
 
     def __iter__(self):
-        while number := os.read(self.pipe, 2):
-            yield self._tests[int.from_bytes(number, "little")]
+        return self.tests
 
 
 def each(suite):
@@ -58,34 +58,19 @@ def each(suite):
         yield from each(test) if isinstance(test, unittest.TestSuite) else [test]
 
 
-class Jobs:
-    """A runner of tests in several processes."""
+class Runner:
+    """Of tests in several processes, what each says together."""
 
     def __init__(self, count):
         self.count = count
 
     def run(self, suite):
-        tests = list(each(suite))
-        read, write = os.pipe()
-        outputs = [tempfile.TemporaryFile("w+") for _ in range(self.count)]
-        children = []
-        for output in outputs:
-            children.append(os.fork())
-            if children[-1] == 0:
-                os.close(write)
-                os.dup2(output.fileno(), 1)
-                os.dup2(output.fileno(), 2)
-                runner = unittest.TextTestRunner(open(2, "w", closefd=False), verbosity=1)
-                os._exit(not runner.run(Taken(tests, read)).wasSuccessful())
-        os.close(read)
-        with open(write, "wb") as file:
-            for number in range(len(tests)):
-                file.write(number.to_bytes(2, "little"))
-        statuses = [os.waitpid(child, 0)[1] for child in children]
-        for output in outputs:
-            output.seek(0)
-            print(output.read(), flush=True)
-        self.good = not any(statuses)
+        def work(tests):
+            stream = io.StringIO()
+            result = unittest.TextTestRunner(stream, verbosity=1).run(Taken(tests))
+            os.write(2, stream.getvalue().encode())
+            return result.wasSuccessful()
+        self.good = jobs.run(self.count, list(each(suite)), work)
         return self
 
     def wasSuccessful(self):
@@ -113,7 +98,7 @@ def main():
     Case.python = args.python
     Case.STATUS = statuses(ROOT / "allocator" / "error.h")
     unittest.main(argv=["errors.py", *rest], verbosity=1,
-                  testRunner=Jobs(args.jobs) if args.jobs > 1 else None)
+                  testRunner=Runner(args.jobs) if args.jobs > 1 else None)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
     tests/live/run.py [--bin DIR] [--python PATH]... [--only NAME]... [--kills N] [--seed S]
                       [--seconds T] [--every TIME] [--user NAME] [--pypi DIR] [--pyenv X.Y]
-                      [--long] [--keep]
+                      [--jobs N] [--long] [--keep]
 
 Every program of programs/ and examples/ is run once in plain Python, and then under
 pyheap-run in a chain of kills and recoveries (chain.py says what must hold). Programs that
@@ -25,6 +25,7 @@ import time
 import traceback
 
 import interpreters
+import jobs
 import processes
 import stage
 from chain import Chain, ChainError, run_plain
@@ -86,13 +87,13 @@ class Session:
         self.commands = Commands(args.bin)
         self.failures = 0
         self.tested = 0
-        processes.adopt_orphans()
 
     def test(self, program, interpreter):
         """One program on one interpreter, one line. @return (whether it held, how it went)."""
         if program.needs == "numpy" and not interpreter.numpy:
             return None
         self.tested += 1
+        processes.adopt_orphans()
         seed = f"{self.args.seed}/{program.name}/{interpreter.version}"
         directory = pathlib.Path(tempfile.mkdtemp(prefix=f"live-{program.name}-"))
         if program.stdin:
@@ -173,6 +174,7 @@ def parse_arguments():
     parser.add_argument("--user", help="test as this user (when root)")
     parser.add_argument("--long", action="store_true",
                         help="heat.py 500*500*2000, an epoch each iteration, 200 kills")
+    parser.add_argument("--jobs", type=int, default=1, help="chains at a time")
     parser.add_argument("--keep", action="store_true", help="keep the directories of all runs")
     args = parser.parse_args()
     if args.kills is None:
@@ -198,26 +200,33 @@ def chosen_interpreters(args):
 def main():
     args = parse_arguments()
     if args.user:
-        rest = ["--seed", args.seed, "--kills", str(args.kills), "--seconds", str(args.seconds)]
+        rest = ["--seed", args.seed, "--kills", str(args.kills), "--seconds", str(args.seconds),
+                "--jobs", str(args.jobs)]
         rest += ["--every", args.every] if args.every else []
         for flag, values in (("--python", args.python or [interpreters.DEBIAN]),
                              ("--only", args.only)):
             for value in values:
                 rest += [flag, value]
         stage.as_user(args.user, args.bin, __file__, rest)
-    session = Session(args)
     todo = [long_program()] if args.long else programs(args.only)
+    tasks = []
     for path in chosen_interpreters(args):
         interpreter = interpreters.Interpreter(path)
         print(f"{interpreter}, as {pwd.getpwuid(os.geteuid()).pw_name}, seed {args.seed}",
               flush=True)
-        for program in todo:
-            session.test(program, interpreter)
-    if not session.tested:
+        tasks += [(program, interpreter) for program in todo
+                  if program.needs != "numpy" or interpreter.numpy]
+    if not tasks:
         print("skipped: nothing to test")
         sys.exit(stage.SKIPPED)
-    print(f"{session.tested} chains, {session.failures} failed")
-    sys.exit(1 if session.failures else 0)
+
+    def work(some):
+        session = Session(args)
+        for program, interpreter in some:
+            session.test(program, interpreter)
+        print(f"{session.tested} chains, {session.failures} failed", flush=True)
+        return session.failures == 0
+    sys.exit(0 if jobs.run(args.jobs, tasks, work) else 1)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
     tests/packages/run.py [--bin DIR] [--venvs DIR] [--only NAME]... [--on NAME]... [--kills N]
                           [--seconds T] [--seed S] [--every TIME] [--table FILE]
-                          [--standard] [--offline] [--keep]
+                          [--standard] [--offline] [--jobs N] [--keep]
 
 For each interpreter found a virtual environment with what PyPI has for it, then each program of
 programs/ in a chain of kills and recoveries, exactly as tests/live does it. Every run adds its
@@ -28,6 +28,7 @@ ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "live"))
 
 import interpreters  # noqa: E402
+import jobs  # noqa: E402
 import run as live  # noqa: E402
 
 # What a module is called on PyPI, where that is not its own name, and versions that matter.
@@ -199,6 +200,7 @@ def parse_arguments():
     parser.add_argument("--standard", action="store_true",
                         help="only programs of the standard library; nothing is installed")
     parser.add_argument("--offline", action="store_true", help="install nothing")
+    parser.add_argument("--jobs", type=int, default=1, help="chains at a time")
     parser.add_argument("--keep", action="store_true")
     args = parser.parse_args()
     args.long = False
@@ -233,33 +235,40 @@ def main():
     pathlib.Path(args.venvs).mkdir(parents=True, exist_ok=True)
     subjects, names, environments = chosen(args)
     table = Table(pathlib.Path(args.table), names)
-    session = Session(args)
-    found = collections.Counter()
+    good = True
     for environment in environments:
         print(f"{environment.name}, seed {args.seed}", flush=True)
         todo = [s for s in subjects if environment.short >= s.oldest]
         environment.make({m for s in todo for m in s.modules}, args.offline)
         interpreter = interpreters.Interpreter(environment.python)
         interpreter.name = environment.name
-        for subject in todo:
-            versions = {m: environment.version(m) for m in subject.modules}
-            reasons = [reason for _, reason in versions.values() if reason]
-            if reasons:
-                found["left out"] += 1
-                print(f"out   {subject.name:<14} {reasons[0]}", flush=True)
-                table.add(subject.name, ", ".join(versions), environment.name,
-                          "left out: " + first_lines(reasons[0]))
-                continue
-            os.environ.update(subject.environment)
-            held, text = session.test(subject, interpreter)
-            for name in subject.environment:
-                del os.environ[name]
-            found["held" if held else "failed"] += 1
-            uses = ", ".join(f"{m} {version}" for m, (version, _) in versions.items())
-            table.add(subject.name, uses or "the standard library", environment.name,
-                      text if held else "FAILED: " + first_lines(text))
-    print(", ".join(f"{n} {what}" for what, n in found.items()))
-    sys.exit(1 if found["failed"] else 0)
+
+        def work(some):
+            found = collections.Counter(
+                test(Session(args), subject, environment, interpreter, table) for subject in some)
+            print(", ".join(f"{n} {what}" for what, n in found.items()), flush=True)
+            return not found["failed"]
+        good &= jobs.run(args.jobs, todo, work)
+    sys.exit(0 if good else 1)
+
+
+def test(session, subject, environment, interpreter, table):
+    """One program. @return what to count it as."""
+    versions = {m: environment.version(m) for m in subject.modules}
+    reasons = [reason for _, reason in versions.values() if reason]
+    if reasons:
+        print(f"out   {subject.name:<14} {reasons[0]}", flush=True)
+        table.add(subject.name, ", ".join(versions), environment.name,
+                  "left out: " + first_lines(reasons[0]))
+        return "left out"
+    os.environ.update(subject.environment)
+    held, text = session.test(subject, interpreter)
+    for name in subject.environment:
+        del os.environ[name]
+    uses = ", ".join(f"{m} {version}" for m, (version, _) in versions.items())
+    table.add(subject.name, uses or "the standard library", environment.name,
+              text if held else "FAILED: " + first_lines(text))
+    return "held" if held else "failed"
 
 
 if __name__ == "__main__":
