@@ -88,7 +88,7 @@ static int make_pipe(struct ph_recovery *r, const struct ph_file_pm *f)
             packets |= (g->open_flags & O_DIRECT) != 0;
             written |= (g->open_flags & O_ACCMODE) != O_RDONLY || (g->flags & PH_FILE_HUNGUP);
         }
-    if (make_ends(ph_record_text(r->record, f->path), packets, written, ends) != 0)
+    if (make_ends(ph_recovery_path(r, f), packets, written, ends) != 0)
         return ph_reopen_fail(r, f, "pipe");
     ends[0] = ph_reopen_aside(r, ends[0]);
     ends[1] = ph_reopen_aside(r, ends[1]);

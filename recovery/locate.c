@@ -150,7 +150,7 @@ static int locate(struct ph_recovery *r, const struct ph_file_pm *f)
     return rc > 0 ? 0 : rc;
 }
 
-/** One that the program has renamed since, or one above it. */
+/** A directory or FIFO that the program has renamed since, or a directory above it. */
 static int locate_directory(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     char name[PATH_MAX];
@@ -173,6 +173,8 @@ int ph_recovery_locate(struct ph_recovery *r)
             rc = locate(r, &f[i]);
         else if (f[i].kind == PH_FILE_DIRECTORY && f[i].same_as < 0 &&
                  !(f[i].flags & PH_FILE_DELETED))
+            rc = locate_directory(r, &f[i]);
+        else if (f[i].kind == PH_FILE_PIPE && ph_record_text(r->record, f[i].path)[0])
             rc = locate_directory(r, &f[i]);
     return rc;
 }

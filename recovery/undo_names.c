@@ -67,9 +67,9 @@ bool ph_recovery_undo_place(const struct ph_recovery *r, const struct ph_file_pm
 {
     struct stat st;
     return follow(r, f, buf) &&
-           (f->kind == PH_FILE_DIRECTORY
-                ? stat(buf, &st) == 0 && S_ISDIR(st.st_mode) && st.st_ino == f->ino
-                : ph_recovery_is_very_file(f, AT_FDCWD, buf));
+           (f->kind == PH_FILE_REGULAR ? ph_recovery_is_very_file(f, AT_FDCWD, buf)
+                                       : stat(buf, &st) == 0 && st.st_ino == f->ino &&
+                                             (st.st_mode & S_IFMT) == (f->mode & S_IFMT));
 }
 
 bool ph_recovery_undo_renames(const struct ph_recovery *r, const struct ph_file_pm *f)

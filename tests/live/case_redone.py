@@ -102,6 +102,20 @@ os.mkdir('new')""")
         self.assertEqual(os.listdir(self.directory / "new"), [])
         self.assertFalse((self.directory / "file").exists() or (self.directory / "old").exists())
 
+    def test_an_open_fifo_that_is_renamed_and_removed(self):
+        self.redo("""
+    os.mkfifo('p')
+    reader, writer = os.open('p', os.O_RDONLY | os.O_NONBLOCK), os.open('p', os.O_WRONLY)
+    os.mkdir('d')
+    os.write(writer, b'abc')""", """
+os.rename('p', 'd/q')
+os.rename('d', 'e')
+assert os.read(reader, 9) == b'abc'
+again = os.open('e/q', os.O_WRONLY)
+os.write(again, b'def')
+assert os.read(reader, 9) == b'def'
+os.unlink('e/q')""")
+
     def test_a_fifo_where_something_is_to_be_put_aside(self):
         """It would wait for a reader; nothing else is lost by it."""
         self.stopped("open('log', 'w').write('x')\n    def after():\n        open('log', 'a').write('y')")
