@@ -148,11 +148,18 @@ static int copy_one(int from, int to, const char *name)
         text[n] = 0;
         return symlinkat(text, to, name) == 0 ? 0 : errno;
     }
+    struct stat st;
+    if (fstatat(from, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+        return errno;
+    if (S_ISFIFO(st.st_mode))
+        return mkfifoat(to, name, st.st_mode & 07777) == 0 ? 0 : errno;
     int in = openat(from, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (in < 0)
         return errno;
     int out = openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     int err = out < 0 ? errno : copy_bytes(in, out);
+    if (!err && fchmod(out, st.st_mode & 07777) != 0)
+        err = errno;
     if (out >= 0)
         close(out);
     close(in);

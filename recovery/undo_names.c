@@ -66,10 +66,13 @@ bool ph_recovery_undo_place(const struct ph_recovery *r, const struct ph_file_pm
                             char buf[PATH_MAX])
 {
     struct stat st;
-    return follow(r, f, buf) &&
-           (f->kind == PH_FILE_REGULAR ? ph_recovery_is_very_file(f, AT_FDCWD, buf)
-                                       : stat(buf, &st) == 0 && st.st_ino == f->ino &&
-                                             (st.st_mode & S_IFMT) == (f->mode & S_IFMT));
+    if (!follow(r, f, buf))
+        return false;
+    bool kept = below(buf, r->undo_directory) != NULL; /* perhaps in a copy */
+    if (f->kind == PH_FILE_REGULAR && !kept)
+        return ph_recovery_is_very_file(f, AT_FDCWD, buf);
+    return lstat(buf, &st) == 0 && (kept || st.st_ino == f->ino) &&
+           (st.st_mode & S_IFMT) == (f->mode & S_IFMT);
 }
 
 bool ph_recovery_undo_renames(const struct ph_recovery *r, const struct ph_file_pm *f)
@@ -94,13 +97,31 @@ void ph_undo_sync_directory(struct ph_recovery *r, const char *path)
     memcpy(r->undo_synced, directory, sizeof directory);
 }
 
-static int undo_rename(struct ph_recovery *r, const struct ph_undo *u)
+/** It is another inode by now: what was done to it before is about that one. */
+static void is_now(struct ph_recovery *r, size_t i, const struct statx *sx)
 {
+    const struct ph_undo was = *r->undo[i];
+    for (; i < r->nundo; i++)
+        if (r->undo[i]->ino == was.ino && r->undo[i]->dev == was.dev &&
+            r->undo[i]->birth_ns == was.birth_ns) {
+            r->undo[i]->ino = sx->stx_ino;
+            r->undo[i]->birth_ns = ph_birth_ns(sx);
+        }
+}
+
+static int undo_rename(struct ph_recovery *r, size_t i)
+{
+    const struct ph_undo *u = r->undo[i];
     char buf[PATH_MAX];
     struct statx here;
     const char *at = left_at(r, u, buf);
-    if (!ph_undo_is_very_thing(u, AT_FDCWD, at))
-        return 0;
+    if (!ph_undo_is_very_thing(u, AT_FDCWD, at)) {
+        /* What is kept here is what was removed, though the directory may be a copy. */
+        if (u->kind != PH_UNDO_REMOVED || statx(AT_FDCWD, at, AT_SYMLINK_NOFOLLOW,
+                                                STATX_BASIC_STATS | STATX_BTIME, &here) != 0)
+            return 0;
+        is_now(r, i, &here);
+    }
     bool taken = statx(AT_FDCWD, u->path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME,
                        &here) == 0;
     if (taken && here.stx_ino == u->ino)
@@ -174,18 +195,6 @@ static int undo_making(struct ph_recovery *r, const struct ph_undo *u)
     return 0;
 }
 
-/** The directory is another inode by now: what was done to it before is about that one. */
-static void is_now(struct ph_recovery *r, size_t i, const struct statx *sx)
-{
-    const struct ph_undo was = *r->undo[i];
-    for (; i < r->nundo; i++)
-        if (r->undo[i]->ino == was.ino && r->undo[i]->dev == was.dev &&
-            r->undo[i]->birth_ns == was.birth_ns) {
-            r->undo[i]->ino = sx->stx_ino;
-            r->undo[i]->birth_ns = ph_birth_ns(sx);
-        }
-}
-
 static int undo_rmdir(struct ph_recovery *r, size_t i)
 {
     const struct ph_undo *u = r->undo[i];
@@ -218,6 +227,6 @@ int ph_recovery_undo_name(struct ph_recovery *r, size_t i)
     case PH_UNDO_REMOVED_DIRECTORY:
         return undo_rmdir(r, i);
     default:
-        return undo_rename(r, u);
+        return undo_rename(r, i);
     }
 }

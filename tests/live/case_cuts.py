@@ -156,6 +156,31 @@ class Cuts(Waiting):
         self.assertEqual((self.directory / "cut").read_text(), "0123456789!")
         self.assertFalse(kept.exists())
 
+    def test_a_packed_pool_takes_along_what_was_removed(self):
+        self.stopped("""
+    for name in 'named', 'open', 'moved':
+        open(name, 'w').write(name)
+        os.chmod(name, 0o640)
+    file = open('open', 'r+')
+    os.mkfifo('p')
+    ends = os.open('p', os.O_RDONLY | os.O_NONBLOCK), os.open('p', os.O_WRONLY)
+    os.write(ends[1], b'abc')
+    def after():
+        os.rename('moved', 'other')
+        for name in 'named', 'open', 'other', 'p':
+            os.remove(name)
+""", """
+    assert [open(name).read() for name in ('named', 'open', 'moved')] == ['named', 'open', 'moved']
+    assert file.read() == 'open' and os.stat('open').st_ino == os.fstat(file.fileno()).st_ino
+    assert os.stat('named').st_mode & 0o777 == 0o640 and not os.path.exists('other')
+    assert os.read(ends[0], 9) == b'abc' and os.stat('p').st_ino == os.fstat(ends[0]).st_ino""")
+        packed = self.directory / "packed.pm"
+        self.assert_ended(self.finish([self.commands.recover, "--pack", packed, self.pool]))
+        shutil.rmtree(self.UNDO)
+        os.remove(self.pool)
+        self.pool = str(packed)
+        self.assert_recovers()
+
     def test_cuts_are_not_believed_if_damaged_or_of_others(self):
         self.stopped(self.CUT)
         (kept,) = self.UNDO.iterdir()
