@@ -151,7 +151,7 @@ static bool awaits_writer(int fd)
 
 /** What waits in the pipe at this moment (children may be reading, too), copied with tee(2)
  * into one of our own. A read of a packet pipe gives one packet. @return false: no copy as
- * large. */
+ * large, or none at all. */
 static bool copy_waiting(struct ph_file_pm *f)
 {
     int copy[2];
@@ -162,7 +162,9 @@ static bool copy_waiting(struct ph_file_pm *f)
         return false;
     fcntl(copy[1], F_SETPIPE_SZ, (int)f->detail);
     bool all = fcntl(copy[1], F_GETPIPE_SZ) >= (int)f->detail;
-    if (all && tee(f->fd, copy[1], f->detail, SPLICE_F_NONBLOCK) > 0)
+    n = all ? tee(f->fd, copy[1], f->detail, SPLICE_F_NONBLOCK) : 0;
+    all &= n >= 0 || errno == EAGAIN; /* all has been read meanwhile */
+    if (n > 0)
         while ((n = read(copy[0], buf, f->detail)) > 0) {
             void *chunk = ph_files_chunk(f, 0, (size_t)n);
             if (!chunk)

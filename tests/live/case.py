@@ -157,7 +157,7 @@ class Case(unittest.TestCase):
                          f"not {error}: {done.stdout}{done.stderr}")
         for word in words:
             self.assertIn(word.lower(), done.stderr.lower())
-        self.assertLess(len(done.stderr.splitlines()), 20, "an essay instead of a message")
+        self.assertLess(len(done.stderr.splitlines()), 25, "an essay instead of a message")
 
     def assert_ended(self, done, status=0):
         self.assertEqual(done.returncode, status, f"{done.stdout}{done.stderr}")
