@@ -4,12 +4,13 @@
 
     tests/storm/run.py [--bin DIR] [--python PATH]... [--seed S] [--count N | --seconds T]
                        [--length T] [--kills N] [--mode MODE] [--pool-on DIR]... [--plain N]
+                       [--calm] [--user NAME]
 
 Each program (program.py) is run once in plain Python and once in a chain of 5 to 20 kills and
-recoveries, which must leave the same behind (../live/chain.py). Interpreter, place of the pool
-and the way of taking epochs (`calls`, `clock`, `both`) are drawn as well. A failure keeps its
-directory and says how to repeat it; --plain N runs the same program N times without pyheap
-instead, to see whether the interpreter is at fault.
+recoveries, which must leave the same behind (../live/chain.py). Interpreter, place of the pool,
+the way of taking epochs (`calls`, `clock`, `both`) and what ways.py knows are drawn as well. A
+failure keeps its directory and says how to repeat it; --plain N runs the same program N times
+without pyheap instead, to see whether the interpreter is at fault.
 """
 import argparse
 import os
@@ -27,27 +28,13 @@ sys.path.insert(0, str(ROOT / "tests" / "live"))
 
 import interpreters  # noqa: E402
 import processes  # noqa: E402
-from chain import Chain, ChainError, run_plain  # noqa: E402
+import stage  # noqa: E402
+from chain import ChainError, run_plain  # noqa: E402
 from commands import Commands  # noqa: E402
 from run import Program  # noqa: E402
+from ways import Storm  # noqa: E402
 
 TRIAL = 10  # rounds
-
-
-class Storm(Chain):
-    """A chain by time: how many epochs there will be nobody knows. If the program ends before
-    it was killed as often as wanted, that is enough."""
-
-    def let_live(self, keeper):
-        """Mostly as long as it takes to get on by an epoch, and a little longer."""
-        while keeper.poll() is None and (not self.newest or self.rng.random() < 0.99) \
-                and self.commands.newest(self.pool) <= self.newest:
-            time.sleep(0.01)
-        time.sleep(self.rng.uniform(0, 2 * self.seconds / self.wanted))
-
-    def ended(self, status):
-        self.wanted = max(min(self.wanted, self.kills), 1)
-        return super().ended(status)
 
 
 def lasting(program, python, seconds, directory):
@@ -84,10 +71,11 @@ def one(args, commands, seed):
             if differences:
                 raise ChainError("plain Python itself: " + "\n".join(differences))
         if not args.plain:
-            every = rng.choice(["5ms", "20ms", "100ms", "300ms"])
             chain = Storm(commands, program, python, rounds, kills, directory / "chain", rng,
-                          [] if mode == "calls" else ["--every", every])
-            chain.seconds = reference.seconds
+                          mode=mode, seconds=reference.seconds)
+            if args.calm:
+                chain.calm()
+            about += f" {chain.about()}"
             outcome = chain.run()
             differences = outcome and reference.differences(outcome)
             if differences:
@@ -119,8 +107,15 @@ def main():
     parser.add_argument("--mode", choices=["calls", "clock", "both"])
     parser.add_argument("--pool-on", action="append", default=[], metavar="DIR")
     parser.add_argument("--plain", type=int, default=0, metavar="N")
+    parser.add_argument("--calm", action="store_true",
+                        help="no odd surroundings, deaths and recoveries (ways.py)")
+    parser.add_argument("--user", help="test as this user (when root)")
     args = parser.parse_args()
-    args.python = args.python or interpreters.all_pyenv() or [interpreters.DEBIAN]
+    if args.user:
+        at = sys.argv.index("--user")
+        stage.as_user(args.user, args.bin, __file__, sys.argv[1:at] + sys.argv[at + 2:])
+    args.python = args.python or [interpreters.DEBIAN, *interpreters.all_pyenv()]
+    args.python = [path for path in args.python if os.access(path, os.X_OK)]
     args.pool_on = args.pool_on or ["/tmp", "/dev/shm"]
     processes.adopt_orphans()
     commands = Commands(args.bin)

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What random programs are composed of, by concern."""
-from . import children, files, interpreter, memory, threads  # noqa: F401
+from . import children, files, interpreter, memory, names, network, threads  # noqa: F401
 from .base import ALL, ANYWHERE, MAIN, anew  # noqa: F401
+
+FORKING = {"forks", "workers"}

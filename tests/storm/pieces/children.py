@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: MIT
 """Child processes, and signals, which the main thread alone may drive."""
+import ctypes
+import multiprocessing.sharedctypes
 import os
 import select
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
 
-from .base import PATIENCE, main_piece, piece
+from .base import PATIENCE, end, libc, main_piece, piece, start
+
+FORKS_CRASH = sys.version_info[:3] == (3, 13, 0)  # by themselves, now and then
 
 
 @piece
@@ -33,7 +38,7 @@ def forks(me):
     """Children by fork, which tell something and end."""
     data = {n: str(n) for n in range(1000)}
     for r in me.rounds:
-        if r % 4 or sys.version_info[:3] == (3, 13, 0):  # whose children crash by themselves
+        if r % 4 or FORKS_CRASH:
             yield
             continue
         while True:
@@ -75,6 +80,93 @@ def spawned(me):
             yield
         assert status == 8 << 8
         me.say(r)
+
+
+@piece
+def workers(me):
+    """multiprocessing: a process by fork, a pipe to it, memory and a lock shared with it."""
+    fork = multiprocessing.get_context("fork")
+    shared, lock = multiprocessing.sharedctypes.RawArray("i", 1000), fork.Lock()
+
+    def work(r, end):
+        shared[r % 1000] = r
+        end.send([os.getppid(), r * r])
+    for r in me.rounds:
+        if r % 8 or FORKS_CRASH:
+            yield
+            continue
+        with lock:
+            while True:
+                here, there = fork.Pipe(duplex=False)
+                worker = fork.Process(target=work, args=(r, there))
+                worker.start()
+                there.close()
+                yield
+                try:
+                    told = here.recv()
+                except EOFError:
+                    told = None
+                worker.join(PATIENCE)
+                here.close()
+                if worker.exitcode != -signal.SIGKILL:
+                    break
+        assert (worker.exitcode, told) == (0, [os.getpid(), r * r]), (worker.exitcode, told)
+        assert shared[r % 1000] == r
+        me.say(r, told[1])
+
+
+@piece
+def waiting_for_signals(me):
+    """A thread that has a signal blocked, and takes it by sigwait, with a timeout, by a descriptor."""
+    how = me.rng.choice(["wait", "timed", "descriptor"])
+    number = signal.SIGRTMIN + me.rng.randint(5, 20)
+    mask = struct.pack("Q", 1 << number - 1)
+    ready, got = threading.Semaphore(0), threading.Semaphore(0)
+    over = []
+
+    def take():
+        signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+        fd = libc.signalfd(-1, ctypes.create_string_buffer(mask), os.O_CLOEXEC)
+        assert fd >= 0
+        ready.release()
+        while not over:
+            if how == "wait":
+                assert signal.sigwait([number]) == number
+            elif how == "timed":
+                assert signal.sigtimedwait([number], PATIENCE).si_signo == number
+            else:
+                assert struct.unpack_from("I", os.read(fd, 128))[0] == number
+            got.release()
+        os.close(fd)
+    thread = start(take)
+    assert ready.acquire(timeout=PATIENCE)
+    for r in me.rounds:
+        yield
+        over.extend([1] * (r == len(me.rounds) - 1))
+        signal.pthread_kill(thread.ident, number)
+        yield
+        assert got.acquire(timeout=PATIENCE)
+        me.say(r)
+    end(thread)
+
+
+@main_piece
+def computed_alarms(me):
+    """An interval timer of the CPU time that the program has taken."""
+    ticks = []
+    old = signal.signal(signal.SIGVTALRM, lambda *_: ticks.append(1))
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0.005, 0.005)
+    for r in me.rounds:
+        yield
+        if r % 10 == 0:
+            seen, limit = len(ticks), time.monotonic() + PATIENCE
+            while len(ticks) == seen:
+                assert time.monotonic() < limit, "no tick"
+        assert signal.getitimer(signal.ITIMER_VIRTUAL)[1] > 0
+        me.say(r)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    signal.signal(signal.SIGVTALRM, old)
+
 
 @main_piece
 def signals(me):

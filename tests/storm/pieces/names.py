@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""Files as names: archives, logs that rotate, trees that are copied and moved, FIFOs, shared memory."""
+import dbm.dumb
+import io
+import logging
+import logging.handlers
+import multiprocessing.shared_memory
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+import zipfile
+
+from .base import piece
+
+
+@piece
+def archives(me):
+    """Zip and tar archives that are opened for each member, which overwrites their ends."""
+    for r in me.rounds:
+        mode = "a" if r % 50 else "w"
+        data = me.rng.randbytes(me.rng.randint(0, 3000))
+        with zipfile.ZipFile(f"{me.name}.zip", mode) as archive:
+            archive.writestr(zipfile.ZipInfo(f"{r}"), data)
+            if me.rng.random() < 0.3:
+                yield
+        about = tarfile.TarInfo(f"{r}")
+        about.size = len(data)
+        with tarfile.open(f"{me.name}.tar", mode) as archive:
+            archive.addfile(about, io.BytesIO(data))
+        yield
+        with zipfile.ZipFile(f"{me.name}.zip") as archive, \
+                tarfile.open(f"{me.name}.tar") as other:
+            assert archive.namelist() == other.getnames()
+            assert archive.read(f"{r}") == data == other.extractfile(f"{r}").read()
+            me.say(r, len(data), len(archive.namelist()))
+
+
+@piece
+def rotated(me):
+    """A log of logging's that rotates, one that is replaced behind an open descriptor."""
+    log = logging.Logger(me.name)
+    handler = logging.handlers.RotatingFileHandler(f"{me.name}.log", maxBytes=900, backupCount=3)
+    log.addHandler(handler)
+    for r in me.rounds:
+        log.warning("%d %s", r, "x" * me.rng.randrange(200))
+        yield
+        with open(f"{me.name}.log") as file:
+            lines = file.read().splitlines()
+        me.say(r, len(lines), [os.path.exists(f"{me.name}.log.{n}") for n in range(1, 5)])
+    log.removeHandler(handler)
+    handler.close()
+
+
+@piece
+def dumb_table(me):
+    """A table of dbm.dumb: an index that is rewritten, blocks that are overwritten in place."""
+    kept = {}
+    for r in me.rounds:
+        with dbm.dumb.open(f"{me.name}.db", "c" if r else "n") as table:
+            for _ in range(3):
+                key = b"%d" % me.rng.randrange(30)
+                table[key] = kept[key] = me.rng.randbytes(me.rng.randint(0, 900))
+            if me.rng.random() < 0.3 and len(kept) > 5:
+                key = me.rng.choice(sorted(kept))
+                del table[key], kept[key]
+            yield
+        with dbm.dumb.open(f"{me.name}.db", "r") as table:
+            assert {key: table[key] for key in table.keys()} == kept
+        me.say(r, len(kept))
+
+
+@piece
+def trees(me):
+    """Directories that are filled, linked, copied, moved and removed, by calls at a directory. None
+    that goes is held open, as shutil does: such a one cannot come back."""
+    root = f"{me.name}.root"
+    os.mkdir(root)
+    at = os.open(root, os.O_RDONLY)
+    for r in me.rounds:
+        os.mkdir("a", dir_fd=at)
+        for n in range(3):
+            file = os.open(f"a/{n}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 + n, dir_fd=at)
+            os.write(file, b"%d\n" % r * n)
+            os.close(file)
+        yield
+        os.link("a/1", "a/hard", src_dir_fd=at, dst_dir_fd=at)
+        os.truncate(f"{root}/a/hard", 1)
+        os.mkdir(f"{root}/b")
+        for n in range(3):
+            shutil.copyfile(f"{root}/a/{n}", f"{root}/b/{n}")
+        yield
+        os.rename("a/2", "b/moved", src_dir_fd=at, dst_dir_fd=at)
+        os.rename(f"{root}/b", f"{root}/c")
+        yield
+        names = ("a/0", "a/1", "a/hard", "c/0", "c/1", "c/2", "c/moved")
+        me.say(r, [os.stat(name, dir_fd=at).st_size for name in names],
+               os.stat("a/hard", dir_fd=at).st_nlink)
+        for name in names:
+            os.unlink(name, dir_fd=at)
+        yield
+        os.rmdir("a", dir_fd=at)
+        os.rmdir(f"{root}/c")
+        assert os.listdir(at) == []
+    os.close(at)
+
+
+@piece
+def temporary_directories(me):
+    """With files in them, held over some rounds."""
+    held = []
+    for r in me.rounds:
+        directory = tempfile.TemporaryDirectory()
+        file = open(f"{directory.name}/open", "w+")
+        with open(f"{directory.name}/closed", "w") as closed:
+            closed.write(f"{r}")
+        held.append((r, directory, file))
+        yield
+        for n, directory, file in held:
+            file.write(f"{n} {r}\n")
+            file.flush()
+            with open(f"{directory.name}/closed") as closed:
+                assert closed.read() == f"{n}"
+            assert sorted(os.listdir(directory.name)) == ["closed", "open"]
+        if len(held) > 3:
+            n, directory, file = held.pop(me.rng.randrange(3))
+            file.seek(0)
+            me.say(r, n, len(file.readlines()))
+            file.close()
+            directory.cleanup()
+    for _, directory, file in held:
+        file.close()
+        directory.cleanup()
+
+
+@piece
+def fifos(me):
+    """A FIFO with both ends here and bytes in it, under names that change."""
+    name = f"{me.name}.fifo"
+    os.mkfifo(name)
+    read = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
+    write = os.open(name, os.O_WRONLY)
+    for r in me.rounds:
+        data = me.rng.randbytes(me.rng.randint(1, 3000))
+        os.write(write, data)
+        yield
+        if r % 7 == 3:
+            os.rename(name, f"{me.name}.fifo{r}")
+            name = f"{me.name}.fifo{r}"
+        assert os.read(read, 9999) == data
+        me.say(r, len(data))
+    os.close(read)
+    os.close(write)
+    os.unlink(name)
+
+
+def tell_tracker(function):
+    """Python's tracker of shared memory is a child: an epoch may have lost it just then, and that
+    of a life that was killed may take a name away that has been given anew meanwhile."""
+    try:
+        return function()
+    except (BrokenPipeError, FileNotFoundError):
+        return None
+
+
+@piece
+def shared_memory(me):
+    """Segments under names, made, held, opened once more by name, and removed."""
+    unknown = {"track": False} if sys.version_info >= (3, 13) else {}
+    held = []
+    for r in me.rounds:
+        if r % 5 == 0:
+            size, made = me.rng.randint(1, 50000), None
+            while not made:
+                made = tell_tracker(lambda: multiprocessing.shared_memory.SharedMemory(
+                    create=True, size=size))
+            held.append((made, size))
+        for segment, size in held:
+            segment.buf[size - 1] = r % 256
+        yield
+        for segment, size in held:
+            assert segment.buf[size - 1] == r % 256
+        if unknown:
+            again = tell_tracker(lambda: multiprocessing.shared_memory.SharedMemory(
+                held[0][0].name, **unknown))
+            if again:
+                assert again.buf[held[0][1] - 1] == r % 256
+                again.close()
+        if len(held) > 3:
+            segment, size = held.pop(me.rng.randrange(3))
+            segment.close()
+            tell_tracker(segment.unlink)
+            me.say(r, size)
+    for segment, _ in held:
+        segment.close()
+        tell_tracker(segment.unlink)
