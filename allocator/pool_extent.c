@@ -319,8 +319,10 @@ int ph_extent_grow(struct ph_pool *p, uint32_t *slot)
     if (err)
         return err;
     e = &p->extent[i];
-    *e = (struct ph_extent){
-        .offset = first_page(a.oid->off), .role = PH_EXTENT_FREE, .holes = PH_ALL_SEGMENTS};
+    *e = (struct ph_extent){.offset = first_page(a.oid->off),
+                            .role = PH_EXTENT_FREE,
+                            .holes = PH_ALL_SEGMENTS,
+                            .blank = true};
     insert(p, i);
     *slot = i;
     return 0;
@@ -346,6 +348,7 @@ int ph_extent_take(struct ph_pool *p, enum ph_extent_role role, bool blocks, uin
         err = ph_extent_grow(p, slot);
     if (!err) {
         p->extent[*slot].role = role;
+        p->extent[*slot].blank &= role == PH_EXTENT_TAKEN;
         ph_room_note_spare(p);
     }
     return err;

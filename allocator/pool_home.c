@@ -179,6 +179,8 @@ static size_t group(const struct ph_pool *p, const struct ph_index *x, size_t i,
 
 static int zero_table(struct ph_pool *p, struct migration *m, uint32_t slot)
 {
+    if (p->extent[slot].blank)
+        return 0;
     ph_extent_clear(p, slot);
     memset(m->table, 0, ph_table_pages(&p->super) * PH_PAGE);
     return ph_io_write(&p->io, m->table, ph_table_pages(&p->super) * PH_PAGE,
@@ -318,10 +320,11 @@ static int bring_home(struct ph_pool *p, struct migration *m, const struct ph_en
         lost = lost || !e[i].offset;
         *s = e[i].offset ? e[i].sum : (struct ph_sum_pm){0, 0};
     }
-    if (!whole) {
+    if (n && (!whole || p->extent[slot].blank)) {
         first = (uint32_t)((e[0].addr - p->extent[slot].stretch) / PH_PAGE) / per_page;
         last = (uint32_t)((e[n - 1].addr - p->extent[slot].stretch) / PH_PAGE) / per_page;
     }
+    p->extent[slot].blank = false;
     page = last - first + 1;
     err = ph_io_write(&p->io, m->table + first * per_page, page * PH_PAGE,
                       base + first * PH_PAGE);

@@ -176,7 +176,8 @@ struct ph_extent {
     uint64_t stretch; /* HOME, TAKEN, OLD, heir: its first address */
     uint32_t used;    /* LOG: a bit for each segment that is not free; else 0 */
     uint32_t holes;   /* FREE, LOG: a bit for each segment that takes no space on the disk */
-    bool lost;        /* HOME: it may have blocks of pages that are absent (pool_shrink.c) */
+    bool blank; /* where a stretch has its table, nothing has ever been written: it is zeros */
+    bool lost;  /* HOME: it may have blocks of pages that are absent (pool_shrink.c) */
     /* Of used segments the newest epoch that has something there. At home, until
      * ph_extent_settle, the first stands for all. */
     uint64_t last_epoch[PH_SEGMENTS];

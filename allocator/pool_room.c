@@ -98,6 +98,7 @@ static int touch(struct ph_pool *p, uint32_t slot, uint32_t segment)
         return PH_ENOMEM;
     w->touched[w->ntouched++] = (struct ph_touched){slot, segment, e->last_epoch[segment]};
     use(e, segment, PH_EPOCH_OPEN); /* S2 */
+    e->blank = false;
     return 0;
 }
 

@@ -386,6 +386,31 @@ Test(pool_home, pages_that_do_not_come_again_take_no_space_at_home)
     }
 }
 
+Test(pool_home, stretches_with_few_pages_take_little_space)
+{
+    struct ph_pool *p;
+    uint64_t number = 0, before = 0;
+
+    ph_tuning.stretch_pages = 4096; /* tables of 16 pages */
+    p = fixture_create_sized(1 << 30, 2);
+    for (uint64_t i = 0; i < 30; i++) {
+        uint64_t addr = HEAP + (i % 20) * ph_tuning.stretch_pages * PH_PAGE;
+        if (i == 1)
+            before = info_of(p).allocated;
+        fixture_one_page(p, ++number, addr + 2000 * PH_PAGE, i + 1, false);
+    }
+    cr_assert_geq(ph_extent_count(p, PH_EXTENT_HOME), 16);
+    cr_assert_leq(info_of(p).allocated, before + UINT64_C(20) * 10 * PH_PAGE);
+    ph_pool_close(p);
+    p = fixture_open(PH_POOL_WRITE);
+    for (uint64_t i = 10; i < 30; i++) {
+        uint64_t addr = HEAP + (i % 20) * ph_tuning.stretch_pages * PH_PAGE;
+        cr_assert(fixture_holds(p, number, addr + 2000 * PH_PAGE, i + 1));
+        cr_assert(fixture_holds(p, number, addr + 1000 * PH_PAGE, 0));
+    }
+    ph_pool_close(p);
+}
+
 Test(pool_home, epoch_larger_than_the_log_trigger_works)
 {
     struct ph_pool *p = fixture_create_sized(256 << 20, 2);
