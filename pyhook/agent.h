@@ -69,10 +69,13 @@ struct ph_agent_status {
 void ph_agent_get_status(struct ph_agent_status *out);
 
 /**
- * Have the file of descriptor @p fd not cut back to its length at the epoch on recovery.
- * @return 0, PH_EFILES: no such descriptor; PH_ENOMEM: more than 256 of them.
+ * Have recovery leave the file of descriptor @p fd as it is; or what has the absolute name
+ * @p path, and all that is in it.
+ * @return 0, PH_EFILES: no such descriptor, no such name; PH_ENOMEM: more than 256 files, or
+ * 64 KiB of names.
  */
 int ph_files_keep(int fd);
+int ph_files_keep_path(const char *path);
 
 /** Text with the details of the last failure of this thread's call, or "". */
 const char *ph_agent_error_detail(void);

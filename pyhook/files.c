@@ -30,12 +30,6 @@
 
 #define SPARE                  4 /* at once: /proc/self/fd, both ends of a pipe, a file */
 
-/** Files that are not to be cut back on recovery. */
-static struct {
-    uint64_t dev, ino;
-} kept[256];
-static unsigned nkept;
-
 uint64_t ph_files_mtime(const struct stat *st)
 {
     return (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec;
@@ -54,21 +48,6 @@ int ph_files_hide(int fd)
     }
     close(fd);
     return high;
-}
-
-int ph_files_keep(int fd)
-{
-    struct stat st;
-    if (fstat(fd, &st) != 0)
-        return PH_EFILES;
-    for (unsigned i = 0; i < nkept; i++)
-        if (kept[i].dev == st.st_dev && kept[i].ino == st.st_ino)
-            return 0;
-    if (nkept == sizeof kept / sizeof kept[0])
-        return PH_ENOMEM;
-    kept[nkept].dev = st.st_dev;
-    kept[nkept++].ino = st.st_ino;
-    return 0;
 }
 
 struct ph_file_pm *ph_files_all(size_t *n)
@@ -179,14 +158,6 @@ static const struct ph_file_pm *known_description(const struct ph_file_pm *f)
         sorted.at[place] = (uint32_t)(count - 1);
     }
     return NULL;
-}
-
-bool ph_files_is_kept(uint64_t dev, uint64_t ino)
-{
-    for (unsigned i = 0; i < nkept; i++)
-        if (kept[i].dev == dev && kept[i].ino == ino)
-            return true;
-    return false;
 }
 
 bool ph_files_has_name(const struct ph_file_pm *f, const char *name)
@@ -370,8 +341,8 @@ static void capture_one(int dir, int fd)
     f->path = ph_record_string(name, strlen(name));
 
     if (S_ISREG(st.st_mode) && (flags & O_ACCMODE) != O_RDONLY && !(flags & O_PATH))
-        f->flags |= ph_files_is_kept(f->dev, f->ino) ? PH_FILE_WRITABLE | PH_FILE_KEPT
-                                                     : PH_FILE_WRITABLE;
+        f->flags |= ph_files_is_kept(f->dev, f->ino, name) ? PH_FILE_WRITABLE | PH_FILE_KEPT
+                                                           : PH_FILE_WRITABLE;
 
     if (S_ISCHR(st.st_mode) && isatty(fd))
         f->flags |= PH_FILE_TTY;

@@ -73,11 +73,15 @@ bool ph_files_is_touchy(const struct ph_file_pm *f);
 /** When the file of @p fd was made, ns since 1970; 0: the file system does not tell. */
 uint64_t ph_files_birth(int fd);
 
-/** Whether the program has said that recovery is to leave the file as it is. */
-bool ph_files_is_kept(uint64_t dev, uint64_t ino);
-
 /** When all are known: by what recovery knows files again. */
 void ph_files_identify(void);
+
+/* ---- files_kept.c ------------------------------------------------------------------- */
+
+/** Whether the program has said that recovery is to leave a file as it is: this one, or what
+ *  has that absolute name. */
+bool ph_files_is_kept(uint64_t dev, uint64_t ino, const char *path);
+bool ph_files_is_kept_name(const char *path);
 
 /* ---- files_durable.c ---------------------------------------------------------------- */
 

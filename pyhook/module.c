@@ -383,17 +383,63 @@ static PyObject *on_epoch(PyObject *self, PyObject *callback)
     return register_callback(epoch_callbacks, callback, "on_epoch() needs a callable");
 }
 
+/** What os.@p function makes of @p of; NULL: raised. */
+static PyObject *call_os(const char *module, const char *function, PyObject *of)
+{
+    PyObject *os = ph_py.PyImport_ImportModule(module);
+    PyObject *made = os ? ph_py.PyObject_CallMethod(os, function, "(O)", of) : NULL;
+    if (os)
+        ph_py.Py_DecRef(os);
+    return made;
+}
+
+/** The path that @p file is; NULL: it is none. */
+static PyObject *name_of(PyObject *file)
+{
+    PyObject *name = call_os("os", "fspath", file);
+    if (!name)
+        ph_py.PyErr_Clear();
+    return name;
+}
+
+static int keep_name(PyObject *name)
+{
+    PyObject *real = NULL, *bytes = NULL;
+    int err = ph_py.PyObject_IsTrue(name) == 1 ? 0 : PH_EFILES;
+    if (err == 0 && (!(real = call_os("os.path", "realpath", name)) ||
+                     !(bytes = call_os("os", "fsencode", real))))
+        err = RAISED;
+    if (err == 0)
+        err = ph_files_keep_path(ph_py.PyBytes_AsString(bytes));
+    if (bytes)
+        ph_py.Py_DecRef(bytes);
+    if (real)
+        ph_py.Py_DecRef(real);
+    return err;
+}
+
+static int keep_descriptor(PyObject *file)
+{
+    int fd = ph_py.PyObject_AsFileDescriptor(file);
+    return fd < 0 ? RAISED : ph_files_keep(fd);
+}
+
 static PyObject *keep_file(PyObject *self, PyObject *file)
 {
     (void)self;
-    int fd = ph_py.PyObject_AsFileDescriptor(file);
-    if (fd < 0)
+    PyObject *name = name_of(file);
+    bool named = name != NULL;
+    int err = named ? keep_name(name) : keep_descriptor(file);
+    if (named)
+        ph_py.Py_DecRef(name);
+    if (err == RAISED)
         return NULL;
-    int err = ph_files_keep(fd);
     if (err) {
-        ph_py.PyErr_SetString(error_classes[ERROR], err == PH_ENOMEM
-                                                        ? "keep_file() takes at most 256 files"
-                                                        : "keep_file() needs an open file");
+        ph_py.PyErr_SetString(error_classes[ERROR],
+                              err == PH_ENOMEM
+                                  ? "keep_file() takes at most 256 open files, 64 KiB of paths"
+                              : named ? "keep_file() needs the path of a file or a directory"
+                                      : "keep_file() needs an open file, or a path");
         return NULL;
     }
     ph_py.Py_IncRef(file);
@@ -465,8 +511,11 @@ static struct ph_py_method methods[] = {
      "keep_file($module, file, /)\n--\n\n"
      "Have a file left as it is on recovery. What the program has done to a file since the\n"
      "epoch is otherwise undone, since it will be done again; that takes what other programs\n"
-     "have appended, too. file is an open file or a descriptor; it may be closed afterwards.\n"
-     "Returns it. Raises pyheap.Error if it is no open file, or after 256 files."},
+     "have appended, too. file is a path, of a file that may be there later only, or of a\n"
+     "directory, for all that is in it; or an open file or a descriptor, which may be closed\n"
+     "afterwards: then the file is meant whatever its name. This holds for what is done from\n"
+     "the call on, so call it early. Returns file. Raises pyheap.Error if a descriptor is not\n"
+     "open, or after 256 of them or 64 KiB of paths."},
     {"_hook", hook, PH_PY_NOARGS,
      "_hook($module, /)\n--\n\n"
      "Return a dict about the allocator hook, for tests and reports of problems."},

@@ -121,6 +121,7 @@ struct ph_py_arena_allocator {
     X(PyObject *, PyLong_FromUnsignedLongLong, (unsigned long long))                           \
     X(PyObject *, PyFloat_FromDouble, (double))                                                \
     X(PyObject *, PyUnicode_FromString, (const char *))                                        \
+    X(char *, PyBytes_AsString, (PyObject *))                                                  \
     X(PyObject *, PyUnicode_DecodeFSDefault, (const char *))                                   \
     X(PyObject *, PyDict_New, (void))                                                          \
     X(int, PyDict_SetItemString, (PyObject *, const char *, PyObject *))                       \

@@ -213,7 +213,7 @@ static bool is_kernels(const char *path)
 
 bool ph_undo_concerns(const struct stat *st, const char *path)
 {
-    return !is_kernels(path) && !ph_files_is_kept(st->st_dev, st->st_ino) &&
+    return !is_kernels(path) && !ph_files_is_kept(st->st_dev, st->st_ino, path) &&
            !ph_undo_database_suffix(path);
 }
 
@@ -423,7 +423,8 @@ void ph_undo_makes(int dir, const char *path, mode_t type)
 {
     char name[PH_UNDO_PATH];
     struct ph_undo_note n = {.kind = PH_UNDO_MAKES, .value = type, .path = name};
-    if (!ph_undo_absolute(name, sizeof name, dir, path, &n.dev) || is_kernels(name))
+    if (!ph_undo_absolute(name, sizeof name, dir, path, &n.dev) || is_kernels(name) ||
+        ph_files_is_kept_name(name))
         return;
     long err = ph_undo_note(&n);
     if (err)
@@ -432,7 +433,7 @@ void ph_undo_makes(int dir, const char *path, mode_t type)
 
 void ph_undo_made(const struct stat *st, uint64_t birth_ns, const char *path)
 {
-    if (is_kernels(path))
+    if (is_kernels(path) || ph_files_is_kept(st->st_dev, st->st_ino, path))
         return;
     long err = ph_undo_note(&(struct ph_undo_note){
         .kind = S_ISDIR(st->st_mode) ? PH_UNDO_MADE_DIRECTORY : PH_UNDO_MADE,

@@ -112,6 +112,7 @@ bool ph_undo_before_rename(int from_dir, const char *from, int to_dir, const cha
     if (is && over && !same)
         lose(&g);
     if (is && !same && ph_undo_absolute(path, sizeof path, to_dir, to, NULL) &&
+        !ph_files_is_kept(f.st.st_dev, f.st.st_ino, f.path) && !ph_files_is_kept_name(path) &&
         (ph_undo_concerns(&f.st, f.path) || ph_undo_concerns(&f.st, path)))
         note(PH_UNDO_RENAMED, &f, path);
     end(&f);

@@ -335,7 +335,7 @@ class Descriptors(Waiting):
                 raise SystemExit("no exception")
             for wrong in pyheap.on_epoch, pyheap.keep_file:
                 try:
-                    wrong("nonsense")
+                    wrong(1.5)
                 except TypeError:
                     continue
                 raise SystemExit("no TypeError")

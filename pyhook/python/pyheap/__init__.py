@@ -6,6 +6,8 @@ nothing, so that one script serves both. Under pyheap-run the module that is bui
 interpreter is imported in its place, and pyheap.active is True.
 """
 
+import os as _os
+
 __version__ = "0.1.0"
 
 active = False
@@ -77,7 +79,9 @@ def on_epoch(callback, /):
 
 
 def keep_file(file, /):
-    """Return file."""
+    """Return file, which is a path, an open file or a descriptor."""
+    if not isinstance(file, int) and not hasattr(file, "fileno"):
+        _os.fspath(file)
     return file
 
 
