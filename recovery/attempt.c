@@ -101,6 +101,8 @@ static int make_plan(const struct ph_recovery *r, const struct ph_view *view,
         p.flags |= PH_PLAN_TRAMPOLINES;
     if (r->count_downtime)
         p.flags |= PH_PLAN_DOWNTIME;
+    if (ph_recovery_enters_late(r))
+        p.flags |= PH_PLAN_ENTER;
     int fd = memfd_create("pyheap-plan", 0);
     if (fd < 0 || ftruncate(fd, (off_t)p.size) != 0)
         die(ph_error_of(errno) == PH_EMFILE ? PH_EMFILE : PH_ENOMEM, "plan");
@@ -110,6 +112,7 @@ static int make_plan(const struct ph_recovery *r, const struct ph_view *view,
     *plan = p;
     memcpy(part(plan, p.record_offset), record, record_size);
     ph_recovery_detach(r, part(plan, p.record_offset), record_size);
+    ph_recovery_undo_postpone(r, part(plan, p.record_offset));
     memcpy(part(plan, p.places_offset), place, nplaces * sizeof *place);
     if (nmarked)
         memcpy(part(plan, p.marked_offset), marked, nmarked * sizeof *marked);

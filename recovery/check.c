@@ -64,7 +64,7 @@ static int check_open_file(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     const char *path = ph_recovery_path(r, f);
     struct stat st;
-    if (ph_recovery_copy_of(r, f))
+    if (ph_recovery_copy_of(r, f) || ph_recovery_undo_is_late(r, f))
         return 0;
     int given = ph_reopen_given(f);
     int how = S_ISLNK(f->mode) ? AT_SYMLINK_NOFOLLOW : 0;
@@ -153,14 +153,18 @@ static int check_watched_paths(struct ph_recovery *r)
 {
     const struct ph_record_pm *rec = r->record;
     const struct ph_file_pm *f = (const void *)((const char *)rec + rec->files.offset);
+    char place[PATH_MAX];
     for (uint64_t i = 0; i < rec->files.count; i++) {
         const struct ph_watch_pm *w =
             (const void *)((const char *)rec + rec->data.offset + f[i].data_offset);
         uint64_t n = f[i].kind == PH_FILE_INOTIFY ? f[i].data_size / sizeof *w : 0;
-        for (uint64_t j = 0; j < n; j++)
-            if (access(ph_record_text(rec, w[j].path), R_OK) != 0)
-                return fail(r, PH_EFILES, ph_record_text(rec, w[j].path),
+        for (uint64_t j = 0; j < n; j++) {
+            const char *path = ph_record_text(rec, w[j].path);
+            if (access(path, R_OK) != 0 && !ph_recovery_undo_remakes(r, path) &&
+                !ph_recovery_undo_left_at(r, path, place))
+                return fail(r, PH_EFILES, path,
                             "the program watches it (inotify), and it cannot be watched now");
+        }
     }
     return 0;
 }

@@ -308,17 +308,29 @@ static bool is_removed(const char *cwd)
 int ph_recovery_check_directory(struct ph_recovery *r)
 {
     const char *cwd = ph_record_text(r->record, r->record->cwd);
+    char place[PATH_MAX];
     struct stat st;
-    if (is_removed(cwd) || (stat(cwd, &st) == 0 && S_ISDIR(st.st_mode)))
+    if (is_removed(cwd) || ph_recovery_enters_late(r) ||
+        ph_recovery_undo_left_at(r, cwd, place) || (stat(cwd, &st) == 0 && S_ISDIR(st.st_mode)))
         return 0;
     snprintf(r->detail, sizeof r->detail, "%s: the working directory is missing; bring it back",
              cwd);
     return PH_EFILES;
 }
 
+bool ph_recovery_enters_late(const struct ph_recovery *r)
+{
+    return ph_recovery_undo_remakes(r, ph_record_text(r->record, r->record->cwd));
+}
+
 int ph_recovery_enter_directory(struct ph_recovery *r)
 {
     const char *cwd = ph_record_text(r->record, r->record->cwd);
+    char place[PATH_MAX];
+    if (ph_recovery_enters_late(r))
+        return 0;
+    if (ph_recovery_undo_left_at(r, cwd, place))
+        cwd = place;
     int fd = is_removed(cwd) ? open_removed(O_PATH | O_CLOEXEC)
                              : open(cwd, O_PATH | O_DIRECTORY | O_CLOEXEC);
     int rc = fd < 0 ? -1 : fchdir(fd);
@@ -332,6 +344,8 @@ int ph_recovery_enter_directory(struct ph_recovery *r)
 static int open_directory(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     int flags = ph_reopen_flags(f);
+    if (ph_recovery_undo_is_late(r, f)) /* something, for the number to be taken */
+        return ph_reopen_place(r, open("/", O_PATH), f);
     int fd =
         f->flags & PH_FILE_DELETED ? open_removed(flags) : open(ph_recovery_path(r, f), flags);
     int rc = ph_reopen_place(r, fd, f);

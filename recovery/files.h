@@ -82,6 +82,16 @@ bool ph_undo_is_very_thing(const struct ph_undo *u, int dir, const char *path);
 bool ph_recovery_undo_place(const struct ph_recovery *r, const struct ph_file_pm *f,
                             char buf[PATH_MAX]);
 
+/** Where what was called @p path is by now because of that. @return whether it is there. */
+bool ph_recovery_undo_left_at(const struct ph_recovery *r, const char *path,
+                              char buf[PATH_MAX]);
+
+/** Whether the program has removed the directory @p path: there will be another one. */
+bool ph_recovery_undo_remakes(const struct ph_recovery *r, const char *path);
+
+/** Whether @p f is open on one of these: the restorer opens it, when it is there. */
+bool ph_recovery_undo_is_late(const struct ph_recovery *r, const struct ph_file_pm *f);
+
 /** Whether it gets its name back. */
 bool ph_recovery_undo_renames(const struct ph_recovery *r, const struct ph_file_pm *f);
 

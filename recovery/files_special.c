@@ -198,35 +198,6 @@ static int make_signalfd(struct ph_recovery *r, const struct ph_file_pm *f)
     return ph_reopen_place(r, (int)fd, f);
 }
 
-/**
- * The kernel numbers watches one after the other; a number is reached by making a watch and
- * removing it again as often. What that leaves in the queue the restorer takes out.
- */
-static int make_inotify(struct ph_recovery *r, const struct ph_file_pm *f)
-{
-    const struct ph_watch_pm *w = ph_reopen_data(r, f);
-    uint64_t n = f->data_size / sizeof *w, done = 0;
-    int fd = inotify_init1((int)f->open_flags & O_NONBLOCK);
-    for (int32_t next = 1; fd >= 0 && done < n;) {
-        uint64_t lowest = n;
-        for (uint64_t i = 0; i < n; i++)
-            if (w[i].wd >= next && (lowest == n || w[i].wd < w[lowest].wd))
-                lowest = i;
-        if (lowest == n)
-            break;
-        int wd;
-        do
-            wd = inotify_add_watch(fd, ph_record_text(r->record, w[lowest].path),
-                                   w[lowest].mask);
-        while (wd >= 0 && wd < w[lowest].wd && inotify_rm_watch(fd, wd) == 0);
-        if (wd != w[lowest].wd)
-            return ph_reopen_fail(r, f, ph_record_text(r->record, w[lowest].path));
-        next = wd + 1;
-        done++;
-    }
-    return ph_reopen_place(r, fd, f);
-}
-
 int ph_reopen_watch_again(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     const struct ph_epoll_pm *e = ph_reopen_data(r, f);
@@ -256,7 +227,8 @@ int ph_reopen_special(struct ph_recovery *r, const struct ph_file_pm *f)
     case PH_FILE_SIGNALFD:
         return make_signalfd(r, f);
     case PH_FILE_INOTIFY:
-        return make_inotify(r, f);
+        /* Its watches come when files are as they were: restorer_files.c. */
+        return ph_reopen_place(r, inotify_init1((int)f->open_flags & O_NONBLOCK), f);
     default:
         errno = EINVAL;
         return ph_reopen_fail(r, f, "unknown kind");

@@ -171,8 +171,8 @@ int ph_recovery_locate(struct ph_recovery *r)
             !(f[i].flags & PH_FILE_DELETED) && ph_reopen_given(&f[i]) < 0 &&
             strncmp(ph_record_text(r->record, f[i].path), proc, sizeof proc - 1) != 0)
             rc = locate(r, &f[i]);
-        else if (f[i].kind == PH_FILE_DIRECTORY && f[i].same_as < 0 &&
-                 !(f[i].flags & PH_FILE_DELETED))
+        else if ((f[i].kind == PH_FILE_DIRECTORY || f[i].kind == PH_FILE_PATH) &&
+                 S_ISDIR(f[i].mode) && f[i].same_as < 0 && !(f[i].flags & PH_FILE_DELETED))
             rc = locate_directory(r, &f[i]);
         else if (f[i].kind == PH_FILE_PIPE && ph_record_text(r->record, f[i].path)[0])
             rc = locate_directory(r, &f[i]);

@@ -26,6 +26,7 @@
 #define PH_PLAN_TRAMPOLINES 1u /* treat the vdso as different, whatever it is: for tests */
 #define PH_PLAN_VERBOSE     2u
 #define PH_PLAN_DOWNTIME    4u /* monotonic clocks count the time since the epoch */
+#define PH_PLAN_ENTER       8u /* the working directory is there when files are undone */
 
 enum ph_place_how {
     PH_PLACE_READ = 1, /* and hold each page against its checksum */

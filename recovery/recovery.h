@@ -133,6 +133,12 @@ int ph_recovery_undo(struct ph_recovery *r);
 /** Whether bytes in the middle of @p f are among it. */
 bool ph_recovery_undo_overwritten(const struct ph_recovery *r, const struct ph_file_pm *f);
 
+/** In a copy of the record: what the restorer is to open, when that is done. */
+void ph_recovery_undo_postpone(const struct ph_recovery *r, struct ph_record_pm *record);
+
+/** Whether the restorer is to enter the program's working directory. */
+bool ph_recovery_enters_late(const struct ph_recovery *r);
+
 void ph_recovery_undo_free(struct ph_recovery *r);
 
 /**

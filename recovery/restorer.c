@@ -11,8 +11,9 @@
  *   2 unmap        all but ourselves and the vdso, which cannot be made anew
  *   3 vdso         away first, since the program's memory may belong where it is; then to where
  *                  the program knows it, or jumps to it there
- *   4 memory       map every mapping at its place, never over another; fill, verify, protect;
- *                  then, as nothing is damaged, cut output files back
+ *   4 memory       map every mapping at its place, never over another; fill, verify, protect
+ *     files        as nothing is damaged: cut output files back, wait until pyheap-recover has
+ *                  undone what the program did, open what is there only then
  *   5 mm           brk and the other numbers that the kernel keeps about the address space
  *   6 signals      actions, with everything blocked until each thread is itself again
  *   7 threads      clone; each waits. Their new ids are written to where glibc keeps them
@@ -371,6 +372,7 @@ _Noreturn void ph_r_main(const uint64_t *sp)
     move_vdso(PH_VDSO_TEMPORARY);
     place_vdso();
     ph_r_memory(plan, record);
+    ph_r_files(plan, record);
     restore_mm();
     restore_descriptor_flags();
     restore_locks();

@@ -36,6 +36,12 @@ void *memset(void *to, int c, size_t n);
 /** Map all of the program's memory and pyheap's own ranges, and fill and verify them. */
 void ph_r_memory(struct ph_plan *plan, const struct ph_record_pm *record);
 
+/** Tell pyheap-recover how far this is. */
+void ph_r_report(enum ph_plan_state state);
+
+/** When all memory is right: files are as they were at the epoch. */
+void ph_r_files(struct ph_plan *plan, const struct ph_record_pm *record);
+
 /** Whether @p page has this checksum, but for its mark. */
 bool ph_r_page_right(const void *page, const struct ph_sum_pm *sum);
 

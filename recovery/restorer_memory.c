@@ -157,7 +157,7 @@ static void map_one(const struct ph_vma_pm *v, int prot)
         ph_syscall(SYS_close, fd);
 }
 
-static void report(enum ph_plan_state state)
+void ph_r_report(enum ph_plan_state state)
 {
     atomic_store(&plan->state, state);
     ph_syscall(SYS_futex, &plan->state, FUTEX_WAKE, INT32_MAX);
@@ -193,7 +193,7 @@ static void read_place(const struct ph_place *p, uint64_t to, uint64_t size, uin
         for (uint64_t k = 0; p->how == PH_PLACE_READ && k < n; k += PH_PAGE)
             if (!ph_r_page_right((const void *)(to + at + k), sum++)) {
                 plan->bad = to + at + k;
-                report(PH_PLAN_DAMAGED);
+                ph_r_report(PH_PLAN_DAMAGED);
                 ph_r_leave(PH_ECORRUPT);
             }
         atomic_fetch_add(&plan->done, n / PH_PAGE);
@@ -206,7 +206,7 @@ static void map_place(const struct ph_vma_pm *v, uint64_t from, uint64_t to, uin
     long r = ph_syscall(SYS_mmap, from, to - from, v->prot | PROT_WRITE,
                         MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, plan->pool_fd, offset);
     if (r != (long)from || m->n == PH_MAPPED_MAX) {
-        report(PH_PLAN_NO_MAP);
+        ph_r_report(PH_PLAN_NO_MAP);
         ph_r_leave(PH_EMAP);
     }
     m->stretch[m->n].start = from;
@@ -309,44 +309,6 @@ static void rest_of_heap(void)
         map_rest(rest, PROT_READ); /* what it is without it works as well, and as fast */
 }
 
-/** Output after the epoch will be written again. Nothing of the world is changed before here.
- */
-static void cut_files(void)
-{
-    const struct ph_cut *cut =
-        (const struct ph_cut *)((const unsigned char *)plan + plan->cuts_offset);
-    for (uint64_t i = 0; i < plan->ncuts; i++) {
-        long r = ph_syscall(SYS_ftruncate, cut[i].fd, cut[i].size);
-        if (r < 0)
-            ph_r_fail(PH_EFILES, "cannot cut back the file of descriptor", cut[i].fd, r);
-    }
-}
-
-/** pyheap-recover undoes cuts of files, if there are any; if it dies, so do we. */
-static void wait_for_files(void)
-{
-    struct {
-        int64_t s, ns;
-    } slice = {0, 100000000};
-    while (atomic_load(&plan->undoing)) {
-        ph_syscall(SYS_futex, &plan->undoing, FUTEX_WAIT, 1, &slice);
-        if (ph_syscall(SYS_getppid) != plan->parent)
-            ph_r_leave(PH_EINTR);
-    }
-}
-
-/** What recovery has done to files is none of the events that the program watches for. */
-static void forget_events(void)
-{
-    const struct ph_file_pm *f = ph_r_table(&record->files), *end = f + record->files.count;
-    char events[4096];
-    for (int waiting = 0; f < end; f++)
-        while (f->kind == PH_FILE_INOTIFY && f->same_as < 0 &&
-               ph_syscall(SYS_ioctl, f->fd, FIONREAD, &waiting) == 0 && waiting > 0 &&
-               ph_syscall(SYS_read, f->fd, events, sizeof events) > 0)
-            ;
-}
-
 void ph_r_memory(struct ph_plan *the_plan, const struct ph_record_pm *the_record)
 {
     plan = the_plan;
@@ -376,14 +338,4 @@ void ph_r_memory(struct ph_plan *the_plan, const struct ph_record_pm *the_record
         advise(v);
     }
     rest_of_heap();
-    cut_files();
-    report(PH_PLAN_FILLED);
-    wait_for_files();
-    forget_events();
-    /* The program may write to the terminal when the line of progress is gone. */
-    struct {
-        int64_t s, ns;
-    } patience = {2, 0};
-    if (atomic_load(&plan->shown))
-        ph_syscall(SYS_futex, &plan->shown, FUTEX_WAIT, 1, &patience);
 }

@@ -34,39 +34,50 @@ static const char *below(const char *path, const char *directory)
     return strncmp(path, directory, n) == 0 && (path[n] == '/' || !path[n]) ? path + n : NULL;
 }
 
+enum followed { STAYED, MOVED, REMADE };
+
 /**
- * Where @p f was left, as the notes of the last life have it, oldest first: what had been done
- * in the lives before was undone when they ended. @return whether it was moved.
+ * Where what was called @p path was left, as the notes of the last life have it, oldest first:
+ * what had been done in the lives before was undone when they ended. @param f the file, which
+ * may have more names; NULL: whatever it is. @param last the note that has moved it last.
+ * @return REMADE: a removed directory, which will be another one of that name.
  */
-static bool follow(const struct ph_recovery *r, const struct ph_file_pm *f, char buf[PATH_MAX])
+static enum followed follow(const struct ph_recovery *r, const char *path,
+                            const struct ph_file_pm *f, char buf[PATH_MAX],
+                            const struct ph_undo **last)
 {
     char at[PATH_MAX], moved_to[PATH_MAX];
-    bool moved = false;
+    enum followed how = STAYED;
     uint64_t life = 0;
     for (size_t i = 0; i < r->nundo; i++)
         life = r->undo[i]->life > life ? r->undo[i]->life : life;
-    snprintf(buf, PATH_MAX, "%s", ph_record_text(r->record, f->path));
+    snprintf(buf, PATH_MAX, "%s", path);
     for (size_t i = r->nundo; i--;) {
         const struct ph_undo *u = r->undo[i];
         if (u->life != life)
             continue;
+        if (u->kind == PH_UNDO_REMOVED_DIRECTORY && strcmp(buf, u->path) == 0 &&
+            !ph_undo_is_left(r, u))
+            return REMADE;
         const char *rest = u->kind == PH_UNDO_RENAMED ? below(buf, u->path) : NULL;
-        if (u->kind == PH_UNDO_REMOVED && u->ino == f->ino && u->dev == f->dev)
+        if (u->kind == PH_UNDO_REMOVED && (!f || (u->ino == f->ino && u->dev == f->dev)))
             rest = below(buf, u->path);
         if (!rest || (size_t)snprintf(moved_to, sizeof moved_to, "%s%s", left_at(r, u, at),
                                       rest) >= sizeof moved_to)
             continue;
         memcpy(buf, moved_to, sizeof moved_to);
-        moved = true;
+        how = MOVED;
+        *last = u;
     }
-    return moved;
+    return how;
 }
 
 bool ph_recovery_undo_place(const struct ph_recovery *r, const struct ph_file_pm *f,
                             char buf[PATH_MAX])
 {
     struct stat st;
-    if (!follow(r, f, buf))
+    const struct ph_undo *last;
+    if (follow(r, ph_record_text(r->record, f->path), f, buf, &last) != MOVED)
         return false;
     bool kept = below(buf, r->undo_directory) != NULL; /* perhaps in a copy */
     if (f->kind == PH_FILE_REGULAR && !kept)
@@ -78,7 +89,41 @@ bool ph_recovery_undo_place(const struct ph_recovery *r, const struct ph_file_pm
 bool ph_recovery_undo_renames(const struct ph_recovery *r, const struct ph_file_pm *f)
 {
     char buf[PATH_MAX];
-    return follow(r, f, buf);
+    const struct ph_undo *last;
+    return follow(r, ph_record_text(r->record, f->path), f, buf, &last) == MOVED;
+}
+
+bool ph_recovery_undo_left_at(const struct ph_recovery *r, const char *path, char buf[PATH_MAX])
+{
+    char at[PATH_MAX];
+    const struct ph_undo *last;
+    return follow(r, path, NULL, buf, &last) == MOVED &&
+           ph_undo_is_very_thing(last, AT_FDCWD, left_at(r, last, at)) &&
+           access(buf, F_OK) == 0;
+}
+
+bool ph_recovery_undo_remakes(const struct ph_recovery *r, const char *path)
+{
+    char buf[PATH_MAX];
+    const struct ph_undo *last;
+    return follow(r, path, NULL, buf, &last) == REMADE;
+}
+
+bool ph_recovery_undo_is_late(const struct ph_recovery *r, const struct ph_file_pm *f)
+{
+    return S_ISDIR(f->mode) && (f->kind == PH_FILE_DIRECTORY || f->kind == PH_FILE_PATH) &&
+           !(f->flags & PH_FILE_DELETED) &&
+           ph_recovery_undo_remakes(r, ph_record_text(r->record, f->path));
+}
+
+void ph_recovery_undo_postpone(const struct ph_recovery *r, struct ph_record_pm *record)
+{
+    struct ph_file_pm *f = (void *)((char *)record + record->files.offset);
+    for (uint64_t i = 0; i < record->files.count; i++)
+        if (ph_recovery_undo_is_late(r, &f[i])) {
+            f[i].flags |= PH_FILE_LATE;
+            f[i].open_flags = (uint32_t)ph_reopen_flags(&f[i]);
+        }
 }
 
 void ph_undo_sync_directory(struct ph_recovery *r, const char *path)

@@ -162,6 +162,57 @@ with open('d/e/file', 'r') as again:
 assert os.listdir(directory) == ['file']""")
         self.assertEqual(self.text("d/e/file"), "line\n")
 
+    def test_open_directories_that_are_removed(self):
+        """One of them half read, locked, or made again by the program; with duplicates."""
+        self.redo("""
+    os.makedirs('d/e')
+    for name in 'abc':
+        open(f'd/e/{name}', 'w').close()
+    half = os.scandir('d/e')
+    first = next(half).name
+    top = os.open('d', os.O_RDONLY)
+    double = os.dup(top)
+    place = os.open('d/e', os.O_PATH)
+    fcntl.flock(top, fcntl.LOCK_EX)""", """
+assert sorted([first, *(entry.name for entry in half)]) == ['a', 'b', 'c']
+assert os.listdir(top) == os.listdir(double) == ['e']
+os.lseek(top, 0, 0)
+assert os.path.samefile(top, double) and os.path.samefile(top, 'd')
+assert sorted(os.listdir(f'/proc/self/fd/{place}')) == ['a', 'b', 'c']
+other = os.open('d', os.O_RDONLY)
+try:
+    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    os.close(other)
+else:
+    raise SystemExit('it is not locked')
+for name in 'abc':
+    os.remove(f'e/{name}', dir_fd=top)
+os.rename('d/e', 'd/f')
+os.rmdir('f', dir_fd=top)
+os.rmdir('d')
+os.mkdir('d')
+open('d/new', 'w').close()""")
+        self.assertEqual(os.listdir(self.directory / "d"), ["new"])
+
+    def test_the_working_directory_is_renamed(self):
+        self.redo("os.makedirs('v/w'); home = os.getcwd(); os.chdir('v/w')", """
+assert os.getcwd() == home + '/v/w'
+with open('file', 'x') as f:
+    f.write('x')
+os.rename(home + '/v', home + '/u')
+os.mkdir(home + '/v')
+os.chdir(home)""")
+        self.assertEqual(self.text("u/w/file"), "x")
+
+    def test_the_working_directory_is_removed(self):
+        self.redo("os.makedirs('v/w'); home = os.getcwd(); os.chdir('v/w')", """
+assert os.getcwd() == home + '/v/w' and os.listdir() == []
+os.rmdir(home + '/v/w')
+os.rmdir(home + '/v')
+os.chdir(home)""")
+        self.assertFalse((self.directory / "v").exists())
+
     def test_a_directory_that_goes_and_comes_over_several_epochs(self):
         """Each is another inode; what was done to it before is undone as well."""
         self.stopped("""
@@ -242,10 +293,21 @@ os.close(fd)""", "assert open('direct', 'rb').read()[4096] == 1")
     os.mkdir('watched')
     open('watched/old', 'w').write('old')
     watch = libc.inotify_init1(os.O_NONBLOCK)
-    assert libc.inotify_add_watch(watch, b'watched', 0xfff) == 1
+    os.mkdir('later')
+    os.mkdir('gone')
+    for n, name in enumerate((b'watched', b'later', b'gone')):
+        assert libc.inotify_add_watch(watch, name, 0xfff) == n + 1
     def events():
         return select.select([watch], [], [], 0)[0] and len(os.read(watch, 4096))""", """
 assert not events(), 'nobody has done anything'
+for name in ('later', 'gone'):
+    with open(f'{name}/file', 'x') as f:
+        pass
+    assert events()
+os.rename('later', 'renamed')
+os.remove('gone/file')
+os.rmdir('gone')
+events()
 with open('watched/old', 'a') as f:
     f.write('line')
 os.mkdir('watched/new')
@@ -326,6 +388,40 @@ os.mkdir('d')""", "assert os.path.isdir('dd') and os.path.isfile('ff')")
         self.assertEqual(self.text("old"), "old")
         self.assertFalse((self.directory / "new").exists())
         self.assertFalse(self.UNDO.exists())
+
+    def test_files_that_are_kept_by_their_names(self):
+        """Not there yet, replaced by renaming, and all that is in a directory."""
+        self.stopped("""
+    import pathlib
+    pyheap.keep_file("results")
+    pyheap.keep_file(pathlib.Path("state"))
+    pyheap.keep_file(b"shared/later")
+    open("other", "w").close()
+    try:
+        pyheap.keep_file("")
+        sys.exit("no error")
+    except pyheap.Error:
+        pass
+    def after():
+        for name in ("results", "other"):
+            with open(name, "a") as file:
+                file.write("line\\n")
+        with open("new", "x") as file:
+            file.write("state")
+        os.replace("new", "state")
+        os.makedirs("shared/later/deep")
+        open("shared/later/deep/file", "w").write("x")""")
+        self.assert_recovers()
+        self.assertEqual([self.text(name) for name in ("results", "state", "other", "shared/later/deep/file")],
+                         ["line\n", "state", "", "x"])
+        self.assertFalse((self.directory / "new").exists())
+
+    def test_a_file_that_is_open_and_kept_by_its_name(self):
+        self.stopped("pyheap.keep_file('log'); f = open('log', 'a')\n"
+                     "    def after():\n"
+                     "        print('line', file=f, flush=True)", "after()")
+        self.assert_recovers()
+        self.assertEqual(self.text("log"), "line\n" * 2)
 
     def switched_off(self, *options):
         self.stopped("f = open('of', 'a'); pyheap.keep_file(f); f.close()\n"
