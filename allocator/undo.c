@@ -37,7 +37,7 @@ static enum entry parse(const char *name, uint64_t *epoch, uint64_t *number)
         return NONE;
     *epoch = e;
     *number = n;
-    return found == 2                        ? RECORD
+    return found == 2 || end[0] == ':'       ? RECORD
            : strcmp(end, PH_UNDO_LINK) == 0  ? FILE_OF_PROGRAM
            : strcmp(end, PH_UNDO_ASIDE) == 0 ? ASIDE
                                              : NONE;
@@ -70,6 +70,10 @@ static void forget_one(int dir, const char *name)
         unlinkat(dir, name, 0);
         return;
     }
+    if (strchr(name, ':')) {
+        forget_note(dir, name, epoch);
+        return;
+    }
     int fd = openat(dir, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0 && errno == ELOOP)
         forget_note(dir, name, epoch);
@@ -85,30 +89,38 @@ static void forget_one(int dir, const char *name)
     close(fd);
 }
 
-/** @return whether there is a directory. */
-static bool each(const char *directory, uint64_t first, uint64_t last,
-                 void (*fn)(int dir, const char *name))
+/** @return how much there is that @p fn was not called for; < 0: no directory. */
+static int each(const char *directory, uint64_t first, uint64_t last,
+                void (*fn)(int dir, const char *name))
 {
     DIR *d = directory[0] ? opendir(directory) : NULL;
     if (!d)
-        return false; /* the usual case: nothing was done */
+        return -1; /* the usual case: nothing was done */
     const struct dirent *e;
     uint64_t epoch, number;
+    int others = 0;
     while ((e = readdir(d))) {
         enum entry what = parse(e->d_name, &epoch, &number);
         /* What was put aside stays for a person to look at, until the run ends. */
         if (what && epoch >= first && epoch <= last &&
             (what != ASIDE || last - first == UINT64_MAX))
             fn(dirfd(d), e->d_name);
+        else if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
+                 strcmp(e->d_name, PH_UNDO_BASE) != 0)
+            others++;
     }
     closedir(d);
-    return true;
+    return others;
 }
 
 void ph_undo_remove(const char *directory, uint64_t first, uint64_t last)
 {
-    if (each(directory, first, last, remove_one))
-        rmdir(directory);
+    char base[PH_UNDO_MAX + sizeof PH_UNDO_BASE];
+    if (each(directory, first, last, remove_one) != 0)
+        return;
+    snprintf(base, sizeof base, "%s/%s", directory, PH_UNDO_BASE);
+    unlink(base);
+    rmdir(directory);
 }
 
 void ph_undo_forget(const char *directory, uint64_t first, uint64_t last)

@@ -7,19 +7,22 @@
  * is needed to have the files as they were at the epoch (pyhook/undo.c), and recovery undoes
  * it, the newest first (recovery/undo.c).
  *
- *   U1  A name is EPOCH-N: the N-th thing done since that epoch; N grows in the order of what
- *       was done, over recoveries, too. A symbolic link is a note: what it points to is a text,
+ *   U1  A name begins with EPOCH-N: the N-th thing done since that epoch; N grows in the order
+ *       of what was done, over recoveries, too. A note is a text,
  *       "KIND:LIFE:DEV:INO:BIRTH:VALUE:SUM:LENGTH:PATH1PATH2", decimal; LIFE is the last N
- *       before the program was started or recovered, LENGTH is that of PATH1. A
- *       regular file holds bytes that a file has lost, or is about to: to give them back, make
- *       the file as long as `from`, then as `to`, and write the pieces. Undoing twice is
- *       undoing once.
+ *       before the program was started or recovered, LENGTH is that of PATH1. It is one more
+ *       name of an empty file, PH_UNDO_BASE: "EPOCH-N:TIME:" and the text, with backslashes for
+ *       slashes, since making an inode costs more than anything else here. A text that is too
+ *       long for that, or has a backslash, is what a symbolic link EPOCH-N points to. A
+ *       regular file EPOCH-N holds bytes that a file has lost, or is about to: to give them
+ *       back, make the file as long as `from`, then as `to`, and write the pieces. Undoing
+ *       twice is undoing once.
  *   U2  It is there before the thing is done, and as durable. What is in a regular file has
  *       been synced, and is whole if its checksum is right. A note is one change of a
  *       directory, and journaling file systems keep these in order, so it is waited for only
  *       where that is not known. What the program makes has no inode before, so it is noted
- *       twice: that it will be made, and what it is then. Between the two it is empty. (One
- *       more name of a file is noted afterwards alone.)
+ *       that it will be made, and then, in the same note, what it is. Between the two it is
+ *       empty. (One more name of a file is noted afterwards alone.)
  *   U3  The keeper removes what belongs to epochs that cannot be recovered any more; so does a
  *       recovery that has gone back to before them. A pool may hold hundreds of epochs: all
  *       this is kept for the newest ones alone, as many as the pool has promised to keep. Of
@@ -64,6 +67,7 @@ _Static_assert(sizeof(struct ph_undo_pm) == 64, "ph_undo_pm is part of the forma
 #define PH_UNDO_FORGOTTEN 1u /* what follows the path is gone */
 #define PH_UNDO_MIDDLE    2u /* bytes that were overwritten: the file's length stays */
 
+#define PH_UNDO_BASE      "note"
 #define PH_UNDO_LINK      ".file"
 #define PH_UNDO_ASIDE     ".aside" /* what recovery took from a file, or a file it removed */
 

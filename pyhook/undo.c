@@ -85,7 +85,8 @@ bool ph_undo_enter(void)
         atomic_fetch_sub(&busy, 1);
         ph_settle_pause();
     }
-    inside_calls++;
+    if (inside_calls++ == 0)
+        ph_undo_making[0] = 0;
     return true;
 }
 

@@ -89,6 +89,9 @@ struct ph_undo_bytes {
 long ph_undo_note(const struct ph_undo_note *n);
 long ph_undo_write(const struct ph_undo_bytes *what, const char *path);
 
+/** The name of the note of what this thread is about to make, in this call; "": it has none. */
+extern __thread char ph_undo_making[];
+
 /** The name of what @p fd is open on. @return whether it is known, and fits. */
 bool ph_undo_path_of(int fd, char *buf, size_t size);
 

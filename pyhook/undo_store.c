@@ -2,8 +2,8 @@
 /*
  * undo_store.c - writing to the directory of what the program has done to its files
  *
- * Notes are symbolic links: one change of a directory each, some microseconds. Bytes are files,
- * synced before their loss. See allocator/undo.h.
+ * Notes are names of an empty file: one change of a directory each, some microseconds. Bytes
+ * are files, synced before their loss. See allocator/undo.h.
  */
 #include "undo.h"
 
@@ -13,10 +13,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/magic.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #define XFS_MAGIC 0x58465342
@@ -59,12 +61,14 @@ bool ph_undo_absolute(char *buf, size_t size, int dir, const char *path, uint64_
     return true;
 }
 
+#define AT_SIZE (PH_UNDO_MAX + 64)
+
 /** The next name of the directory, absolute. */
-static char *next_name(char buf[PH_UNDO_MAX + 64])
+static char *next_name(char buf[AT_SIZE])
 {
     char epoch[24], number[24];
     uint64_t n = atomic_fetch_add(&PH_CONTROL->undo_number, 1) + 1;
-    return ph_join(buf, PH_UNDO_MAX + 64, PH_CONTROL->undo_directory, "/",
+    return ph_join(buf, AT_SIZE, PH_CONTROL->undo_directory, "/",
                    ph_format_u64(epoch, ph_undo_newest()), "-", ph_format_u64(number, n), NULL);
 }
 
@@ -128,26 +132,91 @@ static long link_file(int fd, const char *at)
     return ph_syscall(SYS_linkat, AT_FDCWD, from, AT_FDCWD, to, AT_SYMLINK_FOLLOW);
 }
 
-static long make_note(const char *text, int link, char at[PH_UNDO_MAX + 64])
+__thread char ph_undo_making[NAME_MAX + 1];
+
+/** What a note is called that is its own text. @return false: it cannot be. */
+static bool name_it(char name[AT_SIZE + NAME_MAX], const char *at, const char *text)
+{
+    struct timespec now = {0};
+    char time[24];
+    size_t directory = strlen(PH_CONTROL->undo_directory) + 1;
+    /* The clock that inodes have their times from. */
+    ph_syscall(SYS_clock_gettime, CLOCK_REALTIME_COARSE, &now);
+    ph_format_u64(time, (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
+    if (strlen(at + directory) + strlen(time) + strlen(text) + 2 > NAME_MAX ||
+        strchr(text, '\\'))
+        return false;
+    ph_join(name, AT_SIZE + NAME_MAX, at, ":", time, ":", text, NULL);
+    for (char *p = name + directory; *p; p++)
+        *p = *p == '/' ? '\\' : *p;
+    return true;
+}
+
+/** @param named whether it may be a name. */
+static long write_note(const char *at, const char *text, bool named)
+{
+    char name[AT_SIZE + NAME_MAX], base[PH_UNDO_MAX + sizeof PH_UNDO_BASE];
+    if (!named || !name_it(name, at, text))
+        return ph_syscall(SYS_symlink, text, at);
+    ph_join(base, sizeof base, PH_CONTROL->undo_directory, "/" PH_UNDO_BASE, NULL);
+    long err = ph_syscall(SYS_link, base, name);
+    if (err == -EMLINK) { /* of another one there may be as many */
+        ph_syscall(SYS_unlink, base);
+        return -ENOENT;
+    }
+    if (err && err != -ENOENT && err != -EEXIST)
+        return ph_syscall(SYS_symlink, text, at);
+    if (!err && text[0] == PH_UNDO_MAKES)
+        ph_join(ph_undo_making, sizeof ph_undo_making,
+                name + strlen(PH_CONTROL->undo_directory) + 1, NULL);
+    return err;
+}
+
+/** What this thread was about to make is made: its note says so. @return false: it has none. */
+static bool complete_note(const char *text)
+{
+    char at[AT_SIZE], old[AT_SIZE + NAME_MAX], name[AT_SIZE + NAME_MAX];
+    if (!ph_undo_making[0])
+        return false;
+    ph_join(old, sizeof old, PH_CONTROL->undo_directory, "/", ph_undo_making, NULL);
+    *strchr(ph_undo_making, ':') = 0;
+    ph_join(at, sizeof at, PH_CONTROL->undo_directory, "/", ph_undo_making, NULL);
+    ph_undo_making[0] = 0;
+    return name_it(name, at, text) && ph_syscall(SYS_rename, old, name) == 0;
+}
+
+/** Have a directory, with what notes are names of. @return 0, -errno. */
+static long have_base(void)
+{
+    long dir = open_directory();
+    if (dir < 0)
+        return dir;
+    long fd = ph_syscall(SYS_openat, dir, PH_UNDO_BASE, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+                         0600);
+    if (fd >= 0)
+        ph_syscall(SYS_close, fd);
+    ph_syscall(SYS_close, dir);
+    return fd < 0 ? fd : 0;
+}
+
+static long make_note(const char *text, int link, bool named, char at[AT_SIZE])
 {
     for (int tries = 0;; tries++) {
-        long err = ph_syscall(SYS_symlink, text, next_name(at));
+        long err = write_note(next_name(at), text, named);
         if (err == 0 && link >= 0 && (err = link_file(link, at)) != 0)
             ph_syscall(SYS_unlink, at);
         if ((err != -EEXIST && err != -ENOENT) || tries == 100)
             return err;
         /* The keeper removes the directory when it is empty, at any moment. */
-        long dir = err == -ENOENT ? open_directory() : -EEXIST;
-        if (dir >= 0)
-            ph_syscall(SYS_close, dir);
-        else if (dir != -EEXIST && dir != -ENOENT)
-            return dir;
+        err = err == -ENOENT ? have_base() : 0;
+        if (err && err != -EEXIST && err != -ENOENT)
+            return err;
     }
 }
 
 long ph_undo_note(const struct ph_undo_note *n)
 {
-    char at[PH_UNDO_MAX + 64], text[PH_UNDO_MAX], kind[2] = {(char)n->kind, 0};
+    char at[AT_SIZE], text[PH_UNDO_MAX], kind[2] = {(char)n->kind, 0};
     char life[24], dev[24], ino[24], birth[24], value[24], sum[24], length[24];
     size_t size = strlen(n->path);
     if (size >= PH_UNDO_PATH || (n->to && strlen(n->to) >= PH_UNDO_PATH))
@@ -157,8 +226,14 @@ long ph_undo_note(const struct ph_undo_note *n)
             ph_format_u64(birth, n->birth_ns), ":", ph_format_u64(value, n->value), ":",
             ph_format_u64(sum, n->sum), ":", ph_format_u64(length, size), ":", n->path,
             n->to ? n->to : "", NULL);
-    long err = make_note(text, n->kind == PH_UNDO_REMOVED ? n->link : -1, at);
-    if (!err && !keeps_order(n->dev)) {
+    bool ordered = keeps_order(n->dev);
+    if (n->kind == PH_UNDO_MAKES)
+        ph_undo_making[0] = 0;
+    else if ((n->kind == PH_UNDO_MADE || n->kind == PH_UNDO_MADE_DIRECTORY) &&
+             complete_note(text))
+        return 0;
+    long err = make_note(text, n->kind == PH_UNDO_REMOVED ? n->link : -1, ordered, at);
+    if (!err && !ordered) {
         long dir = open_directory();
         err = dir < 0 ? dir : sync_directory(dir);
         if (dir >= 0)
@@ -225,7 +300,7 @@ static void put_parts(struct out *out, int fd, bool own, uint64_t from, uint64_t
 }
 
 /** @return a descriptor, or negative errno. */
-static long make_file(char at[PH_UNDO_MAX + 64])
+static long make_file(char at[AT_SIZE])
 {
     long fd;
     do
@@ -236,7 +311,7 @@ static long make_file(char at[PH_UNDO_MAX + 64])
 
 long ph_undo_write(const struct ph_undo_bytes *what, const char *path)
 {
-    char at[PH_UNDO_MAX + 64];
+    char at[AT_SIZE];
     _Alignas(8) char padded[PH_UNDO_MAX] = {0};
     struct stat self = {0};
     size_t n = strlen(path) + 1;

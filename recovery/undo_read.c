@@ -43,15 +43,12 @@ static bool is_whole(const struct ph_undo_pm *h, uint64_t size)
     }
 }
 
-static struct ph_undo *new_one(uint64_t epoch, uint64_t number, const struct stat *st,
-                               size_t text)
+static struct ph_undo *new_one(uint64_t epoch, uint64_t number, size_t text)
 {
     struct ph_undo *u = calloc(1, sizeof *u + text);
     if (u) {
         u->epoch = epoch;
         u->number = number;
-        u->written_ns =
-            (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec;
     }
     return u;
 }
@@ -75,7 +72,7 @@ static int read_bytes(int dir, const char *name, uint64_t epoch, uint64_t number
         munmap(map, size);
         return 0;
     }
-    struct ph_undo *u = new_one(epoch, number, &st, 0);
+    struct ph_undo *u = new_one(epoch, number, 0);
     if (!u) {
         munmap(map, size);
         return PH_ENOMEM;
@@ -97,7 +94,7 @@ static bool is_absolute(const char *path, size_t n)
     return n > 1 && path[0] == '/';
 }
 
-static int read_note(const char *text, uint64_t epoch, uint64_t number, const struct stat *st,
+static int read_note(const char *text, uint64_t epoch, uint64_t number, uint64_t written_ns,
                      struct ph_undo **out)
 {
     static const char kinds[] = {PH_UNDO_MAKES,
@@ -120,9 +117,10 @@ static int read_note(const char *text, uint64_t epoch, uint64_t number, const st
     size_t more = strlen(text + n + length);
     if (kind == PH_UNDO_RENAMED ? !is_absolute(text + n + length, more) : more != 0)
         return 0;
-    struct ph_undo *u = new_one(epoch, number, st, length + more + 2);
+    struct ph_undo *u = new_one(epoch, number, length + more + 2);
     if (!u)
         return PH_ENOMEM;
+    u->written_ns = written_ns;
     u->kind = (enum ph_undo_kind)kind;
     u->life = life;
     u->dev = dev;
@@ -138,6 +136,20 @@ static int read_note(const char *text, uint64_t epoch, uint64_t number, const st
     return 0;
 }
 
+/** A note that is the name itself. @return its text. */
+static const char *text_of(const char *name, uint64_t *written_ns, char text[PH_UNDO_MAX])
+{
+    char *end;
+    const char *colon = strchr(name, ':');
+    if (!colon)
+        return NULL;
+    *written_ns = strtoull(colon + 1, &end, 10);
+    snprintf(text, PH_UNDO_MAX, "%s", *end == ':' ? end + 1 : "");
+    for (char *p = text; *p; p++)
+        *p = *p == '\\' ? '/' : *p;
+    return text;
+}
+
 static int add(struct ph_recovery *r, int dir, const char *name)
 {
     uint64_t epoch, number;
@@ -148,14 +160,21 @@ static int add(struct ph_recovery *r, int dir, const char *name)
         return 0;
     if (number > r->undo_number)
         r->undo_number = number;
-    ssize_t n = readlinkat(dir, name, text, sizeof text - 1);
+    uint64_t written_ns;
     int rc = PH_EFILES;
-    if (n > 0 && number == 0) {
+    ssize_t n = -1;
+    bool named = text_of(name, &written_ns, text) != NULL;
+    if (!named)
+        n = readlinkat(dir, name, text, sizeof text - 1);
+    if (named) {
+        rc = read_note(text, epoch, number, written_ns, &u);
+    } else if (n > 0 && number == 0) {
         r->undo_forgotten = true;
         return 0;
     } else if (n > 0 && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
         text[n] = 0;
-        rc = read_note(text, epoch, number, &st, &u);
+        written_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
+        rc = read_note(text, epoch, number, written_ns, &u);
     } else if (n <= 0) {
         rc = read_bytes(dir, name, epoch, number, &u);
     }

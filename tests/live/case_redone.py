@@ -2,6 +2,7 @@
 """case_redone - files that the program changes, makes, renames and removes after the epoch"""
 import os
 import signal
+import stat
 
 from commands import PATIENCE
 from waiting import Waiting
@@ -334,17 +335,33 @@ for n in range(100):
     os.remove('scratch')
 assert not [n for n in os.listdir('test.pm.undo') if n.endswith('.file')]""")
 
+    def test_paths_that_are_too_long_for_a_name(self):
+        """And those with a backslash: their notes are symbolic links."""
+        self.redo("""
+    deep = '/'.join('d' * 60 for _ in range(4))
+    os.makedirs(deep)""", """
+with open(deep + '/f', 'a') as f:
+    f.write('once')
+os.rename(deep + '/f', deep + '/g')
+with open('back\\\\slash', 'x') as f:
+    f.write('once')
+links = sum(os.path.islink(f'test.pm.undo/{n}') for n in os.listdir('test.pm.undo'))
+assert links and links % 5 == 0, links""")
+
     def test_a_kill_between_making_and_noting_what_was_made(self):
-        """Simulated: the second note is taken away."""
+        """Simulated: the notes are given back the names that they had before."""
         self.stopped("import pathlib\n"
                      "    def after():\n"
                      "        open('f', 'x')\n"
                      "        os.mkdir('d')\n"
                      "        os.symlink('nowhere', 's')\n"
                      "        os.mkfifo('p')", "after()")
-        for note in self.UNDO.iterdir():
-            if os.readlink(note)[0] in "mM":
-                note.unlink()
+        types = {"f": stat.S_IFREG, "d": stat.S_IFDIR, "s": stat.S_IFLNK, "p": stat.S_IFIFO}
+        for note in [name for name in os.listdir(self.UNDO) if ":" in name]:
+            number, _, kind, life, dev, _, birth, *_, path = note.split(":")
+            self.assertIn(kind, "mM")
+            before = [number, birth, "p", life, dev, 0, 0, types[path[-1]], 0, len(path), path]
+            os.rename(self.UNDO / note, self.UNDO / ":".join(map(str, before)))
         (self.directory / "s").rename(self.directory / "t")  # by somebody else
         self.assert_recovers()
         self.assertEqual(os.readlink(self.directory / "t"), "nowhere")
