@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <sys/times.h>
@@ -67,6 +68,14 @@
     X(openat64)                                                                                \
     X(fopen)                                                                                   \
     X(fopen64)                                                                                 \
+    X(freopen)                                                                                 \
+    X(lseek)                                                                                   \
+    X(dup)                                                                                     \
+    X(dup2)                                                                                    \
+    X(dup3)                                                                                    \
+    X(fcntl)                                                                                   \
+    X(recvmsg)                                                                                 \
+    X(recvmmsg)                                                                                \
     X(unlinkat)                                                                                \
     X(remove)                                                                                  \
     X(renameat)                                                                                \

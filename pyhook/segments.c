@@ -13,6 +13,7 @@
 #include "hook.h"
 #include "libc_next.h"
 #include "python_abi.h"
+#include "undo.h"
 
 #include <semaphore.h>
 #include <stdarg.h>
@@ -86,6 +87,7 @@ const char *ph_segments_semaphore(uint64_t start, char *path, size_t size)
 EXPORT int shm_open(const char *name, int flags, mode_t mode)
 {
     int fd = ph_libc_next()->shm_open(name, flags, mode);
+    ph_undo_new_turn();
     if (fd >= 0 && (flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL))
         remember(without_slash(name), NULL);
     return fd;

@@ -410,6 +410,7 @@ struct ph_undo_open ph_undo_before_stream(const char *path, int flags)
 
 void ph_undo_after_open(struct ph_undo_open o, int fd)
 {
+    ph_undo_new_turn();
     char path[PH_UNDO_PATH];
     struct stat st;
     int saved = errno;
@@ -482,10 +483,16 @@ bool ph_undo_before_write(int fd, off_t at, size_t n)
     int state, saved = errno;
     if (!n || has_table || !ph_agent_active() || !ph_undo_newest())
         return false;
-    bool overwrites = ph_syscall(SYS_fstat, fd, &st) == 0 && S_ISREG(st.st_mode) &&
-                      st.st_nlink &&
-                      (at >= 0 || (at = ph_syscall(SYS_lseek, fd, 0, SEEK_CUR)) >= 0) &&
+    bool here = at < 0;
+    if (here && ph_undo_is_sure(fd))
+        return false;
+    uint64_t turn = ph_undo_turn();
+    bool known = ph_syscall(SYS_fstat, fd, &st) == 0;
+    bool overwrites = known && S_ISREG(st.st_mode) && st.st_nlink &&
+                      (!here || (at = ph_syscall(SYS_lseek, fd, 0, SEEK_CUR)) >= 0) &&
                       at < st.st_size && !(fcntl(fd, F_GETFL) & O_APPEND);
+    if (here && known && !overwrites)
+        ph_undo_make_sure(fd, turn);
     errno = saved;
     if (!overwrites || !ph_undo_enter())
         return false;

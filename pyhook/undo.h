@@ -67,6 +67,18 @@ void ph_undo_makes(int dir, const char *path, mode_t type);
 /** The program has just made this: a file of any kind, or a directory. */
 void ph_undo_made(const struct stat *st, uint64_t birth_ns, const char *path);
 
+/* ---- undo_sure.c -------------------------------------------------------------------- */
+
+/** Whether a write where @p fd stands is known to overwrite nothing that is needed. */
+bool ph_undo_is_sure(int fd);
+
+/** The present turn; what is found out in it about a descriptor holds as long as it lasts. */
+uint64_t ph_undo_turn(void);
+void ph_undo_make_sure(int fd, uint64_t turn);
+
+/** A number may stand for another description, or be positioned elsewhere. */
+void ph_undo_new_turn(void);
+
 /* ---- undo_store.c ------------------------------------------------------------------- */
 
 struct ph_undo_note {

@@ -269,6 +269,53 @@ libc.fclose(ctypes.c_void_p(f))""")
             self.assertEqual(sum(content[:3 << 20]), 5)
         self.assertEqual((self.directory / "stream").read_bytes()[:2], b"\1\0")
 
+    def test_numbers_and_places_that_change_between_writes(self):
+        """A descriptor that was written to at the end of its file is looked at again when it may
+        be another one, or elsewhere."""
+        names = ("sought", "doubled", "opened", "numbered", "sent", "reopened")
+        self.redo(f"""
+    import ctypes, socket
+    libc = ctypes.CDLL(None)
+    libc.fopen.restype = libc.freopen.restype = ctypes.c_void_p
+    for name in {names}:
+        open(name, 'wb').write(bytes(10))
+    open('sink', 'w').close()
+    def opened(name):
+        return os.open(name, os.O_RDWR)
+    def at_end(fd):
+        os.lseek(fd, 0, os.SEEK_END)
+        os.write(fd, b'+')
+        return fd
+    def add(fd):
+        os.write(fd, bytes([os.pread(fd, 1, 0)[0] + 1]))
+    pair = socket.socketpair()""", """
+fd = at_end(opened('sought'))
+os.lseek(fd, 0, os.SEEK_SET)
+add(fd)
+other, fd = opened('doubled'), at_end(opened('sink'))
+os.dup2(other, fd)
+add(fd)
+fd = at_end(opened('sink'))
+os.close(fd)
+assert opened('opened') == fd
+add(fd)
+other, fd = opened('numbered'), at_end(opened('sink'))
+os.close(fd)
+assert fcntl.fcntl(other, fcntl.F_DUPFD, fd) == fd
+add(fd)
+socket.send_fds(pair[0], [b'x'], [opened('sent')])
+fd = at_end(opened('sink'))
+os.close(fd)
+assert socket.recv_fds(pair[1], 1, 1)[1] == [fd]
+add(fd)
+libc.fopen.argtypes, libc.freopen.argtypes = [ctypes.c_char_p] * 2, [ctypes.c_char_p] * 2 + [ctypes.c_void_p]
+libc.fileno.argtypes = [ctypes.c_void_p]
+file = libc.fopen(b'sink', b'r+')
+fd = at_end(libc.fileno(file))
+assert libc.fileno(libc.freopen(b'reopened', b'r+', file)) == fd
+add(fd)""")
+        self.assertEqual([(self.directory / name).read_bytes()[0] for name in names], [1] * len(names))
+
     def test_bytes_that_are_overwritten_past_the_page_cache(self):
         """By a descriptor that reads whole blocks alone."""
         self.redo("""
