@@ -170,6 +170,7 @@ int ph_keeper_open(struct ph_keeper *k, const char *command, const char *pool_pa
     struct ph_pool_info info;
     ph_pool_get_info(pool, &info);
     k->control->keep = info.keep;
+    k->control->pool_id = k->pool_id = info.id;
     k->control->keeper_pid = getpid();
     k->control->keeper_group = getpgrp();
     k->control->keeper_session = getsid(0);
@@ -435,7 +436,10 @@ static void follow_pool(struct ph_keeper *k)
         return;
     k->pool_path = k->new_path;
     ph_undo_directory(k->pool_path, undo);
-    if (rename(k->undo_directory, undo) != 0 && errno != ENOENT)
+    uint64_t owner = ph_undo_owner(k->undo_directory);
+    if (owner && owner != k->pool_id) /* another run has the old name by now */
+        ;
+    else if (rename(k->undo_directory, undo) != 0 && errno != ENOENT)
         fprintf(stderr,
                 "%s: the pool has been renamed, but %s could not be, which belongs to it: %s; "
                 "call it %s before a recovery\n",
@@ -492,7 +496,7 @@ int ph_keeper_watch(struct ph_keeper *k, pid_t child)
             ph_cli_complain(k->command, ph_error_text(rc), ph_pool_error_detail(k->pool));
     }
     if (finished || !info.newest)
-        ph_undo_remove(k->undo_directory, 0, UINT64_MAX);
+        ph_undo_remove(k->undo_directory, k->pool_id, 0, UINT64_MAX);
     if (info.newest)
         ph_pool_close(k->pool);
     else

@@ -34,6 +34,7 @@ struct ph_keeper {
     const char *pool_path;            /* as the user named it */
     char new_path[PATH_MAX];          /* where somebody has moved it */
     char undo_directory[PH_UNDO_MAX]; /* as in the control page, which the program can change */
+    uint64_t pool_id;                 /* likewise */
     uint64_t group_kills;             /* at the start: ph_memory_group_kills */
     uint64_t cuts_forgotten;          /* those of epochs before this one (undo.h, U3) */
     struct ph_pool *pool;

@@ -181,10 +181,10 @@ static void forget_cuts(struct ph_keeper *k)
         return;
     ph_pool_get_info(k->pool, &info);
     if (info.oldest)
-        ph_undo_remove(k->undo_directory, 0, info.oldest - 1);
+        ph_undo_remove(k->undo_directory, k->pool_id, 0, info.oldest - 1);
     if (info.newest < info.keep || info.newest - info.keep < k->cuts_forgotten)
         return;
-    ph_undo_forget(k->undo_directory, k->cuts_forgotten, info.newest - info.keep);
+    ph_undo_forget(k->undo_directory, k->pool_id, k->cuts_forgotten, info.newest - info.keep);
     k->cuts_forgotten = info.newest - info.keep + 1;
 }
 

@@ -384,6 +384,7 @@ void ph_pool_get_info(struct ph_pool *p, struct ph_pool_info *out)
     *out = (struct ph_pool_info){
         .state = p->root.state == PH_POOL_FINISHED ? PH_POOL_FINISHED : PH_POOL_RUNNING,
         .exit_status = p->root.exit_status,
+        .id = p->super.id[0],
         .created = p->super.created,
         .newest = p->epochs ? p->epoch[p->epochs - 1].info.number : 0,
         .oldest = p->epochs ? p->root.oldest : 0,

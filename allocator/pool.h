@@ -45,6 +45,7 @@ enum ph_pool_mode {
 enum ph_pool_state { PH_POOL_RUNNING, PH_POOL_FINISHED };
 
 struct ph_pool_info {
+    uint64_t id; /* half of it */
     enum ph_pool_state state;
     int32_t exit_status; /* of a finished program */
     uint64_t created;    /* CLOCK_REALTIME, nanoseconds */

@@ -31,7 +31,7 @@
 #include <stddef.h>
 
 #define PH_CONTROL_MAGIC   UINT64_C(0x314c544350594850) /* "PHYPCTL1" */
-#define PH_CONTROL_VERSION 4
+#define PH_CONTROL_VERSION 5
 
 #define PH_BATCH_MAGIC     UINT32_C(0x42485950)
 #define PH_BATCH_MAX       256 /* payload pages of a batch at most: 1 MiB */
@@ -73,6 +73,7 @@ struct ph_control {
     _Alignas(64) _Atomic uint64_t pages_written, bytes_written, commit_ns;
     _Atomic uint64_t total_pages_written, total_bytes_written;
 
+    uint64_t pool_id;             /* whose undo_directory is */
     uint64_t keep;                /* epochs that stay recoverable, at least */
     _Atomic uint64_t undo_number; /* the last one given (undo.h) */
     uint64_t undo_first;          /* the last one that was given before the program started */

@@ -89,14 +89,48 @@ static void forget_one(int dir, const char *name)
     close(fd);
 }
 
-/** @return how much there is that @p fn was not called for; < 0: no directory. */
-static int each(const char *directory, uint64_t first, uint64_t last,
+static bool is_base(const char *name, uint64_t *pool)
+{
+    size_t n = strlen(PH_UNDO_BASE);
+    if (strncmp(name, PH_UNDO_BASE, n) != 0)
+        return false;
+    *pool = strtoull(name + n, NULL, 16);
+    return true;
+}
+
+static uint64_t owner(DIR *d)
+{
+    const struct dirent *e;
+    uint64_t pool;
+    while ((e = readdir(d)))
+        if (is_base(e->d_name, &pool))
+            return pool;
+    return 0;
+}
+
+uint64_t ph_undo_owner(const char *directory)
+{
+    DIR *d = directory[0] ? opendir(directory) : NULL;
+    uint64_t pool = d ? owner(d) : 0;
+    if (d)
+        closedir(d);
+    return pool;
+}
+
+/** @return how much there is that @p fn was not called for; < 0: no directory of that pool. */
+static int each(const char *directory, uint64_t pool, uint64_t first, uint64_t last,
                 void (*fn)(int dir, const char *name))
 {
     DIR *d = directory[0] ? opendir(directory) : NULL;
     if (!d)
         return -1; /* the usual case: nothing was done */
     const struct dirent *e;
+    uint64_t whose = owner(d);
+    rewinddir(d);
+    if (pool && whose && whose != pool) {
+        closedir(d);
+        return -1;
+    }
     uint64_t epoch, number;
     int others = 0;
     while ((e = readdir(d))) {
@@ -106,33 +140,37 @@ static int each(const char *directory, uint64_t first, uint64_t last,
             (what != ASIDE || last - first == UINT64_MAX))
             fn(dirfd(d), e->d_name);
         else if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
-                 strcmp(e->d_name, PH_UNDO_BASE) != 0)
+                 !is_base(e->d_name, &whose))
             others++;
     }
     closedir(d);
     return others;
 }
 
-void ph_undo_remove(const char *directory, uint64_t first, uint64_t last)
+void ph_undo_remove(const char *directory, uint64_t pool, uint64_t first, uint64_t last)
 {
-    char base[PH_UNDO_MAX + sizeof PH_UNDO_BASE];
-    if (each(directory, first, last, remove_one) != 0)
+    if (each(directory, pool, first, last, remove_one) != 0)
         return;
-    snprintf(base, sizeof base, "%s/%s", directory, PH_UNDO_BASE);
-    unlink(base);
+    DIR *d = opendir(directory);
+    const struct dirent *e;
+    while (d && (e = readdir(d)))
+        if (is_base(e->d_name, &pool))
+            unlinkat(dirfd(d), e->d_name, 0);
+    if (d)
+        closedir(d);
     rmdir(directory);
 }
 
-void ph_undo_forget(const char *directory, uint64_t first, uint64_t last)
+void ph_undo_forget(const char *directory, uint64_t pool, uint64_t first, uint64_t last)
 {
-    each(directory, first, last, forget_one);
+    each(directory, pool, first, last, forget_one);
 }
 
 void ph_undo_clear(const char *path)
 {
     char directory[PH_UNDO_MAX];
     ph_undo_directory(path, directory);
-    ph_undo_remove(directory, 0, UINT64_MAX);
+    ph_undo_remove(directory, 0, 0, UINT64_MAX);
 }
 
 /** @return 0, errno */
@@ -204,7 +242,7 @@ int ph_undo_copy(const char *path, const char *to, char failed[PH_UNDO_MAX])
         return 0;
     int err = mkdir(failed[0] ? failed : to, 0700) != 0 ? errno : 0;
     if (!err && (err = copy_all(d, failed)) != 0)
-        ph_undo_remove(failed, 0, UINT64_MAX);
+        ph_undo_remove(failed, 0, 0, UINT64_MAX);
     closedir(d);
     return err == EEXIST ? PH_EUSAGE : err ? ph_error_of(err) : 0;
 }

@@ -11,7 +11,7 @@
  *       of what was done, over recoveries, too. A note is a text,
  *       "KIND:LIFE:DEV:INO:BIRTH:VALUE:SUM:LENGTH:PATH1PATH2", decimal; LIFE is the last N
  *       before the program was started or recovered, LENGTH is that of PATH1. It is one more
- *       name of an empty file, PH_UNDO_BASE: "EPOCH-N:TIME:" and the text, with backslashes for
+ *       name of an empty file: "EPOCH-N:TIME:" and the text, with backslashes for
  *       slashes, since making an inode costs more than anything else here. A text that is too
  *       long for that, or has a backslash, is what a symbolic link EPOCH-N points to. A
  *       regular file EPOCH-N holds bytes that a file has lost, or is about to: to give them
@@ -22,11 +22,14 @@
  *       directory, and journaling file systems keep these in order, so it is waited for only
  *       where that is not known. What the program makes has no inode before, so it is noted
  *       that it will be made, and then, in the same note, what it is. Between the two it is
- *       empty. (One more name of a file is noted afterwards alone.)
+ *       empty.
  *   U3  The keeper removes what belongs to epochs that cannot be recovered any more; so does a
  *       recovery that has gone back to before them. A pool may hold hundreds of epochs: all
  *       this is kept for the newest ones alone, as many as the pool has promised to keep. Of
  *       the others is only noted that there was something (PH_UNDO_FORGOTTEN, EPOCH-0).
+ *   U4  The directory belongs to the pool whose id is in the name of that empty file
+ *       (PH_UNDO_BASE), if it has one: a pool may have been renamed since, and another have
+ *       got its name. Nobody else writes or removes there.
  */
 #ifndef PH_UNDO_H
 #define PH_UNDO_H
@@ -67,7 +70,7 @@ _Static_assert(sizeof(struct ph_undo_pm) == 64, "ph_undo_pm is part of the forma
 #define PH_UNDO_FORGOTTEN 1u /* what follows the path is gone */
 #define PH_UNDO_MIDDLE    2u /* bytes that were overwritten: the file's length stays */
 
-#define PH_UNDO_BASE      "note"
+#define PH_UNDO_BASE      "note-" /* and the first half of the pool's id, 16 digits */
 #define PH_UNDO_LINK      ".file"
 #define PH_UNDO_ASIDE     ".aside" /* what recovery took from a file, or a file it removed */
 
@@ -122,11 +125,15 @@ void ph_undo_directory(const char *path, char buf[PH_UNDO_MAX]);
 /** What the name of a note or a file of bytes says. @return whether it is one. */
 bool ph_undo_name(const char *name, uint64_t *epoch, uint64_t *number);
 
-/** Remove what belongs to epochs from @p first to @p last, and the directory if it is empty. */
-void ph_undo_remove(const char *directory, uint64_t first, uint64_t last);
+/** The pool that a directory belongs to (U4); 0: any, or there is no directory. */
+uint64_t ph_undo_owner(const char *directory);
+
+/** In the directory of @p pool, 0: whoever's, remove what belongs to epochs from @p first to
+ *  @p last, and the directory if it is empty. */
+void ph_undo_remove(const char *directory, uint64_t pool, uint64_t first, uint64_t last);
 
 /** Keep of what belongs to these epochs only that there was something. */
-void ph_undo_forget(const char *directory, uint64_t first, uint64_t last);
+void ph_undo_forget(const char *directory, uint64_t pool, uint64_t first, uint64_t last);
 
 /** Remove all that belongs to the pool at @p path, which is done with. */
 void ph_undo_clear(const char *path);

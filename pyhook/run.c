@@ -188,6 +188,27 @@ static void take_name(const struct options *o, struct ph_pool *pool)
     ph_undo_clear(o->pool);
 }
 
+/** POOL.undo may belong to a pool that has had this name, and is needed for that. */
+static void check_undo(const struct options *o)
+{
+    char directory[PH_UNDO_MAX], detail[PH_UNDO_MAX + 256];
+    struct ph_pool_info info = {0};
+    struct ph_pool *pool;
+    ph_undo_directory(o->pool, directory);
+    uint64_t owner = ph_undo_owner(directory);
+    if (owner && ph_pool_open(&pool, o->pool, PH_POOL_READ) == 0) {
+        ph_pool_get_info(pool, &info);
+        ph_pool_close(pool);
+    }
+    if (!owner || owner == info.id)
+        return;
+    snprintf(detail, sizeof detail,
+             "%s belongs to another pool, which had this name: call it NAME.undo, after what "
+             "that is called now, or if that is no more, remove it",
+             directory);
+    die(PH_EUSAGE, detail);
+}
+
 static bool limits_file_size(void)
 {
     struct rlimit limit;
@@ -261,6 +282,7 @@ int main(int argc, char **argv)
     find_interpreter(o.python, interpreter, sizeof interpreter);
     check_program(&o);
     ph_cli_expect_no_pool(ME, o.pool);
+    check_undo(&o);
     struct ph_pool_options options = {.size = o.pool_size, .keep = o.keep, .command = command};
     rc = ph_pool_prepare(&pool, o.pool, &options);
     if (rc == PH_EPOOLSIZE && !limits_file_size())

@@ -31,8 +31,9 @@ void ph_undo_after_open(struct ph_undo_open o, int fd);
 bool ph_undo_before_unlink(int dir, const char *path, bool directory);
 bool ph_undo_before_rename(int from_dir, const char *from, int to_dir, const char *to);
 
-/** Before a call that makes a name, of this type of st_mode, or 0: one more of a file. */
+/** Before a call that makes a thing of this type of st_mode, or gives a file one more name. */
 bool ph_undo_before_making(int dir, const char *path, mode_t type);
+bool ph_undo_before_link(int from_dir, const char *from, int dir, const char *path, int flags);
 
 /** After it. @param path NULL: it has failed. */
 void ph_undo_after_making(bool inside, int dir, const char *path);

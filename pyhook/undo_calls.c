@@ -128,9 +128,9 @@ EXPORT int link(const char *from, const char *path)
 
 EXPORT int linkat(int from_dir, const char *from, int dir, const char *path, int flags)
 {
-    bool undo = ph_undo_before_making(dir, path, 0);
+    bool undo = ph_undo_before_link(from_dir, from, dir, path, flags);
     int rc = ph_libc_next()->linkat(from_dir, from, dir, path, flags);
-    ph_undo_after_making(undo, dir, rc ? NULL : path);
+    ph_undo_after(undo);
     return rc;
 }
 

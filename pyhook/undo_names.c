@@ -131,13 +131,37 @@ bool ph_undo_before_making(int dir, const char *path, mode_t type)
     int there = (int)ph_syscall(SYS_openat, dir, path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (there >= 0)
         ph_syscall(SYS_close, there);
-    else if (there == -ENOENT && type)
+    else if (there == -ENOENT)
         ph_undo_makes(dir, path, type);
     if (there != -ENOENT)
         ph_undo_after(true);
     pthread_setcancelstate(state, NULL);
     errno = saved;
     return there == -ENOENT;
+}
+
+bool ph_undo_before_link(int from_dir, const char *from, int dir, const char *path, int flags)
+{
+    struct named f, to;
+    int state, saved = errno;
+    if (!from || !path || !ph_undo_enter())
+        return false;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    bool itself = (flags & AT_EMPTY_PATH) && !from[0];
+    int how = O_PATH | O_CLOEXEC | (flags & AT_SYMLINK_FOLLOW ? 0 : O_NOFOLLOW);
+    f.fd = itself ? from_dir : (int)ph_syscall(SYS_openat, from_dir, from, how);
+    look(&to, dir, path);
+    if (to.fd == -ENOENT && f.fd >= 0 && fstat(f.fd, &f.st) == 0 && !S_ISDIR(f.st.st_mode) &&
+        ph_undo_absolute(f.path, sizeof f.path, dir, path, NULL)) {
+        f.st.st_nlink++;
+        ph_undo_made(&f.st, ph_files_birth(f.fd), f.path);
+    }
+    end(&to);
+    if (!itself)
+        end(&f);
+    pthread_setcancelstate(state, NULL);
+    errno = saved;
+    return true;
 }
 
 void ph_undo_after_making(bool inside, int dir, const char *path)

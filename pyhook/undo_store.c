@@ -72,22 +72,62 @@ static char *next_name(char buf[AT_SIZE])
                    ph_format_u64(epoch, ph_undo_newest()), "-", ph_format_u64(number, n), NULL);
 }
 
+/** The name, in the directory, of what notes are names of (U4). */
+static char *base_name(char buf[32])
+{
+    uint64_t id = PH_CONTROL->pool_id;
+    char *p = ph_join(buf, 32, PH_UNDO_BASE, NULL) + strlen(PH_UNDO_BASE);
+    for (int shift = 60; shift >= 0; shift -= 4)
+        *p++ = "0123456789abcdef"[(id >> shift) & 15];
+    *p = 0;
+    return buf;
+}
+
+/** Whether the directory has another pool's. */
+static bool is_others(long dir)
+{
+    struct {
+        uint64_t ino, off;
+        uint16_t reclen;
+        uint8_t type;
+        char name[];
+    } * d;
+    _Alignas(8) char buf[4096];
+    long n;
+    while ((n = ph_syscall(SYS_getdents64, dir, buf, sizeof buf)) > 0)
+        for (long at = 0; at < n; at += d->reclen) {
+            d = (void *)(buf + at);
+            if (strncmp(d->name, PH_UNDO_BASE, strlen(PH_UNDO_BASE)) == 0)
+                return true;
+        }
+    return false;
+}
+
 /** The directory, which must be ours alone. @return a descriptor, or negative errno. */
 static long open_directory(void)
 {
     const char *path = PH_CONTROL->undo_directory;
     struct stat st;
-    long made = path[0] ? ph_syscall(SYS_mkdir, path, 0700) : -ENAMETOOLONG;
+    char base[32];
+    long made = path[0] ? ph_syscall(SYS_mkdir, path, 0700) : -ENAMETOOLONG, fd = -EPERM;
     if (made < 0 && made != -EEXIST)
         return made;
     long dir = ph_syscall(SYS_open, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (dir < 0)
         return dir;
-    if (fstat((int)dir, &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 022)) {
-        ph_syscall(SYS_close, dir);
-        return -EPERM;
+    if (fstat((int)dir, &st) == 0 && st.st_uid == geteuid() && !(st.st_mode & 022)) {
+        if (ph_syscall(SYS_faccessat, dir, base_name(base), F_OK) == 0)
+            return dir;
+        fd = is_others(dir) ? -EBUSY
+                            : ph_syscall(SYS_openat, dir, base,
+                                         O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (fd >= 0)
+            ph_syscall(SYS_close, fd);
+        if (fd >= 0 || fd == -EEXIST)
+            return dir;
     }
-    return dir;
+    ph_syscall(SYS_close, dir);
+    return fd;
 }
 
 /** What is in the directory, and its own name. */
@@ -113,8 +153,11 @@ static bool keeps_order(uint64_t dev)
     if (asked != PH_CONTROL->generation + 1) {
         struct statfs fs;
         struct stat st;
-        const char *path = PH_CONTROL->undo_directory;
-        if (statfs(path, &fs) != 0 || stat(path, &st) != 0)
+        long dir = open_directory();
+        bool known = dir >= 0 && fstatfs((int)dir, &fs) == 0 && fstat((int)dir, &st) == 0;
+        if (dir >= 0)
+            ph_syscall(SYS_close, dir);
+        if (!known)
             return false;
         journals =
             fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_MAGIC || fs.f_type == TMPFS_MAGIC;
@@ -155,11 +198,14 @@ static bool name_it(char name[AT_SIZE + NAME_MAX], const char *at, const char *t
 /** @param named whether it may be a name. */
 static long write_note(const char *at, const char *text, bool named)
 {
-    char name[AT_SIZE + NAME_MAX], base[PH_UNDO_MAX + sizeof PH_UNDO_BASE];
-    if (!named || !name_it(name, at, text))
-        return ph_syscall(SYS_symlink, text, at);
-    ph_join(base, sizeof base, PH_CONTROL->undo_directory, "/" PH_UNDO_BASE, NULL);
-    long err = ph_syscall(SYS_link, base, name);
+    char name[AT_SIZE + NAME_MAX], base[PH_UNDO_MAX + 32], own[32];
+    ph_join(base, sizeof base, PH_CONTROL->undo_directory, "/", base_name(own), NULL);
+    long err;
+    if (!named || !name_it(name, at, text)) {
+        err = ph_syscall(SYS_access, base, F_OK);
+        return err ? err : ph_syscall(SYS_symlink, text, at);
+    }
+    err = ph_syscall(SYS_link, base, name);
     if (err == -EMLINK) { /* of another one there may be as many */
         ph_syscall(SYS_unlink, base);
         return -ENOENT;
@@ -185,20 +231,6 @@ static bool complete_note(const char *text)
     return name_it(name, at, text) && ph_syscall(SYS_rename, old, name) == 0;
 }
 
-/** Have a directory, with what notes are names of. @return 0, -errno. */
-static long have_base(void)
-{
-    long dir = open_directory();
-    if (dir < 0)
-        return dir;
-    long fd = ph_syscall(SYS_openat, dir, PH_UNDO_BASE, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
-                         0600);
-    if (fd >= 0)
-        ph_syscall(SYS_close, fd);
-    ph_syscall(SYS_close, dir);
-    return fd < 0 ? fd : 0;
-}
-
 static long make_note(const char *text, int link, bool named, char at[AT_SIZE])
 {
     for (int tries = 0;; tries++) {
@@ -208,9 +240,11 @@ static long make_note(const char *text, int link, bool named, char at[AT_SIZE])
         if ((err != -EEXIST && err != -ENOENT) || tries == 100)
             return err;
         /* The keeper removes the directory when it is empty, at any moment. */
-        err = err == -ENOENT ? have_base() : 0;
-        if (err && err != -EEXIST && err != -ENOENT)
-            return err;
+        long dir = err == -ENOENT ? open_directory() : -EEXIST;
+        if (dir >= 0)
+            ph_syscall(SYS_close, dir);
+        else if (dir != -EEXIST && dir != -ENOENT)
+            return dir;
     }
 }
 
@@ -362,6 +396,8 @@ void ph_undo_complain(const char *what, const char *path, long err)
 {
     static atomic_bool said;
     if (!atomic_exchange(&said, true))
-        ph_agent_say(what, path, " could not be kept (", strerrordesc_np((int)-err),
+        ph_agent_say(what, path, " could not be kept (",
+                     err == -EBUSY ? "the pool's name, and its directory, are another's by now"
+                                   : strerrordesc_np((int)-err),
                      "): until its next epoch, recovery cannot bring it back", NULL);
 }

@@ -146,7 +146,10 @@ static void try_epoch(struct ph_pool *pool, const struct options *o, struct ph_v
 {
     char restorer[PATH_MAX];
     size_t record_size;
+    struct ph_pool_info info;
+    ph_pool_get_info(pool, &info);
     struct ph_recovery r = {.record = ph_view_record(view, &record_size),
+                            .pool_id = info.id,
                             .pool = pool,
                             .pool_path = o->path,
                             .count_downtime = o->count_downtime,

@@ -232,6 +232,6 @@ int ph_recovery_undo(struct ph_recovery *r)
     ph_undo_sync_directory(r, NULL);
     /* Epochs after this one will get their numbers anew, and must not find what is theirs. */
     if (rc == 0)
-        ph_undo_remove(r->undo_directory, r->record->epoch + 1, UINT64_MAX);
+        ph_undo_remove(r->undo_directory, r->pool_id, r->record->epoch + 1, UINT64_MAX);
     return rc;
 }

@@ -218,6 +218,14 @@ int ph_recovery_undo_read(struct ph_recovery *r)
         snprintf(r->detail, sizeof r->detail, "%s", r->undo_directory);
         rc = PH_EOWNER;
     }
+    uint64_t owner = rc ? 0 : ph_undo_owner(r->undo_directory);
+    if (owner && owner != r->pool_id) {
+        snprintf(r->detail, sizeof r->detail,
+                 "%.3800s belongs to another pool: call it as that is called; if this one has "
+                 "been renamed, its own has the old name still",
+                 r->undo_directory);
+        rc = PH_EUSAGE;
+    }
     for (const struct dirent *e; rc == 0 && (e = readdir(d));)
         rc = add(r, dirfd(d), e->d_name);
     closedir(d);

@@ -18,7 +18,7 @@ class Cuts(Waiting):
 
     def kept(self):
         self.assertTrue(self.UNDO.exists(), f"nothing was kept: {self.err.read_text()}")
-        return len(list(self.UNDO.iterdir()))
+        return len(list(self.UNDO.glob("[0-9]*")))
 
     def test_what_the_program_cuts_off_comes_back(self):
         self.stopped(self.CUT, "assert open('cut').read() == '0123456789'; f.write('!')")
@@ -140,10 +140,10 @@ class Cuts(Waiting):
         self.assert_ended(self.finish([self.commands.recover, "--pack", packed, self.pool]))
         self.assertEqual(kept.stat().st_mode & 0o777, 0o700)
         for path in (self.UNDO, kept):
-            self.assertEqual(len(list(path.iterdir())), 1)
+            self.assertEqual(len(list(path.glob("[0-9]*"))), 1)
         again = self.finish([self.commands.recover, "--pack", packed, self.pool])
         self.assert_refused(again, "PH_EUSAGE", "packed.pm")
-        self.assertEqual(len(list(kept.iterdir())), 1)  # refusing has done no harm
+        self.assertEqual(len(list(kept.glob("[0-9]*"))), 1)  # refusing has done no harm
         # On another machine, where the file has another inode.
         shutil.rmtree(self.UNDO)
         os.remove(self.pool)
@@ -183,7 +183,7 @@ class Cuts(Waiting):
 
     def test_cuts_are_not_believed_if_damaged_or_of_others(self):
         self.stopped(self.CUT)
-        (kept,) = self.UNDO.iterdir()
+        (kept,) = self.UNDO.glob("[0-9]*")
         os.truncate(self.directory / "cut", 2)
         self.UNDO.chmod(0o777)
         self.assert_refused(self.recover(), "PH_EOWNER", "test.pm.undo")

@@ -154,6 +154,7 @@ class InUse(Case):
             import os, time, pyheap
             file = open("file", "w")
             file.write("0123456789")
+            file.flush()
             pyheap.epoch(wait=True)
             if not pyheap.status()["recoveries"]:
                 file.truncate(3)
@@ -178,6 +179,55 @@ class InUse(Case):
         self.assert_ended(self.finish(argv))
         self.assertEqual((self.directory / "file").read_text(), "0123456789!")
         self.assertEqual([path.name for path in self.directory.glob("*.pm*")], ["second.pm"])
+
+    CUTTING = """
+        import os, sys, time, pyheap
+        file = open(sys.argv[1], "w")
+        file.write("0123456789")
+        file.flush()
+        pyheap.epoch(wait=True)
+        if not pyheap.status()["recoveries"]:
+            print(sys.argv[1], flush=True)
+            while not os.path.exists(sys.argv[1] + ".go"):
+                time.sleep(0.01)
+            file.truncate(3)
+            print("cut", sys.argv[1], flush=True)
+            time.sleep(600)
+        print("recovered")
+    """
+
+    def cutting(self, name, cut):
+        """A program whose pool has been renamed, from test.pm."""
+        if cut:
+            (self.directory / f"{name}.go").touch()
+        started = self.start(self.argv(self.CUTTING, name))
+        self.wait_printed(f"cut {name}" if cut else name)
+        (self.directory / "test.pm").rename(self.directory / f"{name}.pm")
+        return started
+
+    def test_what_a_renamed_pool_needs_is_kept_from_a_new_run(self):
+        keeper, target = self.cutting("one", cut=True)
+        for options in (), ("--fresh",):
+            done = self.run_program(self.CUTTING, "two", options=options)
+            self.assert_refused(done, "PH_EUSAGE", "test.pm.undo", "another pool")
+        target.signal(signal.SIGKILL)
+        keeper.wait(PATIENCE)
+        self.assertIn("recovered", self.recover(pool=str(self.directory / "one.pm")).stdout)
+
+    def test_what_a_new_run_needs_is_kept_from_a_renamed_pool(self):
+        """Whose program finds the directory taken, and says so."""
+        keeper, target = self.cutting("one", cut=False)
+        (self.directory / "two.go").touch()
+        keeper2, target2 = self.start(self.argv(self.CUTTING, "two"))
+        self.wait_printed("cut two")
+        (self.directory / "one.go").touch()
+        self.wait_printed("cut one")
+        self.assertIn("are another's by now", self.err.read_text())
+        for program, its_keeper in (target, keeper), (target2, keeper2):
+            program.signal(signal.SIGKILL)
+            its_keeper.wait(PATIENCE)
+        self.assert_refused(self.recover(pool=str(self.directory / "one.pm")), "PH_EFILES", "one", "shorter")
+        self.assertIn("recovered", self.recover().stdout)
 
 
 class Damaged(Case):

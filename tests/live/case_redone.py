@@ -4,6 +4,7 @@ import os
 import signal
 import stat
 
+from case import HERE
 from commands import PATIENCE
 from waiting import Waiting
 
@@ -412,6 +413,23 @@ assert links and links % 5 == 0, links""")
         (self.directory / "s").rename(self.directory / "t")  # by somebody else
         self.assert_recovers()
         self.assertEqual(os.readlink(self.directory / "t"), "nowhere")
+
+    def test_one_more_name_is_noted_before_it_is_given(self):
+        self.stopped(f"""
+    sys.path.append({str(HERE)!r})
+    import denied
+    open('f', 'w').write('x')
+    def after():
+        denied.denying('linkat')()
+        try:
+            os.link('f', 'g')
+        except PermissionError:
+            pass
+        assert [n for n in os.listdir('test.pm.undo') if ':m:' in n and n.endswith('g')]""")
+        os.link(self.directory / "f", self.directory / "g")
+        self.assert_recovers()
+        self.assertEqual(self.text("f"), "x")
+        self.assertFalse((self.directory / "g").exists())
 
     def test_what_was_empty_before_stays(self):
         """And has its name back when the recovery is made a second time, as the notes of the
