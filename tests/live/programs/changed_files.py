@@ -23,6 +23,7 @@ class Tree:
     def __init__(self):
         self.wanted = {}
         self.held = {}
+        self.directories = {}  # open ones: descriptors
 
     def paths(self, directory=False):
         return sorted(p for p, c in self.wanted.items() if (c is None) == directory)
@@ -117,11 +118,19 @@ class Tree:
         os.mkdir(path)
         self.wanted[path] = None
 
+    def hold_directory(self):
+        if directories := self.paths(directory=True):
+            path = RANDOM.choice(directories)
+            if path not in self.directories:
+                self.directories[path] = os.open(path, os.O_RDONLY)
+
     def drop(self):
         if directories := self.paths(directory=True):
             path = RANDOM.choice(directories)
             if not any(held.startswith(path) for held in self.held):
                 shutil.rmtree(path)
+                for gone in [p for p in self.directories if (p + "/").startswith(path + "/")]:
+                    os.close(self.directories.pop(gone))
                 self.wanted = {p: c for p, c in self.wanted.items() if not (p + "/").startswith(path + "/")}
 
     def look(self):
@@ -133,13 +142,17 @@ class Tree:
                     found[f"{where}/{name}"] = file.read()
         assert found == self.wanted, {p for p in found.keys() | self.wanted.keys()
                                       if found.get(p, 0) != self.wanted.get(p, 0)}
+        for path, directory in self.directories.items():
+            names = {p[len(path) + 1:].split("/")[0] for p in self.wanted if p.startswith(path + "/")}
+            assert set(os.listdir(directory)) == names, path
 
 
 def main():
     os.mkdir("tree")
     tree = Tree()
     steps = [tree.make, tree.make, tree.make, tree.append, tree.append, tree.rewrite, tree.overwrite, tree.hold,
-             tree.release, tree.cut, tree.rename, tree.replace, tree.remove, tree.directory, tree.drop]
+             tree.release, tree.hold_directory, tree.cut, tree.rename, tree.replace, tree.remove, tree.directory,
+             tree.drop]
     for r in range(int(sys.argv[1])):
         for _ in range(RANDOM.randrange(1, 30)):
             RANDOM.choice(steps)()
