@@ -69,6 +69,8 @@ _Static_assert(sizeof(struct ph_undo_pm) == 64, "ph_undo_pm is part of the forma
 
 #define PH_UNDO_FORGOTTEN 1u /* what follows the path is gone */
 #define PH_UNDO_MIDDLE    2u /* bytes that were overwritten: the file's length stays */
+#define PH_UNDO_CLONED    4u /* no pieces: blocks shared with the file, from PH_UNDO_CLONE on */
+#define PH_UNDO_CLONE     (UINT64_C(1) << 16) /* a multiple of any file system's blocks */
 
 #define PH_UNDO_BASE      "note-" /* and the first half of the pool's id, 16 digits */
 #define PH_UNDO_LINK      ".file"

@@ -17,8 +17,9 @@
  *       such a lock is read by the program's own descriptor or not at all; one that is about to
  *       be opened by its path loses them anyway, when the program closes it.
  *   N4  A file that is opened to be written from its start is kept whole up to a size
- *       (WHOLE_MAX), and whatever its size if it was open at an epoch that can be gone back to:
- *       the newest may never become durable, and the program may be told to go back.
+ *       (WHOLE_MAX), and whatever its size if its blocks can be shared, or if it was open at an
+ * epoch that can be gone back to: the newest may never become durable, and the program may be
+ * told to go back.
  *
  * If it cannot be kept, a full disk for instance, the program is told by a line on stderr,
  * once, and changes its file all the same.
@@ -251,14 +252,14 @@ static long open_to_read(int fd, bool places, bool *own)
 }
 
 static long keep_bytes(int fd, const struct stat *st, const char *path, uint64_t from,
-                       uint64_t to, bool middle)
+                       uint64_t to, bool middle, bool large)
 {
     bool own;
     long reader = open_to_read(fd, middle, &own);
     if (reader < 0)
         return reader;
-    long err =
-        ph_undo_write(&(struct ph_undo_bytes){st, (int)reader, own, middle, from, to}, path);
+    long err = ph_undo_write(
+        &(struct ph_undo_bytes){st, (int)reader, own, middle, large, from, to}, path);
     if (own)
         ph_syscall(SYS_close, reader);
     return err;
@@ -295,9 +296,10 @@ static void keep_from(int fd, const struct stat *st, uint64_t length)
     long err = 0;
     if (length >= to && !known)
         err = keep_length(fd, st, path);
-    else if (length < to && (to - length <= WHOLE_MAX || matters(f.open_at) ||
-                             matters(lost_at) || newest_taken != ph_undo_newest()))
-        err = keep_bytes(fd, st, path, length, to, false);
+    else if (length < to)
+        err = keep_bytes(fd, st, path, length, to, false,
+                         to - length > WHOLE_MAX && !matters(f.open_at) && !matters(lost_at) &&
+                             newest_taken == ph_undo_newest());
     if (err)
         ph_undo_complain("what the program takes from ", path, err);
     else
@@ -340,7 +342,7 @@ static void keep_middle(int fd, const struct stat *st, uint64_t from, uint64_t t
         if (!ph_undo_path_of(fd, path, sizeof path) || !ph_undo_concerns(st, path))
             return;
         uint64_t until = (i + 1) * BLOCK < end ? (i + 1) * BLOCK : end;
-        long err = keep_bytes(fd, st, path, first * BLOCK, until, true);
+        long err = keep_bytes(fd, st, path, first * BLOCK, until, true, false);
         if (err) {
             ph_undo_complain("what the program overwrites in ", path, err);
             return;

@@ -95,6 +95,7 @@ struct ph_undo_bytes {
     int fd;                /* to read it by */
     bool own;              /* that is ours, and can be positioned */
     bool middle;           /* they are overwritten, not cut off */
+    bool large;            /* not worth a copy, only a clone */
     uint64_t from, to;     /* bytes */
 };
 

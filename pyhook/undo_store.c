@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/fs.h>
 #include <linux/magic.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -343,6 +344,18 @@ static long make_file(char at[AT_SIZE])
     return fd;
 }
 
+#define WORTH_A_CLONE (UINT64_C(1) << 20) /* bytes */
+
+/** Have @p file share the blocks of what is cut off, where the file system can do so: whatever
+ *  its size, nothing is copied. @return whether it does. */
+static bool clone_bytes(int file, const struct ph_undo_bytes *what)
+{
+    struct file_clone_range range = {what->fd, what->from, what->to - what->from,
+                                     PH_UNDO_CLONE};
+    return !what->middle && what->to - what->from >= WORTH_A_CLONE &&
+           ph_syscall(SYS_ioctl, file, FICLONERANGE, &range) == 0;
+}
+
 long ph_undo_write(const struct ph_undo_bytes *what, const char *path)
 {
     char at[AT_SIZE];
@@ -361,6 +374,7 @@ long ph_undo_write(const struct ph_undo_bytes *what, const char *path)
     struct out out = {(int)file, file < 0 ? file : 0, PH_UNDO_SEED};
     if (file >= 0)
         fstat((int)file, &self);
+    bool cloned = file >= 0 && clone_bytes((int)file, what), kept = cloned || !what->large;
     struct ph_undo_pm head = {.magic = PH_UNDO_MAGIC,
                               .epoch = ph_undo_newest(),
                               .from = what->from,
@@ -369,22 +383,25 @@ long ph_undo_write(const struct ph_undo_bytes *what, const char *path)
                               .ino = what->st->st_ino,
                               .self = self.st_ino,
                               .path_size = (uint32_t)n,
-                              .flags = what->middle ? PH_UNDO_MIDDLE : 0};
+                              .flags = what->middle ? PH_UNDO_MIDDLE
+                                       : cloned     ? PH_UNDO_CLONED
+                                                    : 0};
     if (n > sizeof padded)
         out.err = -ENAMETOOLONG;
     memcpy(padded, path, n < sizeof padded ? n : sizeof padded);
     put(&out, &head, sizeof head);
     if (!out.err)
         put(&out, padded, (n + 7) & ~(size_t)7);
-    put_parts(&out, what->fd, what->own && !what->middle, what->from, what->to);
+    if (!cloned && kept)
+        put_parts(&out, what->fd, what->own && !what->middle, what->from, what->to);
     put(&out, &(struct ph_undo_piece_pm){PH_UNDO_END, out.hash}, 16);
-    if (!out.err)
+    if (!out.err && kept)
         out.err = ph_syscall(SYS_fdatasync, file);
-    if (!out.err)
+    if (!out.err && kept)
         out.err = sync_directory(dir);
     if (file >= 0) {
         ph_syscall(SYS_close, file);
-        if (out.err)
+        if (out.err || !kept)
             ph_syscall(SYS_unlink, at);
     }
     if (dir >= 0)

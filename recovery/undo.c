@@ -158,11 +158,30 @@ static bool write_all(int fd, const char *bytes, uint64_t n, uint64_t at)
     return true;
 }
 
-static bool give_back(int fd, const struct ph_undo *u)
+/** Blocks that the file has shared (PH_UNDO_CLONED) are shared again, or copied. */
+static bool give_clone(const struct ph_recovery *r, int fd, const struct ph_undo *u)
+{
+    char path[PATH_MAX];
+    ph_undo_entry(r, u, "", path);
+    off_t from = PH_UNDO_CLONE, to = (off_t)u->head->from;
+    int in = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    ssize_t n = in < 0 ? -1 : 1;
+    while (n > 0 && to < (off_t)u->head->to)
+        n = copy_file_range(in, &from, fd, &to, u->head->to - (uint64_t)to, 0);
+    if (in >= 0)
+        close(in);
+    uint64_t done = (uint64_t)to - u->head->from;
+    return write_all(fd, (const char *)u->head + PH_UNDO_CLONE + done,
+                     u->head->to - (uint64_t)to, (uint64_t)to);
+}
+
+static bool give_back(const struct ph_recovery *r, int fd, const struct ph_undo *u)
 {
     if (cuts(u) &&
         (ftruncate(fd, (off_t)u->head->from) != 0 || ftruncate(fd, (off_t)u->head->to) != 0))
         return false;
+    if (u->head->flags & PH_UNDO_CLONED)
+        return give_clone(r, fd, u);
     for (const struct ph_undo_piece_pm *p = ph_undo_first_piece(u->head);
          p->offset != PH_UNDO_END; p = ph_undo_next_piece(p))
         if (!write_all(fd, (const char *)(p + 1), p->size, p->offset))
@@ -206,7 +225,7 @@ static int undo_bytes(struct ph_recovery *r, const struct ph_undo *u)
     }
     if (!f && (cuts(u) || u->kind == PH_UNDO_OPENED))
         put_aside(r, u, fd, u->kind == PH_UNDO_BYTES ? 0 : u->value, (uint64_t)st.st_size);
-    if (u->kind == PH_UNDO_BYTES && !give_back(fd, u))
+    if (u->kind == PH_UNDO_BYTES && !give_back(r, fd, u))
         rc = ph_undo_fail(r, path, "writing");
     uint64_t length = f ? f->size : u->kind == PH_UNDO_OPENED ? u->value : UINT64_MAX;
     if (rc == 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size > length &&

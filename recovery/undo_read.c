@@ -26,17 +26,18 @@ static bool has_head(const struct ph_undo_pm *h, uint64_t size, uint64_t epoch)
 static bool is_whole(const struct ph_undo_pm *h, uint64_t size)
 {
     const char *end = (const char *)h + size;
-    if (size % 8)
+    if (size % 8 && !(h->flags & PH_UNDO_CLONED))
         return false;
     for (const struct ph_undo_piece_pm *p = ph_undo_first_piece(h);;
          p = ph_undo_next_piece(p)) {
         uint64_t room = (uint64_t)(end - (const char *)p);
         if ((const char *)p > end || room < sizeof *p)
             return false;
+        uint64_t before = (uint64_t)((const char *)p - (const char *)h);
         if (p->offset == PH_UNDO_END)
-            return room == sizeof *p &&
-                   p->size ==
-                       ph_undo_hash(PH_UNDO_SEED, (const uint64_t *)h, (size - sizeof *p) / 8);
+            return (h->flags & PH_UNDO_CLONED ? size == PH_UNDO_CLONE + h->to - h->from
+                                              : room == sizeof *p) &&
+                   p->size == ph_undo_hash(PH_UNDO_SEED, (const uint64_t *)h, before / 8);
         if (p->offset < h->from || p->offset > h->to || p->size > h->to - p->offset ||
             p->size > room - sizeof *p)
             return false;

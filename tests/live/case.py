@@ -112,14 +112,26 @@ class Case(unittest.TestCase):
         """A tmpfs of its own, of @p size as mount(8) has it; only root can have one."""
         if os.geteuid() != 0:
             self.skipTest("only root can mount a small file system")
-        small = self.directory / "small"
-        small.mkdir()
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", small],
-                                 capture_output=True, text=True)
+        return self.mounted("-t", "tmpfs", "-o", f"size={size}", "tmpfs")
+
+    def sharing_file_system(self):
+        """One whose files can share blocks."""
+        if os.geteuid() != 0 or not shutil.which("mkfs.xfs"):
+            self.skipTest("only root can mount a file system, and mkfs.xfs makes one")
+        image = self.directory / "xfs.img"
+        with open(image, "wb") as file:
+            file.truncate(400 << 20)
+        subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image], check=True)
+        return self.mounted("-t", "xfs", "-o", "loop", image)
+
+    def mounted(self, *how):
+        at = self.directory / "small"
+        at.mkdir()
+        mounted = subprocess.run(["mount", *how, at], capture_output=True, text=True)
         if mounted.returncode != 0:
             self.skipTest(f"mounting is not allowed here: {mounted.stderr.strip()}")
-        self.addCleanup(subprocess.run, ["umount", "-l", small], check=True)
-        return small
+        self.addCleanup(subprocess.run, ["umount", "-l", at], check=True)
+        return at
 
     # ---- waiting -------------------------------------------------------------------
 

@@ -362,6 +362,26 @@ with open('watched/old', 'a') as f:
 os.mkdir('watched/new')
 assert events()""")
 
+    def test_a_large_file_that_is_read_and_rewritten(self):
+        """Its blocks are shared, where the file system can do that."""
+        where = self.sharing_file_system()
+        self.pool = str(where / "test.pm")
+        self.redo(f"""
+    size = 80 << 20
+    name = {str(where / "large")!r}
+    with open(name, 'wb') as f:
+        f.truncate(size)
+        f.write(b'5')
+        f.seek(size - 1)
+        f.write(b'7')""", """
+with open(name, 'rb') as f:
+    first = int(f.read(1))
+    assert f.seek(0, 2) == size
+    f.seek(size - 1)
+    assert f.read() == b'7'
+with open(name, 'wb') as f:
+    f.write(str(first + 1).encode())""", "assert open(name).read() == '6'")
+
     def test_archives_that_are_added_to(self):
         self.redo("import zipfile; zipfile.ZipFile('z', 'w').writestr('a', 'first')", """
 with zipfile.ZipFile('z', 'a') as z:
