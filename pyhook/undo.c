@@ -361,16 +361,23 @@ static void keep_middle(int fd, const struct stat *st, uint64_t from, uint64_t t
 static bool before_path(int dir, const char *path, int64_t length, bool *missing)
 {
     struct stat st;
-    int file = (int)ph_syscall(SYS_openat, dir, path, O_PATH | O_CLOEXEC);
-    *missing = file == -ENOENT;
-    bool regular = file >= 0 && fstat(file, &st) == 0 && S_ISREG(st.st_mode);
-    if (regular && length == OF_STREAM && (uint64_t)st.st_size <= STREAM_MAX)
+    struct file f;
+    long rc = ph_syscall(SYS_newfstatat, dir, path, &st, 0);
+    *missing = rc == -ENOENT;
+    if (rc || !S_ISREG(st.st_mode))
+        return false;
+    if (length == OF_STREAM && (uint64_t)st.st_size <= STREAM_MAX)
         length = 0;
-    if (regular)
+    uint64_t least = length < 0 ? (uint64_t)st.st_size : (uint64_t)length;
+    if (look(&st, &f) && least >= f.kept_from) /* as a rule: so it need not be opened */
+        return true;
+    int file = (int)ph_syscall(SYS_openat, dir, path, O_PATH | O_CLOEXEC);
+    if (file < 0)
+        return true;
+    if (fstat(file, &st) == 0 && S_ISREG(st.st_mode))
         keep_from(file, &st, length < 0 ? (uint64_t)st.st_size : (uint64_t)length);
-    if (file >= 0)
-        ph_syscall(SYS_close, file);
-    return regular;
+    ph_syscall(SYS_close, file);
+    return true;
 }
 
 static struct ph_undo_open before_open(int dir, const char *path, int flags, bool stream)
@@ -390,6 +397,7 @@ static struct ph_undo_open before_open(int dir, const char *path, int flags, boo
                                    : ITS_LENGTH;
     bool regular = before_path(dir, path, length, &missing);
     o.makes = missing && (flags & O_CREAT);
+    o.at_end = flags & (O_APPEND | O_TRUNC);
     if (o.makes)
         ph_undo_makes(dir, path, S_IFREG);
     o.inside = regular || o.makes;
@@ -413,6 +421,8 @@ struct ph_undo_open ph_undo_before_stream(const char *path, int flags)
 void ph_undo_after_open(struct ph_undo_open o, int fd)
 {
     ph_undo_new_turn();
+    if (o.at_end)
+        ph_undo_make_sure(fd, ph_undo_turn());
     char path[PH_UNDO_PATH];
     struct stat st;
     int saved = errno;

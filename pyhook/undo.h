@@ -11,6 +11,7 @@
 
 struct ph_undo_open {
     bool inside, makes;
+    bool at_end; /* so what is written first overwrites nothing */
 };
 
 /**
