@@ -168,12 +168,18 @@ static bool keeps_order(uint64_t dev)
     return journals && dev == directory_dev;
 }
 
+/** What is kept of a removed file, beside its note @p at. */
+static char *link_name(char to[AT_SIZE + 8], const char *at)
+{
+    return ph_join(to, AT_SIZE + 8, at, PH_UNDO_LINK, NULL);
+}
+
 static long link_file(int fd, const char *at)
 {
-    char from[48], number[24], to[PH_UNDO_MAX + 80];
+    char from[48], number[24], to[AT_SIZE + 8];
     ph_join(from, sizeof from, "/proc/self/fd/", ph_format_u64(number, (uint64_t)fd), NULL);
-    ph_join(to, sizeof to, at, PH_UNDO_LINK, NULL);
-    return ph_syscall(SYS_linkat, AT_FDCWD, from, AT_FDCWD, to, AT_SYMLINK_FOLLOW);
+    return ph_syscall(SYS_linkat, AT_FDCWD, from, AT_FDCWD, link_name(to, at),
+                      AT_SYMLINK_FOLLOW);
 }
 
 __thread char ph_undo_making[NAME_MAX + 1];
@@ -232,12 +238,14 @@ static bool complete_note(const char *text)
     return name_it(name, at, text) && ph_syscall(SYS_rename, old, name) == 0;
 }
 
-static long make_note(const char *text, int link, bool named, char at[AT_SIZE])
+static long make_note(const char *text, int link, bool named)
 {
+    char at[AT_SIZE], to[AT_SIZE + 8];
     for (int tries = 0;; tries++) {
-        long err = write_note(next_name(at), text, named);
-        if (err == 0 && link >= 0 && (err = link_file(link, at)) != 0)
-            ph_syscall(SYS_unlink, at);
+        next_name(at);
+        long err = link < 0 ? 0 : link_file(link, at);
+        if (!err && (err = write_note(at, text, named)) != 0 && link >= 0)
+            ph_syscall(SYS_unlink, link_name(to, at));
         if ((err != -EEXIST && err != -ENOENT) || tries == 100)
             return err;
         /* The keeper removes the directory when it is empty, at any moment. */
@@ -251,7 +259,7 @@ static long make_note(const char *text, int link, bool named, char at[AT_SIZE])
 
 long ph_undo_note(const struct ph_undo_note *n)
 {
-    char at[AT_SIZE], text[PH_UNDO_MAX], kind[2] = {(char)n->kind, 0};
+    char text[PH_UNDO_MAX], kind[2] = {(char)n->kind, 0};
     char life[24], dev[24], ino[24], birth[24], value[24], sum[24], length[24];
     size_t size = strlen(n->path);
     if (size >= PH_UNDO_PATH || (n->to && strlen(n->to) >= PH_UNDO_PATH))
@@ -267,7 +275,7 @@ long ph_undo_note(const struct ph_undo_note *n)
     else if ((n->kind == PH_UNDO_MADE || n->kind == PH_UNDO_MADE_DIRECTORY) &&
              complete_note(text))
         return 0;
-    long err = make_note(text, n->kind == PH_UNDO_REMOVED ? n->link : -1, ordered, at);
+    long err = make_note(text, n->kind == PH_UNDO_REMOVED ? n->link : -1, ordered);
     if (!err && !ordered) {
         long dir = open_directory();
         err = dir < 0 ? dir : sync_directory(dir);
