@@ -203,6 +203,33 @@ static int compare(const void *a, const void *b)
     return (x->number < y->number) - (x->number > y->number);
 }
 
+/** A pool may have been renamed when nobody was there to rename this with it. */
+static int look_for_old_name(struct ph_recovery *r)
+{
+    char beside[PATH_MAX], path[PATH_MAX];
+    struct stat st;
+    snprintf(beside, sizeof beside, "%s", r->undo_directory);
+    *strrchr(beside, '/') = 0;
+    DIR *d = opendir(beside[0] ? beside : "/");
+    int rc = 0;
+    for (const struct dirent *e; d && rc == 0 && (e = readdir(d));) {
+        size_t n = strlen(e->d_name), more = strlen(".undo");
+        if (n <= more || strcmp(e->d_name + n - more, ".undo") != 0 ||
+            snprintf(path, sizeof path, "%s/%s", beside, e->d_name) >= (int)sizeof path ||
+            ph_undo_owner(path) != r->pool_id)
+            continue;
+        path[strlen(path) - more] = 0;
+        if (lstat(path, &st) == 0)
+            continue; /* this one is a copy */
+        snprintf(r->detail, sizeof r->detail,
+                 "%.2000s.undo belongs to this pool: call it %.2000s", path, r->undo_directory);
+        rc = PH_EUSAGE;
+    }
+    if (d)
+        closedir(d);
+    return rc;
+}
+
 int ph_recovery_undo_read(struct ph_recovery *r)
 {
     struct stat st;
@@ -210,7 +237,7 @@ int ph_recovery_undo_read(struct ph_recovery *r)
     DIR *d = r->undo_directory[0] ? opendir(r->undo_directory) : NULL;
     int rc = 0, err = errno;
     if (!d && (err == ENOENT || !r->undo_directory[0]))
-        return 0;
+        return r->undo_directory[0] ? look_for_old_name(r) : 0;
     if (!d) { /* what is missing may be in it */
         snprintf(r->detail, sizeof r->detail, "%s", r->undo_directory);
         return ph_error_of(err);

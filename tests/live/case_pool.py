@@ -214,6 +214,18 @@ class InUse(Case):
         keeper.wait(PATIENCE)
         self.assertIn("recovered", self.recover(pool=str(self.directory / "one.pm")).stdout)
 
+    def test_what_a_renamed_pool_needs_has_to_be_renamed_too(self):
+        """The keeper, which would have done that, was killed as well."""
+        keeper, target = self.cutting("one", cut=True)
+        keeper.kill()
+        keeper.wait()
+        target.signal(signal.SIGKILL)
+        target.wait_dead(PATIENCE)
+        pool = str(self.directory / "one.pm")
+        self.assert_refused(self.recover(pool=pool), "PH_EUSAGE", "test.pm.undo", "one.pm.undo")
+        (self.directory / "test.pm.undo").rename(self.directory / "one.pm.undo")
+        self.assertIn("recovered", self.recover(pool=pool).stdout)
+
     def test_what_a_new_run_needs_is_kept_from_a_renamed_pool(self):
         """Whose program finds the directory taken, and says so."""
         keeper, target = self.cutting("one", cut=False)
