@@ -59,6 +59,11 @@ static bool takes_signal(int sig)
     return sig > 0 && sigismember(&set, sig) == 1;
 }
 
+static uint64_t signal_bit(int sig)
+{
+    return UINT64_C(1) << (sig - 1);
+}
+
 bool ph_keeper_option(const char *command, int option, const char *value,
                       struct ph_keeper_options *out)
 {
@@ -161,6 +166,8 @@ int ph_keeper_open(struct ph_keeper *k, const char *command, const char *pool_pa
     k->control->version = PH_CONTROL_VERSION;
     k->control->ring_pages = pages;
     k->control->asks = options->every_ns || options->on_signal || options->final_epoch;
+    k->control->asks_on = (options->final_epoch ? signal_bit(SIGTERM) : 0) |
+                          (options->on_signal ? signal_bit(options->on_signal) : 0);
     k->control->strict = options->strict;
     k->group_kills = ph_memory_group_kills("");
     ph_undo_directory(pool_path, k->control->undo_directory);
@@ -262,7 +269,9 @@ static void forward(struct ph_keeper *k, struct asking *a, int signals, pid_t ch
                 ask(k, PH_ASK_FINAL);
             }
         } else if (sig == k->options.on_signal) {
-            ask(k, PH_ASK_SIGNAL);
+            /* Sent to all processes of a job it comes to us twice, once by the program. */
+            if ((pid_t)info.ssi_pid != child || answered(k))
+                ask(k, PH_ASK_SIGNAL);
         } else if (info.ssi_code != SI_KERNEL) {
             /* What the terminal sends, it sends to the whole foreground group. */
             kill(child, sig);

@@ -66,7 +66,8 @@ struct ph_control {
     _Atomic uint32_t answered;           /* the `asked` that was dealt with last */
     _Atomic uint64_t answer;             /* the epoch taken for it; 0: none could be taken */
     uint32_t asks;                       /* whether the keeper may ever ask */
-    uint32_t strict; /* an epoch fails if something in it could not come back */
+    uint64_t asks_on; /* signals because of which it does, bit N-1 for signal N */
+    uint32_t strict;  /* an epoch fails if something in it could not come back */
     char undo_directory[PH_UNDO_MAX]; /* what is done to files is noted (undo.h); "": nowhere */
 
     /* Written by the keeper before `durable` grows. */

@@ -15,6 +15,7 @@
 #include "hook.h"
 
 #include "agent_internal.h"
+#include "signals.h"
 
 #include <pthread.h>
 
@@ -52,7 +53,10 @@ static void *serve(void *arg)
 
 void ph_asked_start(void)
 {
-    if (running || !ph_agent_active() || !PH_CONTROL->asks)
+    if (!ph_agent_active())
+        return;
+    ph_signals_withhold();
+    if (running || !PH_CONTROL->asks)
         return;
     sigset_t all, old;
     pthread_t thread;

@@ -357,6 +357,8 @@ void ph_park_note_pending(void)
         t[i].pending = own ? strtoull(own + 7, NULL, 16) : 0;
         if (shared && (t[i].flags & PH_THREAD_LEADER))
             t[i].pending |= strtoull(shared + 7, NULL, 16);
+        /* What this epoch is taken for must not end the recovered program. */
+        t[i].pending &= ~ph_signals_withheld();
     }
 }
 

@@ -23,6 +23,11 @@
  *   S4  A signal that is sent to the process goes to the main thread, as without epochs,
  *       unless that blocks it: see also P4 in park.c.
  *   S5  A handler of the program sees in its context what it would without epochs.
+ *   S6  A signal for which the keeper takes an epoch, sent to the program by others, is the
+ *       keeper's: timeout(1), systemd and batch systems send theirs to all processes of a job,
+ *       and a program that it ends, or that begins to end, is in no state to be saved. For that
+ *       the default action stands behind our handler, too. What the program sends to itself
+ *       and what the keeper sends is delivered.
  *
  * A call with a relative timeout cannot be set back, since what has passed of it is known to
  * the kernel alone: it ends with EINTR, as after a signal.
@@ -462,9 +467,59 @@ static bool was_passed_on(int sig, siginfo_t *info)
     return true;
 }
 
+/* Copied, since the control page is not there in children. */
+static struct {
+    uint64_t signals; /* bit N-1 for signal N */
+    pid_t keeper;
+} withheld;
+
+uint64_t ph_signals_withheld(void)
+{
+    return withheld.signals;
+}
+
+static bool is_withheld(int sig)
+{
+    return sig >= 1 && sig <= NSIG_ && (withheld.signals >> (sig - 1) & 1);
+}
+
+/** Whether the signal is the keeper's, and the keeper is there to take it (S6). */
+static bool is_keepers(int sig, const siginfo_t *info)
+{
+    if (!is_withheld(sig) || !ph_agent_active() ||
+        (pid_t)ph_syscall(SYS_getppid) != withheld.keeper)
+        return false;
+    switch (info->si_code) {
+    case SI_USER:
+    case SI_TKILL:
+    case SI_QUEUE:
+        return info->si_pid != withheld.keeper && info->si_pid != (pid_t)ph_syscall(SYS_getpid);
+    case SI_KERNEL: /* a terminal's */
+        return sig == SIGINT || sig == SIGQUIT || sig == SIGHUP;
+    default:
+        return false;
+    }
+}
+
+/** When the handler has returned, the kernel does what it does without one. */
+static void act_by_default(int sig)
+{
+    struct sigaction none = {.sa_handler = SIG_DFL};
+    ph_libc_next()->sigaction(sig, &none, NULL);
+    ph_syscall(SYS_tgkill, ph_syscall(SYS_getpid), ph_syscall(SYS_gettid), sig);
+}
+
 static void deliver(int sig, siginfo_t *info, void *context)
 {
+    if (is_keepers(sig, info)) {
+        ph_syscall(SYS_kill, withheld.keeper, sig); /* it may be the program's alone */
+        return;
+    }
     uint64_t handler = atomic_load(&handlers[sig]);
+    if (!(handler & ADDRESS)) {
+        act_by_default(sig);
+        return;
+    }
     if (marks) {
         if (!was_passed_on(sig, info) && !(handler & ONCE) && pass_on(sig, info))
             return;
@@ -489,17 +544,32 @@ static bool stands_before(int sig)
     }
 }
 
+void ph_signals_withhold(void)
+{
+    withheld.keeper = PH_CONTROL->keeper_pid;
+    withheld.signals = PH_CONTROL->asks_on;
+    for (int sig = 1; sig <= NSIG_; sig++) {
+        struct sigaction act;
+        if (is_withheld(sig) && sigaction(sig, NULL, &act) == 0 && act.sa_handler == SIG_DFL)
+            sigaction(sig, &act, NULL);
+    }
+}
+
 /* Two threads that set one signal's action at once get either's, as ever. */
 EXPORT int sigaction(int sig, const struct sigaction *act, struct sigaction *old)
 {
     const struct ph_libc *libc = ph_libc_next();
-    if (!stands_before(sig) || (!ph_agent_active() && !atomic_load(&handlers[sig])))
+    if (!stands_before(sig))
         return libc->sigaction(sig, act, old);
     uint64_t before = atomic_load(&handlers[sig]);
     struct sigaction ours, was;
-    bool set = act && act->sa_handler != SIG_DFL && act->sa_handler != SIG_IGN;
+    bool by_default = act && act->sa_handler == SIG_DFL && is_withheld(sig);
+    bool set = act && act->sa_handler != SIG_IGN && (ph_agent_active() || before) &&
+               (act->sa_handler != SIG_DFL || by_default);
     if (set) {
         ours = *act;
+        if (by_default)
+            ours.sa_flags |= (int)(SA_RESTART | SA_ONSTACK);
         if (act->sa_sigaction != deliver)
             atomic_store(&handlers[sig], (uint64_t)act->sa_sigaction |
                                              (act->sa_flags & SA_SIGINFO ? HAS_INFO : 0) |
@@ -518,6 +588,8 @@ EXPORT int sigaction(int sig, const struct sigaction *act, struct sigaction *old
         if (was.sa_sigaction == deliver) {
             old->sa_sigaction = (void (*)(int, siginfo_t *, void *))(before & ADDRESS);
             old->sa_flags &= ~(before & HAS_INFO ? 0 : SA_SIGINFO);
+            if (!(before & ADDRESS)) /* the default action, see by_default */
+                old->sa_flags = 0;
         }
     }
     return 0;

@@ -25,6 +25,11 @@ void ph_signals_set_back(ucontext_t *frame, siginfo_t *info);
 _Noreturn void ph_signals_leave(ucontext_t *frame, _Atomic uint32_t *left)
     __attribute__((visibility("hidden")));
 
+/** The signals that the keeper of now takes are not the program's (S6). Again in each life. */
+void ph_signals_withhold(void);
+/** Those, bit N-1 for signal N. */
+uint64_t ph_signals_withheld(void);
+
 /** Before and after the program sends a signal to a thread, which may be parked by then. */
 void ph_signals_directed(void);
 /** While all are parked: whether it has, since the last time. */

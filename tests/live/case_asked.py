@@ -96,6 +96,47 @@ class Asked(Case):
         self.assertEqual(keeper.wait(PATIENCE), 0, self.err.read_text())
         self.assertEqual(self.out.read_text(), expected)
 
+    def test_signals_that_all_processes_of_a_job_get(self):
+        """As timeout(1), systemd and batch systems send them; or to the program alone."""
+        text = UNAWARE.replace("    steps =", """
+    import multiprocessing, signal
+    assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+    other = multiprocessing.get_context("fork").Process(target=time.sleep, args=(100,))
+    other.start()
+    other.terminate()
+    other.join()
+    assert other.exitcode == -signal.SIGTERM, other.exitcode
+    steps =""")
+        steps = 600
+        expected = self.expected(steps)
+        options = ["--on-signal", "USR1", "--final-epoch"]
+        keeper, target = self.start(self.argv(text, steps, options=options),
+                                    start_new_session=True)
+        self.wait_printed("\n1000 ")
+        os.killpg(keeper.pid, signal.SIGUSR1)
+        self.wait_epoch(1)
+        target.signal(signal.SIGUSR1)
+        self.wait_epoch(2)
+        for again, end in ((options, lambda: os.killpg(keeper.pid, signal.SIGTERM)),
+                           ([], lambda: target.signal(signal.SIGTERM))):
+            lines = len(self.out.read_text())
+            self.wait_until(lambda: len(self.out.read_text()) > lines, "it goes on")
+            end()
+            self.assert_killed(keeper.wait(PATIENCE), signal.SIGTERM)
+            self.assertEqual(self.labels()[-1], "final")
+            keeper, target = self.start([self.commands.recover, *again, self.pool],
+                                        start_new_session=True)
+        self.assertEqual(keeper.wait(PATIENCE), 0, self.err.read_text())
+        self.assertEqual(self.out.read_text(), expected)
+
+    def test_what_a_program_sends_to_itself_is_its_own(self):
+        options = ["--on-signal", "USR1", "--final-epoch"]
+        for number, how in ((signal.SIGTERM, "os.kill(os.getpid(), {})"),
+                            (signal.SIGUSR1, "signal.raise_signal({})")):
+            done = self.run_program("import os, signal\n" + how.format(int(number)),
+                                    options=[*options, "--fresh"])
+            self.assert_killed(done.returncode, number)
+
     def test_without_a_final_epoch_the_program_gets_its_sigterm(self):
         keeper, target = self.start(self.argv("""
             import os, signal, sys, time
