@@ -417,6 +417,7 @@ int ph_files_capture(uint64_t epoch)
     ph_files_match_ends();
     ph_files_identify();
     ph_children_name();
+    ph_undo_mapped_too_large();
     if (ph_files_cannot_end())
         return PH_EUNSUPPORTED;
     ph_agent.fd_messages = 0;

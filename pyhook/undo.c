@@ -201,6 +201,7 @@ void ph_undo_capture_end(void)
                 know(f[i].dev, f[i].ino, f[i].size, false);
             find(f[i].dev, f[i].ino, true)->open_at = newest_taken;
         }
+    ph_undo_keep_mapped();
 }
 
 /** Whether @p path is none of a disk. */
@@ -326,8 +327,7 @@ static bool is_kept(const struct file *f, uint64_t index, bool keep)
     return kept;
 }
 
-/** Bytes @p from to @p to of the file of @p fd are about to be overwritten. */
-static void keep_middle(int fd, const struct stat *st, uint64_t from, uint64_t to)
+void ph_undo_keep_middle(int fd, const struct stat *st, uint64_t from, uint64_t to)
 {
     char path[PH_UNDO_PATH];
     struct file f;
@@ -509,7 +509,7 @@ bool ph_undo_before_write(int fd, off_t at, size_t n)
     if (!overwrites || !ph_undo_enter())
         return false;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
-    keep_middle(fd, &st, (uint64_t)at, (uint64_t)at + n);
+    ph_undo_keep_middle(fd, &st, (uint64_t)at, (uint64_t)at + n);
     pthread_setcancelstate(state, NULL);
     errno = saved;
     return true;

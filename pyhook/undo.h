@@ -81,6 +81,17 @@ void ph_undo_make_sure(int fd, uint64_t turn);
 /** A number may stand for another description, or be positioned elsewhere. */
 void ph_undo_new_turn(void);
 
+/** Bytes @p from to @p to of the file of @p fd are about to be overwritten. */
+void ph_undo_keep_middle(int fd, const struct stat *st, uint64_t from, uint64_t to);
+
+/* ---- undo_mapped.c ------------------------------------------------------------------ */
+
+/** During an epoch: name what ph_undo_keep_mapped will not keep. */
+void ph_undo_mapped_too_large(void);
+
+/** After it, with all threads parked: what the program may write to by its mappings. */
+void ph_undo_keep_mapped(void);
+
 /* ---- undo_store.c ------------------------------------------------------------------- */
 
 struct ph_undo_note {

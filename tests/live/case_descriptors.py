@@ -255,6 +255,30 @@ class Descriptors(Waiting):
         self.assert_ended(done)
         self.assertEqual(done.stderr, "")
 
+    def test_a_mapped_file_that_is_too_large_to_be_kept_is_named(self):
+        """Once, and not if it is to be left as it is."""
+        text = """
+            import mmap, pyheap
+            with open("large", "wb") as file:
+                file.truncate(17 << 20)
+            with open("large", "r+b") as file:
+                held = mmap.mmap(file.fileno(), 0), mmap.mmap(file.fileno(), 4096)
+                try:
+                    pyheap.epoch(wait=True)
+                except pyheap.UnsupportedError as error:
+                    print(error)
+                held[0][5] = 5
+                pyheap.keep_file(file)
+            pyheap.epoch(wait=True)
+        """
+        done = self.run_program(text)
+        self.assert_ended(done)
+        self.assertEqual(done.stderr.count("large as it is mapped"), 1, done.stderr)
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+        done = self.run_program(text, options=["--strict"])
+        self.assert_ended(done)
+        self.assertIn("large as it is mapped", done.stdout)
+
     def test_strict_mode_in_a_recovery(self):
         self.stopped("pass", "import socket; s = socket.create_server(('127.0.0.1', 0));"
                              "pyheap.epoch()")

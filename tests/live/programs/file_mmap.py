@@ -38,18 +38,22 @@ def main():
         shared[:LINE] = behind[-LINE:] = line(r)
         at = r * 7919 % (48 * PAGE) + PAGE // 2
         private[at] = mine[at] = r % 256
+        busy = sum(i * i for i in range(40000))
         if (r + 1) * LINE > len(grown):
             grown.resize(len(grown) + 3 * PAGE)
         grown[r * LINE:(r + 1) * LINE] = line(r)
         pyheap.epoch()
-        shared[:LINE] = behind[-LINE:] = line(r)  # a later round's may be there
+        counted = int.from_bytes(shared[LINE:LINE + 8], "little")
+        assert counted == r, (counted, r)
+        behind[-2 * LINE:-2 * LINE + 8] = shared[LINE:LINE + 8] = (r + 1).to_bytes(8, "little")
         assert reading[:LINE] == line(r) == reading[49 * PAGE - LINE:49 * PAGE]
         assert all(private[at] == value for at, value in mine.items())
+        assert reading[49 * PAGE - 2 * LINE:49 * PAGE - LINE] == (r + 1).to_bytes(LINE, "little")
         assert reading[PAGE:PAGE + 9] == bytes(9)
         for earlier in range(max(0, r - 20), r + 1):
             assert grown[earlier * LINE:(earlier + 1) * LINE] == line(earlier), earlier
         assert os.fstat(growing.fileno()).st_size == len(grown)
-        print(r, len(grown), len(mine))
+        print(r, len(grown), len(mine), busy)
 
 
 main()

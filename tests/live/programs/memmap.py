@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""numpy.memmap in all its modes, and arrays that numpy.load has mapped.
+"""numpy.memmap in all its modes, and arrays that numpy.load has mapped; what is counted in them is
+counted once, before and after an epoch and in a mapping that is made after it.
 
 live: rounds=60 needs=numpy
 """
@@ -34,6 +35,12 @@ def main():
         assert (reading[first:row + 1, 0] == -np.arange(r - (row - first), r + 1)).all()
         assert (copying[:row + 1, 1] % 1 == 0.5).all() and reading[row, 1] == row * 8 + 1
         assert opened[row] == r and opened.base is not None
+        made[:, 5] += 1
+        late = np.load("saved.npy", mmap_mode="r+")
+        late[row, 3] *= 2
+        late[row // 2, 4] += 1
+        del late
+        assert made[row, 5] == r + 1
         print(r, float(copying[:, 1].sum()))
 
 
