@@ -59,7 +59,7 @@ class Foreign(unittest.TestCase):
             status, out, err = self.execute(program, "-c", shell, **self.given)
             self.assertEqual((status, err), (0, ""))
             self.assertEqual(out.splitlines()[:3], list(self.given.values()))
-        for command in (("ls", "-l", "/"), ("sort", "/etc/passwd"), ("env",),
+        for command in (("ls", "-l", "/usr"), ("sort", "/etc/passwd"), ("env",),
                         ("seq", "300000"), ("perl", "-e", "print length('x' x 5000000)"),
                         ("gcc", "--version"), ("git", "--version")):
             if shutil.which(command[0]):
