@@ -10,7 +10,9 @@ yet. Each task counts the primes below a limit; the last line is the sum.
 """
 import argparse
 import multiprocessing
+import os
 import sys
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -40,6 +42,16 @@ def count_primes(limit):
     return sum(sieve)
 
 
+def end_with_parent():
+    """In each worker: who is killed cannot tell its workers to end."""
+
+    def wait():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 class Workers:
     """Processes that are started anew after a recovery."""
 
@@ -50,7 +62,7 @@ class Workers:
         pyheap.on_restore(self.start)
 
     def start(self):
-        self.executor = ProcessPoolExecutor(self.number, self.context)
+        self.executor = ProcessPoolExecutor(self.number, self.context, end_with_parent)
 
 
 def sweep(workers, limits):
