@@ -294,7 +294,13 @@ static int capture(struct ph_record_pm *record)
     rc = ph_mapped_stage(ph_capture.epoch, record->realtime_ns);
     if (rc == 0)
         rc = stage_record(record);
-    return rc ? rc : commit(record->realtime_ns);
+    if (rc)
+        return rc;
+    ph_undo_capture_end();
+    rc = commit(record->realtime_ns);
+    if (rc)
+        ph_agent.epoch = ph_capture.epoch; /* what has been kept is kept under this number */
+    return rc;
 }
 
 void ph_capture_run(void)
@@ -316,8 +322,6 @@ void ph_capture_run(void)
         ph_agent_detail("staging memory", NULL, 0);
         ph_capture.result = PH_ENOMEM;
     }
-    if (ph_capture.result == 0)
-        ph_undo_capture_end();
     s->pause_ns = ph_now_ns() - began;
     s->wait_ns = ph_agent.stage.wait_ns;
     s->total_pages_staged += s->pages_staged;

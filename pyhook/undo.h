@@ -46,7 +46,7 @@ bool ph_undo_is_removed(uint64_t dev, uint64_t ino);
 void ph_undo_epoch_begin(void);
 void ph_undo_epoch_end(void);
 
-/** With all threads parked: an epoch was taken. */
+/** With all threads parked: an epoch is about to be there. */
 void ph_undo_capture_end(void);
 
 /* ---- undo.c, for undo_names.c and undo_store.c ---------------------------------------- */
@@ -89,7 +89,8 @@ void ph_undo_keep_middle(int fd, const struct stat *st, uint64_t from, uint64_t 
 /** During an epoch: name what ph_undo_keep_mapped will not keep. */
 void ph_undo_mapped_too_large(void);
 
-/** After it, with all threads parked: what the program may write to by its mappings. */
+/** Before it is there, so that none is without what it needs: what the program may write to by
+ *  its mappings. */
 void ph_undo_keep_mapped(void);
 
 /* ---- undo_store.c ------------------------------------------------------------------- */

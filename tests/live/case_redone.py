@@ -270,6 +270,33 @@ libc.fclose(ctypes.c_void_p(f))""")
             self.assertEqual(sum(content[:3 << 20]), 5)
         self.assertEqual((self.directory / "stream").read_bytes()[:2], b"\1\0")
 
+    def test_a_kill_while_what_is_mapped_is_kept(self):
+        """Either there is no such epoch, or what it needs is there."""
+        text = """
+            import mmap, os, signal, sys, pyheap
+            with open("mapped", "wb") as file:
+                file.write(bytes(16 << 20))
+            mapped = mmap.mmap(os.open("mapped", os.O_RDWR), 0)
+            pyheap.epoch(wait=True)
+            if not pyheap.status()["recoveries"]:
+                program = os.getpid()
+                if not os.fork():
+                    while not any(name.startswith("2-") for name in os.listdir(sys.argv[1])):
+                        pass
+                    os.kill(program, signal.SIGKILL)
+                    os._exit(0)
+            pyheap.epoch()
+            mapped[0] += 1
+            if pyheap.status()["recoveries"] < 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            print("counted", mapped[0])
+        """
+        self.assert_killed(self.run_program(text, self.UNDO).returncode, signal.SIGKILL)
+        self.assert_killed(self.recover().returncode, signal.SIGKILL)
+        done = self.recover()
+        self.assert_ended(done)
+        self.assertEqual(done.stdout, "counted 1\n")
+
     def test_numbers_and_places_that_change_between_writes(self):
         """A descriptor that was written to at the end of its file is looked at again when it may
         be another one, or elsewhere."""
