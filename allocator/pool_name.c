@@ -70,12 +70,15 @@ void ph_name_discard(const char *path, const uint64_t id[2])
         unlink(name);
 }
 
+/* @return 0, or as ph_pool_open_error; PH_EKERNEL: the call is denied. */
 static int link_nameless(int fd, const char *to)
 {
     char from[32];
 
     snprintf(from, sizeof(from), "/proc/self/fd/%d", fd);
-    return linkat(AT_FDCWD, from, AT_FDCWD, to, AT_SYMLINK_FOLLOW);
+    if (linkat(AT_FDCWD, from, AT_FDCWD, to, AT_SYMLINK_FOLLOW) == 0)
+        return 0;
+    return errno == EPERM || errno == ENOSYS ? PH_EKERNEL : ph_pool_open_error(errno);
 }
 
 bool ph_name_is_of(int fd, const char *path)
@@ -124,10 +127,11 @@ int ph_name_give(int fd, const char *path, const uint64_t id[2])
 {
     char name[PATH_MAX];
 
-    if (!beside(path, id, name) ||
-        (ph_name_is_of(fd, name) ? ph_name_move(name, path) : link_nameless(fd, path)) != 0)
+    if (!beside(path, id, name))
         return ph_pool_open_error(errno);
-    return 0;
+    if (!ph_name_is_of(fd, name))
+        return link_nameless(fd, path);
+    return ph_name_move(name, path) == 0 ? 0 : ph_pool_open_error(errno);
 }
 
 int ph_name_pass_on(int old, int fd, const char *path, const uint64_t id[2])
@@ -141,8 +145,9 @@ int ph_name_pass_on(int old, int fd, const char *path, const uint64_t id[2])
         int err = ph_name_give(fd, path, id);
         return err == PH_EUNFINISHED ? PH_EBUSY : err;
     }
-    if (!ph_name_is_of(fd, name) && link_nameless(fd, name) != 0)
-        return ph_pool_open_error(errno);
+    int err = ph_name_is_of(fd, name) ? 0 : link_nameless(fd, name);
+    if (err)
+        return err;
     return rename(name, path) == 0 ? 0 : ph_pool_open_error(errno);
 }
 

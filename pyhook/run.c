@@ -183,7 +183,7 @@ static void take_name(const struct options *o, struct ph_pool *pool)
     } while (rc == PH_EUNFINISHED); /* another has come first: it is asked again */
     if (rc) {
         ph_pool_remove(pool);
-        die(rc, o->pool);
+        die(rc, rc == PH_EKERNEL ? "linkat" : o->pool);
     }
     ph_undo_clear(o->pool);
 }

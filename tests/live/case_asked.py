@@ -107,7 +107,7 @@ class Asked(Case):
     other.join()
     assert other.exitcode == -signal.SIGTERM, other.exitcode
     steps =""")
-        steps = 600
+        steps = 2000
         expected = self.expected(steps)
         options = ["--on-signal", "USR1", "--final-epoch"]
         keeper, target = self.start(self.argv(text, steps, options=options),

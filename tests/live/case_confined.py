@@ -58,7 +58,7 @@ class Confined(Case):
 
 class DeniedCalls(Confined):
     # What cannot be done without is said, by whom it says: at the start, by epoch(), later.
-    AT_START = {"memfd_create": "memfd_create", "socketpair": "socketpair"}
+    AT_START = {"memfd_create": "memfd_create", "socketpair": "socketpair", "linkat": "linkat"}
     BY_EPOCH = {"prctl": "PR_GET_TID_ADDRESS", "PR_GET_TID_ADDRESS": "PR_GET_TID_ADDRESS"}
     BY_RECOVERY = {"PR_SET_MM": "PR_SET_MM_MAP"}
     NAMED = {"tee"}  # a pipe with something in it cannot come back

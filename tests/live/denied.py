@@ -14,7 +14,7 @@ CALLS = {
     "execveat": (322,), "waitid": (247,), "set_robust_list": (273,), "get_robust_list": (274,),
     "signalfd": (289,), "prlimit": (302,), "prctl": (157,), "PR_GET_TID_ADDRESS": (157, 16, 40),
     "PR_SET_MM": (157, 16, 35), "PR_SET_NAME": (157, 16, 15), "fadvise": (221,),
-    "copy_file_range": (326,), "sched_setaffinity": (203,),
+    "copy_file_range": (326,), "linkat": (265,), "sched_setaffinity": (203,),
 }
 RETURN_ERRNO, ALLOW = 0x00050000, 0x7FFF0000
 
