@@ -309,6 +309,7 @@ struct ph_touched {
 struct ph_end {
     uint32_t slot;        /* PH_NO_SLOT: it needs a segment */
     uint32_t page, limit; /* of the extent: the next one, and the end of the segment */
+    bool hole;            /* its blocks may not be there yet */
 };
 
 struct ph_again {

@@ -21,8 +21,10 @@
  *      does not free it; so has what is being punched, so that nobody takes it.
  *  S3  An extent is LOG if and only if one of its segments is used.
  *  S4  Of the segment where the log ends only what follows the end is written (P5).
- *  S5  A segment is taken only if the disk has room for all of the log, with it, to go home:
- *      else a disk could fill with log that nothing takes away any more.
+ *  S5  Room in the log is given only if the disk has room for all of the log, with it, to go
+ *      home: else a disk could fill with log that nothing takes away any more. Only for what is
+ *      to be written now: a small epoch must find room where a whole segment has none, since
+ *      it may be the one that gives up what fills the disk.
  */
 #include "allocator/pool_internal.h"
 
@@ -82,7 +84,7 @@ void ph_room_end_at(struct ph_pool *p, uint64_t offset)
     uint32_t page = (uint32_t)((offset - p->extent[slot].offset) / PH_PAGE);
 
     p->end = (struct ph_end){slot, page + 1,
-                             ph_segment_end(&p->super, ph_segment_of(&p->super, page))};
+                             ph_segment_end(&p->super, ph_segment_of(&p->super, page)), true};
 }
 
 /* Note that the epoch in progress writes to a segment. */
@@ -148,16 +150,6 @@ int ph_room_allows(struct ph_pool *p, uint64_t bytes)
     return ph_io_space(&p->io, log + bytes);
 }
 
-/* Whether the disk has room for a segment, and for it to go home. */
-static int check_space(struct ph_pool *p, uint32_t slot, uint32_t segment)
-{
-    uint64_t bytes =
-        (ph_segment_end(&p->super, segment) - (uint64_t)segment * ph_segment_pages(&p->super)) *
-        PH_PAGE;
-
-    return ph_room_allows(p, p->extent[slot].holes >> segment & 1 ? 2 * bytes : bytes);
-}
-
 /* Make room on a full disk, or in a full pool. @return 0 to look again. */
 static int make_room(struct ph_pool *p)
 {
@@ -178,43 +170,55 @@ static int next_segment(struct ph_pool *p)
     uint32_t slot, segment;
     int err;
 
-    for (;;) {
-        bool found = find_free(p, &slot, &segment);
-        err = found ? check_space(p, slot, segment) : ph_extent_grow(p, &slot);
-        if (found && !err)
-            break;
-        if (err && err != PH_EPOOLSIZE && err != PH_EFULL)
+    while (!find_free(p, &slot, &segment)) {
+        err = ph_extent_grow(p, &slot);
+        if (err && ((err != PH_EPOOLSIZE && err != PH_EFULL) || make_room(p)))
             return err;
-        if (err && make_room(p)) {
-            p->disk_full |= err == PH_EFULL;
-            return err == PH_EFULL ? ph_pool_fail(p, err, "asking for free space") : err;
-        }
     }
     err = touch(p, slot, segment);
     if (err)
         return err;
+    p->end = (struct ph_end){slot, segment * ph_segment_pages(&p->super),
+                             ph_segment_end(&p->super, segment),
+                             p->extent[slot].holes >> segment & 1};
     p->extent[slot].holes &= ~(1u << segment);
     ph_room_note_spare(p);
-    p->end = (struct ph_end){slot, segment * ph_segment_pages(&p->super),
-                             ph_segment_end(&p->super, segment)};
     return 0;
 }
 
-int ph_room_take(struct ph_pool *p, uint64_t want, uint64_t *offset, uint64_t *got)
+/* Where the log goes on, for as many as @p n pages. */
+static int go_on(struct ph_pool *p, uint64_t *n)
 {
-    int err = 0;
+    int err;
 
-    pthread_mutex_lock(&p->lock);
     if (p->end.slot == PH_NO_SLOT || p->end.page == p->end.limit)
         err = next_segment(p);
     else
         err = touch(p, p->end.slot, ph_segment_of(&p->super, p->end.page));
+    if (err)
+        return err;
+    if (*n > p->end.limit - p->end.page)
+        *n = p->end.limit - p->end.page;
+    /* S5: once where it is to be written now, and once at home. */
+    return ph_room_allows(p, (p->end.hole ? 2 : 1) * *n * PH_PAGE);
+}
+
+int ph_room_take(struct ph_pool *p, uint64_t want, uint64_t *offset, uint64_t *got)
+{
+    int err;
+
+    pthread_mutex_lock(&p->lock);
+    do {
+        *got = want;
+        err = go_on(p, got);
+    } while (err == PH_EFULL && make_room(p) == 0);
     if (!err) {
-        uint64_t left = p->end.limit - p->end.page;
-        *got = want < left ? want : left;
         *offset = p->extent[p->end.slot].offset + p->end.page * PH_PAGE;
         p->end.page += (uint32_t)*got;
         p->writing.log_pages += *got;
+    } else if (err == PH_EFULL) {
+        p->disk_full = true;
+        ph_pool_fail(p, err, "asking for free space");
     }
     pthread_mutex_unlock(&p->lock);
     return err;

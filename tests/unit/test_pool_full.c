@@ -125,6 +125,41 @@ Test(pool_full, no_space_for_another_extent)
     ph_pool_close(p);
 }
 
+static uint64_t disk_room;
+
+static int little_room(void *arg, enum ph_io_op op, uint64_t offset, uint64_t size)
+{
+    (void)arg, (void)offset;
+    return op == PH_IO_RESERVE && size > disk_room ? ENOSPC : 0;
+}
+
+/* S5: an epoch of a page is written where there is no room for a segment, and not where there
+ * is none to bring the log home. */
+Test(pool_full, a_small_epoch_needs_no_room_for_a_segment)
+{
+    static const struct ph_io_hooks counting = {.before = little_room};
+    struct ph_pool *p = fixture_create();
+    uint64_t log = 0;
+
+    for (uint64_t n = 1; n <= 3; n++)
+        fixture_one_page(p, n, PH_HEAP_BASE, n, false);
+    for (size_t i = 0; i < p->epochs; i++)
+        log += p->epoch[i].info.bytes;
+    cr_assert_gt(log, 0);
+    p->end.slot = PH_NO_SLOT; /* a segment is due */
+    ph_io_hooks = &counting;
+    disk_room = log + (ph_segment_pages(&p->super) - 1) * PH_PAGE;
+    fixture_one_page(p, 4, PH_HEAP_BASE, 4, false);
+    cr_assert(fixture_holds(p, 4, PH_HEAP_BASE, 4));
+    disk_room = 0;
+    RETURNS(PH_EFULL, fixture_big_epoch(p, 5, 1, 5));
+    ph_pool_abort(p);
+    ph_io_hooks = NULL;
+    fixture_one_page(p, 6, PH_HEAP_BASE, 6, false);
+    cr_assert(fixture_holds(p, 6, PH_HEAP_BASE, 6));
+    ph_pool_close(p);
+}
+
 Test(pool_full, failing_sync_stops_epochs_until_reopened)
 {
     for (long at = 0; at < 12; at++) {
