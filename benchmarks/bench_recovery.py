@@ -66,7 +66,8 @@ def run(bench):
                 raise harness.Failed(started.stderr[-300:])
             for state in ("warm", "cold"):
                 backs, wholes, reads = [], [], []
-                for i in range(bench.rounds(2 if mebibytes > 1024 else 3, 2)):
+                rounds = 5 if state == "warm" else 2 if mebibytes > 1024 else 3
+                for i in range(bench.rounds(rounds, 2)):
                     if state == "cold" and not harness.drop_caches():
                         cold_possible = False
                         break
