@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -135,6 +136,10 @@ int ph_keeper_open(struct ph_keeper *k, const char *command, const char *pool_pa
                    uint64_t generation, uint64_t first_epoch)
 {
     uint64_t ring_bytes = options->ring_bytes ? options->ring_bytes : ph_keeper_default_ring();
+    /* The tables of an epoch go back to the kernel. glibc would keep blocks of up to 32 MiB
+     * once one of that size has been freed (mallopt(3)): 63 instead of 26 MiB for a 1 GiB
+     * program. */
+    mallopt(M_MMAP_THRESHOLD, 1 << 20);
     *k = (struct ph_keeper){.command = command,
                             .options = *options,
                             .pool_path = pool_path,

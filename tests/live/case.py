@@ -152,7 +152,7 @@ class Case(unittest.TestCase):
 
     # ---- killed runs ---------------------------------------------------------------
 
-    def killed(self, steps=100, epochs=3, options=()):
+    def killed(self, steps=200, epochs=3, options=()):
         """A pool with an unfinished run of COUNTING. @return the keeper's exit status."""
         keeper, target = self.start(self.argv(COUNTING, steps, options=options))
         self.wait_epoch(epochs)

@@ -45,8 +45,8 @@ class Asked(Case):
         return [" ".join(epochs[n].split()[5:]) for n in sorted(epochs)]
 
     def test_a_program_that_never_heard_of_pyheap_goes_on(self):
-        expected = self.expected(300)
-        keeper, target = self.start(self.argv(UNAWARE, 300, options=["--every", "50ms"]))
+        expected = self.expected(800)
+        keeper, target = self.start(self.argv(UNAWARE, 800, options=["--every", "50ms"]))
         for round_ in range(3):
             self.wait_epoch(3 * round_ + 2)
             target.signal(signal.SIGKILL)
@@ -57,7 +57,7 @@ class Asked(Case):
         self.assertEqual(self.out.read_text(), expected)
 
     def test_recovered_without_the_options_nobody_asks_any_more(self):
-        keeper, target = self.start(self.argv(UNAWARE, 100, options=["--every", "50ms"]))
+        keeper, target = self.start(self.argv(UNAWARE, 600, options=["--every", "50ms"]))
         self.wait_epoch(2)
         target.signal(signal.SIGKILL)
         keeper.wait(PATIENCE)

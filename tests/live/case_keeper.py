@@ -175,7 +175,7 @@ class WithoutKeeper(Case):
         self.assertIsNone(self.commands.verify(self.pool))
 
     def test_both_killed_the_last_durable_epoch_comes_back(self):
-        keeper, target = self.start(self.argv(COUNTING, 60))
+        keeper, target = self.start(self.argv(COUNTING, 200))
         self.wait_epoch(3)
         keeper.kill()
         target.signal(signal.SIGKILL)

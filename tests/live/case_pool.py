@@ -80,7 +80,7 @@ class Unfinished(Case):
         self.assert_ended(self.run_program(COUNTING, 2))
 
     def test_an_older_epoch_can_be_recovered(self):
-        self.killed(steps=30, epochs=5)
+        self.killed(steps=100, epochs=5)
         _, epochs, _ = self.commands.list(self.pool)
         self.assertGreaterEqual(len(epochs), 2, "at least the last two are recoverable")
         older = sorted(epochs)[-2]
