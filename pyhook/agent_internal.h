@@ -121,6 +121,14 @@ char *ph_format_u64(char *buf, uint64_t v);
 /** Read all of @p path into @p area, 0-terminated. @return its length, negative errno. */
 long ph_read_file(const char *path, struct ph_area *area);
 
+/** What getdents64(2) fills in. */
+struct ph_dirent {
+    uint64_t ino, off;
+    uint16_t reclen;
+    uint8_t type;
+    char name[];
+};
+
 /** Add a string to the record. @return its reference. */
 uint32_t ph_record_string(const char *s, size_t n);
 /** The same of what the symbolic link @p path leads to; 0: that cannot be read. */

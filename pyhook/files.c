@@ -383,12 +383,7 @@ int ph_files_spare(void)
 
 int ph_files_capture(uint64_t epoch)
 {
-    struct {
-        uint64_t ino, off;
-        uint16_t reclen;
-        uint8_t type;
-        char name[];
-    } * d;
+    const struct ph_dirent *d;
     char buf[8192];
     /* All numbers first: capturing opens descriptors of its own. */
     size_t count = 0, max;

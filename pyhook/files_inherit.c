@@ -44,12 +44,7 @@ static void note(struct origin *o, int at)
 
 void ph_files_inherit(void)
 {
-    struct {
-        uint64_t ino, off;
-        uint16_t reclen;
-        uint8_t type;
-        char name[];
-    } * d;
+    const struct ph_dirent *d;
     char buf[4096];
     for (norigins = 0; norigins < 3; norigins++) {
         origin[norigins].fd = (int)norigins;

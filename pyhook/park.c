@@ -173,13 +173,6 @@ static bool has_announced(uint32_t tid)
     return false;
 }
 
-struct dirent64_kernel {
-    uint64_t ino, off;
-    uint16_t reclen;
-    uint8_t type;
-    char name[];
-};
-
 /**
  * Signal every thread that has not been signalled; the main thread only when @p with_main. The
  * memory of whom is the tid written into `signalled`, an area of its own.
@@ -200,7 +193,7 @@ static int signal_rest(int task, uint32_t *signalled, uint32_t *nsignalled, bool
     long n;
     while ((n = syscall(SYS_getdents64, task, buf, sizeof buf)) > 0) {
         for (long at = 0; at < n;) {
-            const struct dirent64_kernel *d = (const void *)(buf + at);
+            const struct ph_dirent *d = (const void *)(buf + at);
             at += d->reclen;
             if (d->name[0] == '.')
                 continue;

@@ -489,10 +489,22 @@ bool ph_undo_before_ftruncate(int fd, off_t length)
     return true;
 }
 
+bool ph_undo_before_overwriting(int fd, const struct stat *st, uint64_t from, uint64_t to)
+{
+    int state, saved = errno;
+    if (!ph_undo_enter())
+        return false;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    ph_undo_keep_middle(fd, st, from, to);
+    pthread_setcancelstate(state, NULL);
+    errno = saved;
+    return true;
+}
+
 bool ph_undo_before_write(int fd, off_t at, size_t n)
 {
     struct stat st;
-    int state, saved = errno;
+    int saved = errno;
     if (!n || has_table || !ph_agent_active() || !ph_undo_newest())
         return false;
     bool here = at < 0;
@@ -506,11 +518,5 @@ bool ph_undo_before_write(int fd, off_t at, size_t n)
     if (here && known && !overwrites)
         ph_undo_make_sure(fd, turn);
     errno = saved;
-    if (!overwrites || !ph_undo_enter())
-        return false;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
-    ph_undo_keep_middle(fd, &st, (uint64_t)at, (uint64_t)at + n);
-    pthread_setcancelstate(state, NULL);
-    errno = saved;
-    return true;
+    return overwrites && ph_undo_before_overwriting(fd, &st, (uint64_t)at, (uint64_t)at + n);
 }

@@ -25,6 +25,7 @@ struct ph_undo_open ph_undo_before_stream(const char *path, int flags);
 bool ph_undo_before_truncate(const char *path, off_t length);
 bool ph_undo_before_ftruncate(int fd, off_t length);
 bool ph_undo_before_write(int fd, off_t at, size_t n);
+bool ph_undo_before_overwriting(int fd, const struct stat *st, uint64_t from, uint64_t to);
 void ph_undo_after(bool inside);
 void ph_undo_after_open(struct ph_undo_open o, int fd);
 

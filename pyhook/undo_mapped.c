@@ -16,7 +16,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -108,16 +107,11 @@ static bool before_mapping(int fd, off_t at, size_t n)
 {
     char path[PH_UNDO_PATH];
     struct stat st;
-    int state, saved = errno;
     if (ph_syscall(SYS_fstat, fd, &st) != 0 || !S_ISREG(st.st_mode) || !st.st_nlink || at < 0 ||
         at >= st.st_size || n > MAPPED_MAX || !ph_undo_path_of(fd, path, sizeof path) ||
-        !is_on_disk(path) || !ph_undo_enter())
+        !is_on_disk(path))
         return false;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
-    ph_undo_keep_middle(fd, &st, (uint64_t)at, (uint64_t)at + n);
-    pthread_setcancelstate(state, NULL);
-    errno = saved;
-    return true;
+    return ph_undo_before_overwriting(fd, &st, (uint64_t)at, (uint64_t)at + n);
 }
 
 EXPORT void *mmap(void *start, size_t n, int prot, int flags, int fd, off_t at)

@@ -87,12 +87,7 @@ static char *base_name(char buf[32])
 /** Whether the directory has another pool's. */
 static bool is_others(long dir)
 {
-    struct {
-        uint64_t ino, off;
-        uint16_t reclen;
-        uint8_t type;
-        char name[];
-    } * d;
+    const struct ph_dirent *d;
     _Alignas(8) char buf[4096];
     long n;
     while ((n = ph_syscall(SYS_getdents64, dir, buf, sizeof buf)) > 0)
