@@ -31,7 +31,7 @@
 #include <stddef.h>
 
 #define PH_CONTROL_MAGIC   UINT64_C(0x314c544350594850) /* "PHYPCTL1" */
-#define PH_CONTROL_VERSION 5
+#define PH_CONTROL_VERSION 6
 
 #define PH_BATCH_MAGIC     UINT32_C(0x42485950)
 #define PH_BATCH_MAX       256 /* payload pages of a batch at most: 1 MiB */
@@ -49,6 +49,7 @@ struct ph_control {
     _Alignas(64) _Atomic uint64_t produced; /* pages, by the program */
     _Atomic uint32_t produced_seq;          /* futex: changes with `produced` */
     _Atomic uint32_t consumer_waits;
+    _Atomic uint32_t waker; /* the processor that the program last woke the keeper from */
 
     _Alignas(64) _Atomic uint64_t consumed; /* pages, by the keeper */
     _Atomic uint32_t consumed_seq;          /* futex: changes with `consumed` */

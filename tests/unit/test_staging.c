@@ -4,9 +4,11 @@
 
 #include <criterion/criterion.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define RING 600 /* pages: two full batches and a bit, so that it wraps and skips often */
 
@@ -205,4 +207,57 @@ Test(staging, a_batch_that_the_program_has_overwritten_is_not_followed)
         cr_assert_null(ph_drain_next(&drain, 0, 0, &broken), "case %zu", i);
         cr_assert(broken, "case %zu", i);
     }
+}
+
+static struct {
+    struct ph_drain drain;
+    cpu_set_t before, after;
+    _Atomic pid_t tid;
+} sleeper;
+
+static void *drain_once(void *arg)
+{
+    bool broken;
+    (void)arg;
+    sched_getaffinity(0, sizeof sleeper.before, &sleeper.before);
+    uint32_t seq = atomic_load(&sleeper.drain.control->produced_seq);
+    sleeper.tid = gettid();
+    ph_drain_next(&sleeper.drain, seq, 60000, &broken);
+    sched_getaffinity(0, sizeof sleeper.after, &sleeper.after);
+    return NULL;
+}
+
+/** A processor that this thread may run on, or -1. */
+static int some_processor(const cpu_set_t *set)
+{
+    for (int i = 0; i < CPU_SETSIZE; i++)
+        if (CPU_ISSET(i, set))
+            return i;
+    return -1;
+}
+
+Test(staging, who_waits_is_woken_elsewhere_than_by_its_waker)
+{
+    struct ph_stage stage;
+    cpu_set_t mine, now;
+    cr_assert_eq(sched_getaffinity(0, sizeof mine, &mine), 0);
+    if (CPU_COUNT(&mine) < 2)
+        cr_skip_test("one processor");
+    open_ring(&stage, &sleeper.drain, RING);
+    int processor = some_processor(&mine);
+    atomic_store(&stage.control->waker, (uint32_t)processor);
+    pthread_t thread;
+    cr_assert_eq(pthread_create(&thread, NULL, drain_once, NULL), 0);
+    CPU_CLR(processor, &mine);
+    do {
+        sched_yield();
+        CPU_ZERO(&now);
+        if (sleeper.tid)
+            sched_getaffinity(sleeper.tid, sizeof now, &now);
+    } while (!CPU_EQUAL(&now, &mine));
+    struct ph_batch *b = ph_stage_reserve(&stage, 0);
+    b->kind = PH_BATCH_BEGIN;
+    ph_stage_publish(&stage);
+    pthread_join(thread, NULL);
+    cr_assert(CPU_EQUAL(&sleeper.after, &sleeper.before));
 }
