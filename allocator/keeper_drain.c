@@ -277,6 +277,13 @@ static void store_files(struct ph_keeper *k)
         ph_keeper_files_step(&k->files);
 }
 
+/** Between epochs, as they are not to wait for it. */
+static void look_at_files(struct ph_keeper *k)
+{
+    if (!k->epoch)
+        ph_keeper_files_look(&k->files, &k->control->files_hold);
+}
+
 static int patience(const struct ph_keeper *k)
 {
     if (k->epoch && !k->idle && ph_pool_appended(k->pool) != ph_pool_written(k->pool))
@@ -311,8 +318,10 @@ void *ph_keeper_drain(void *arg)
             if (rc)
                 fail_pool(k, rc);
         }
-        if (!stop)
+        if (!stop) {
             store_files(k);
+            look_at_files(k);
+        }
     }
     if (k->epoch)
         ph_pool_abort(k->pool);

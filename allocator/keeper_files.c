@@ -13,7 +13,8 @@
 #include <unistd.h>
 
 #define STEP     (UINT64_C(1) << 20)
-#define PAUSE_NS UINT64_C(1000000000)  /* a short program ends before it begins */
+#define PAUSE_NS UINT64_C(1000000000) /* a short program ends before it begins */
+#define LOOK_NS  UINT64_C(1000000000)
 #define RETRY_NS UINT64_C(60000000000) /* after a failure such as a full disk */
 
 struct ph_keeper_file {
@@ -41,6 +42,7 @@ void ph_keeper_files_free(struct ph_keeper_files *f)
     drop_current(f);
     clear_queue(f);
     free(f->named);
+    free(f->list);
     free(f->queue);
     free(f->buffer);
     *f = (struct ph_keeper_files){.fd = -1};
@@ -67,9 +69,16 @@ void ph_keeper_files_name(struct ph_keeper_files *f, const void *bytes, size_t s
     f->named_size += size;
 }
 
-static void enqueue(struct ph_keeper_files *f, const struct ph_mapped_file *m, const char *path)
+/** Its path belongs to @p m. */
+static struct ph_keeper_file file_of(const struct ph_mapped_file *m)
 {
-    struct ph_keeper_file file = {{path, m->size, m->mtime_ns}, m->dev, m->ino};
+    return (struct ph_keeper_file){
+        {(const char *)(m + 1), m->size, m->mtime_ns}, m->dev, m->ino};
+}
+
+static void enqueue(struct ph_keeper_files *f, const struct ph_mapped_file *m)
+{
+    struct ph_keeper_file file = file_of(m);
     if (ph_pool_file_find(f->pool, &file.id))
         return;
     if (f->n == f->room) {
@@ -80,9 +89,35 @@ static void enqueue(struct ph_keeper_files *f, const struct ph_mapped_file *m, c
         f->queue = bigger;
         f->room = room;
     }
-    file.id.path = strdup(path);
+    file.id.path = strdup(file.id.path);
     if (file.id.path)
         f->queue[f->n++] = file;
+}
+
+/** What has been named is complete. */
+static void swap_lists(struct ph_keeper_files *f)
+{
+    unsigned char *list = f->list;
+    size_t room = f->list_room;
+    f->list = f->named;
+    f->list_size = f->named_size;
+    f->list_room = f->named_room;
+    f->named = list;
+    f->named_room = room;
+    f->named_size = 0;
+}
+
+/** The name at @p at, followed by its path; NULL: there is none, or the program has overwritten
+ * it, as it may anything. */
+static const struct ph_mapped_file *name_at(const struct ph_keeper_files *f, size_t at)
+{
+    const struct ph_mapped_file *m = (const void *)(f->list + at);
+    if (f->list_size - at <= sizeof *m)
+        return NULL;
+    const char *path = (const char *)(m + 1);
+    bool whole = m->room % 8 == 0 && m->room <= f->list_size - at - sizeof *m &&
+                 memchr(path, 0, m->room) && path[0] == '/';
+    return whole ? m : NULL;
 }
 
 void ph_keeper_files_named(struct ph_keeper_files *f)
@@ -94,16 +129,10 @@ void ph_keeper_files_named(struct ph_keeper_files *f)
         f->ready_ns = ph_now_ns() + PAUSE_NS;
     drop_current(f);
     clear_queue(f);
-    for (size_t at = 0; f->named_size - at > sizeof *m; at += sizeof *m + m->room) {
-        m = (const void *)(f->named + at);
-        const char *path = (const char *)(m + 1);
-        /* The program may have overwritten anything. */
-        if (m->room % 8 || m->room > f->named_size - at - sizeof *m ||
-            !memchr(path, 0, m->room) || path[0] != '/')
-            break;
-        enqueue(f, m, path);
-    }
-    f->named_size = 0;
+    swap_lists(f);
+    for (size_t at = 0; (m = name_at(f, at)); at += sizeof *m + m->room)
+        enqueue(f, m);
+    f->looked_ns = 0;
 }
 
 /* ---- storing ---------------------------------------------------------------------------- */
@@ -119,14 +148,18 @@ static int64_t change_time(const struct stat *st)
     return st->st_ctim.tv_sec * 1000000000 + st->st_ctim.tv_nsec;
 }
 
+static bool is_file(const struct stat *st, const struct ph_keeper_file *file)
+{
+    return S_ISREG(st->st_mode) && st->st_dev == file->dev && st->st_ino == file->ino &&
+           (uint64_t)st->st_size == file->id.size &&
+           (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec ==
+               file->id.mtime_ns;
+}
+
 /** Whether what is open is still the file that the program has mapped. */
 static bool same_file(const struct ph_keeper_files *f, struct stat *st)
 {
-    const struct ph_keeper_file *file = &f->queue[f->next];
-    return fstat(f->fd, st) == 0 && S_ISREG(st->st_mode) && st->st_dev == file->dev &&
-           st->st_ino == file->ino && (uint64_t)st->st_size == file->id.size &&
-           (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec ==
-               file->id.mtime_ns;
+    return fstat(f->fd, st) == 0 && is_file(st, &f->queue[f->next]);
 }
 
 static void next_file(struct ph_keeper_files *f)
@@ -229,6 +262,30 @@ void ph_keeper_files_step(struct ph_keeper_files *f)
     } else {
         end(f);
     }
+}
+
+static bool all_hold(const struct ph_keeper_files *f)
+{
+    const struct ph_mapped_file *m;
+    struct stat st;
+    size_t at = 0;
+    for (; (m = name_at(f, at)); at += sizeof *m + m->room) {
+        struct ph_keeper_file file = file_of(m);
+        if (m->text && (stat(file.id.path, &st) != 0 || !is_file(&st, &file) ||
+                        !ph_pool_file_find(f->pool, &file.id)))
+            return false;
+    }
+    return at > 0 && at == f->list_size;
+}
+
+void ph_keeper_files_look(struct ph_keeper_files *f, _Atomic uint64_t *hold)
+{
+    uint64_t now = ph_now_ns();
+    if (now - f->looked_ns < LOOK_NS)
+        return;
+    f->looked_ns = now;
+    bool stored = f->next == f->n && !f->unpublished;
+    *hold = stored && all_hold(f) ? ph_mapped_hash(f->list, f->list_size) : 0;
 }
 
 void ph_keeper_files_finish(struct ph_keeper_files *f, uint64_t most_ns)

@@ -79,6 +79,10 @@ struct ph_control {
     uint64_t keep;                /* epochs that stay recoverable, at least */
     _Atomic uint64_t undo_number; /* the last one given (undo.h) */
     uint64_t undo_first;          /* the last one that was given before the program started */
+
+    /* ph_mapped_hash of the names last told, once the pool has copies of all with text and
+     * these are still what is on the disk; 0: not so. Written by the keeper, now and then. */
+    _Atomic uint64_t files_hold;
 };
 _Static_assert(sizeof(struct ph_control) <= PH_CONTROL_SIZE, "control fits in its range");
 
@@ -99,8 +103,17 @@ enum ph_batch_kind {
 struct ph_mapped_file {
     uint64_t size, mtime_ns, dev, ino; /* as of stat(2) */
     uint32_t room; /* bytes of the path that follows, its end and padding to 8 included */
-    uint32_t reserved;
+    uint32_t text; /* whether some of it is mapped to be executed */
 };
+
+/** A number for @p size bytes, a multiple of 8, of these: FNV-1a, never 0. */
+static inline uint64_t ph_mapped_hash(const void *names, size_t size)
+{
+    uint64_t h = UINT64_C(0xcbf29ce484222325);
+    for (size_t i = 0; i < size / sizeof(uint64_t); i++)
+        h = (h ^ ((const uint64_t *)names)[i]) * UINT64_C(0x100000001b3);
+    return h ? h : 1;
+}
 
 #define PH_EPOCH_FULL 1u /* BEGIN: the epoch holds every page, not only the changed ones */
 #define PH_EPOCH_AHEAD                                                                         \

@@ -197,6 +197,8 @@ int ph_memory_stage(uint64_t epoch, bool full);
 /** Name the files that are mapped to the keeper, if they are others than at the last epoch.
  * @return 0, PH_EKEEPER. */
 int ph_mapped_stage(uint64_t epoch, uint64_t now_ns);
+/** Whether the keeper knows that the named files with text are what they were. */
+bool ph_mapped_hold(void);
 
 /**
  * Read the descriptors into areas.files; send those to be made durable to the keeper.

@@ -26,44 +26,46 @@ static bool same_file(const struct ph_vma_pm *a, const struct ph_vma_pm *b)
     return a->dev == b->dev && a->ino == b->ino && a->kind == b->kind;
 }
 
+static bool any(const struct ph_vma_pm *v, const struct ph_vma_pm *end, uint32_t prot)
+{
+    while (v < end && !(v->prot & prot))
+        v++;
+    return v < end;
+}
+
 /** Whether the file of the mappings [v, end), which are neighbours, is to be stored. */
 static bool wanted(const struct ph_vma_pm *v, const struct ph_vma_pm *end, uint64_t now_ns)
 {
-    bool text = false, writable = false;
-    for (const struct ph_vma_pm *w = v; w < end; w++) {
-        text |= (w->prot & PROT_EXEC) != 0;
-        writable |= (w->prot & PROT_WRITE) != 0;
-    }
+    bool text = any(v, end, PROT_EXEC), writable = any(v, end, PROT_WRITE);
     if (v->kind == PH_VMA_FILE)
         return text || v->size <= DATA_MAX;
     return v->kind == PH_VMA_SHARED_FILE && !writable && v->size <= SHARED_MAX &&
            v->mtime_ns + SETTLED_NS < now_ns;
 }
 
-static void add(struct ph_area *to, const struct ph_vma_pm *v)
+static void add(struct ph_area *to, const struct ph_vma_pm *v, const struct ph_vma_pm *end)
 {
     const char *path = (const char *)ph_agent.areas.strings.base + v->path;
     size_t length = strlen(path), room = (length + 8) / 8 * 8;
     struct ph_mapped_file *m = ph_area_push(to, sizeof *m + room);
     if (to->overflow)
         return;
-    *m = (struct ph_mapped_file){v->size, v->mtime_ns, v->dev, v->ino, (uint32_t)room, 0};
+    *m = (struct ph_mapped_file){v->size, v->mtime_ns,    v->dev,
+                                 v->ino,  (uint32_t)room, any(v, end, PROT_EXEC)};
     memcpy(m + 1, path, length);
 }
 
-/** FNV-1a: only to notice a change. */
-static uint64_t hash_of(const struct ph_area *a)
+static uint64_t told_generation = UINT64_MAX, told; /* hash of the names */
+
+bool ph_mapped_hold(void)
 {
-    uint64_t h = UINT64_C(0xcbf29ce484222325);
-    const uint64_t *word = (const uint64_t *)a->base;
-    for (size_t i = 0; i < a->used / sizeof *word; i++)
-        h = (h ^ word[i]) * UINT64_C(0x100000001b3);
-    return h;
+    return told_generation == ph_agent.generation &&
+           atomic_load(&PH_CONTROL->files_hold) == told;
 }
 
 int ph_mapped_stage(uint64_t epoch, uint64_t now_ns)
 {
-    static uint64_t told_generation = UINT64_MAX, told, looked_ns;
+    static uint64_t looked_ns;
     if (ph_agent.same_mappings && told_generation == ph_agent.generation &&
         now_ns - looked_ns < LOOK_NS)
         return 0;
@@ -76,9 +78,9 @@ int ph_mapped_stage(uint64_t epoch, uint64_t now_ns)
         for (next = v + 1; next < end && same_file(v, next);)
             next++;
         if (wanted(v, next, now_ns))
-            add(to, v);
+            add(to, v, next);
     }
-    uint64_t hash = hash_of(to);
+    uint64_t hash = ph_mapped_hash(to->base, to->used);
     if (to->overflow || (told_generation == ph_agent.generation && told == hash))
         return 0; /* what does not fit there is no set of libraries */
     if (!ph_stage_bytes(&ph_agent.stage, PH_BATCH_FILES, epoch, to->base, to->used))

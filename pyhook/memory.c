@@ -258,6 +258,7 @@ static struct {
     int maps;           /* /proc/self/maps */
     uint32_t scans;     /* the first pieces: scans for changes (pages.c) */
     uint32_t bounds;    /* so many look at areas.bounds; the others at the files */
+    bool held;          /* the keeper looks at the files of libraries */
     _Atomic bool other; /* something is not as it was */
 } look;
 
@@ -282,15 +283,32 @@ static bool bounds_same(size_t from, size_t to)
     return true;
 }
 
-/** Whether the files of mappings @p from to, but not, @p to of areas.vmas are those that they
- * were: nobody has replaced or changed one. */
+/** Whether any of the neighbours of @p v that are of the same file, in [all, end), is text. */
+static bool has_text(const struct ph_vma_pm *all, const struct ph_vma_pm *end,
+                     const struct ph_vma_pm *v)
+{
+    while (v > all && v[-1].path == v->path)
+        v--;
+    for (uint32_t path = v->path; v < end && v->path == path; v++)
+        if (v->prot & PROT_EXEC)
+            return true;
+    return false;
+}
+
+/**
+ * Whether the files of mappings @p from to, but not, @p to of areas.vmas are those that they
+ * were: nobody has replaced or changed one. Of libraries the keeper finds out, at leisure: once
+ * the pool has a copy, it does not matter to an epoch whether the file has been replaced just
+ * before it or just after it.
+ */
 static bool files_same(size_t from, size_t to)
 {
     const struct ph_vma_pm *v = (const struct ph_vma_pm *)ph_agent.areas.vmas.base,
                            *last = NULL;
     size_t n = ph_agent.areas.vmas.used / sizeof *v;
     for (size_t i = from; i < to && i < n; i++) {
-        if (!v[i].ino || (last && last->path == v[i].path))
+        if (!v[i].ino || (last && last->path == v[i].path) ||
+            (look.held && v[i].kind == PH_VMA_FILE && has_text(v, v + n, v + i)))
             continue;
         struct ph_vma_pm now = v[i];
         now.flags &= ~(uint32_t)PH_VMA_SEGMENT;
@@ -334,6 +352,7 @@ static bool all_same(void)
         return false;
     look.bounds = pieces_of(ph_agent.areas.bounds.used / sizeof(struct bounds) + 1);
     atomic_store(&look.other, false);
+    look.held = ph_mapped_hold();
     look.scans = ph_pages_early_prepare();
     ph_pieces_do(look.scans + look.bounds + pieces_of(n), look_at_piece);
     close(look.maps);
