@@ -17,7 +17,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-static _Atomic bool moved, advised;
+static _Atomic bool moved, advised, writable;
 
 static long result(long r)
 {
@@ -60,6 +60,35 @@ EXPORT int madvise(void *start, size_t size, int advice)
     long r = result(ph_syscall(SYS_madvise, start, size, advice));
     advised = true;
     return (int)r;
+}
+
+static void note_prot(int prot)
+{
+    if (prot & PROT_WRITE)
+        writable = true;
+}
+
+/** Who may write to a file's mapping for a while leaves no trace in its protection. */
+EXPORT int mprotect(void *start, size_t size, int prot)
+{
+    note_prot(prot);
+    long r = result(ph_syscall(SYS_mprotect, start, size, prot));
+    note_prot(prot);
+    return (int)r;
+}
+
+EXPORT int pkey_mprotect(void *start, size_t size, int prot, int key)
+{
+    note_prot(prot);
+    long r = result(key == -1 ? ph_syscall(SYS_mprotect, start, size, prot)
+                              : ph_syscall(SYS_pkey_mprotect, start, size, prot, key));
+    note_prot(prot);
+    return (int)r;
+}
+
+bool ph_memory_made_writable(void)
+{
+    return atomic_exchange(&writable, false);
 }
 
 bool ph_memory_advised(void)

@@ -8,19 +8,33 @@
  *   O1  In a mapping of a file a page that had content of its own still has it, unless madvise
  *       was called (moved.c), or the mapping is a new one, which shows by not being registered.
  *       So nobody is asked about those.
- *   O2  In other mappings libc discards pages by itself, of the stacks of threads that have
+ *   O2  A file's mapping that may not be written to has not changed: it was the same at the
+ * epoch before, by its bounds, protection and registration, and mprotect has not let anybody
+ *       write to it in between (moved.c). Through /proc/self/mem a debugger can, whose
+ *       breakpoints are not the program's.
+ *   O3  In other mappings libc discards pages by itself, of the stacks of threads that have
  *       ended: the kernel is asked about all that was present.
  */
 #include "pages.h"
 
 #include <errno.h>
+#include <sys/mman.h>
 
-#define NEAR (64 * PH_PAGE) /* looking at as many pages in vain costs about a system call */
+#define NEAR (64 * PH_PAGE)  /* looking at as many pages in vain costs about a system call */
+#define GAP  (256 * PH_PAGE) /* the same of a scan for changes */
 
 static struct {
     const struct ph_span *at, *end; /* cursor: what was present the last time */
     bool kept;                      /* O1 holds: nothing was advised */
+    bool writable;                  /* O2 does not: something was made writable */
+    bool still;                     /* O2 is to be used */
 } before;
+
+void ph_outside_suppose_same(void)
+{
+    before.writable = ph_memory_made_writable();
+    before.still = !before.writable;
+}
 
 void ph_outside_begin(void)
 {
@@ -32,6 +46,7 @@ void ph_outside_begin(void)
     before.at = (const struct ph_span *)was.base;
     before.end = (const struct ph_span *)(was.base + was.used);
     before.kept = !ph_memory_advised() && ph_track_protects(&ph_agent.track);
+    before.still = before.kept && !before.writable && ph_agent.same_mappings;
 }
 
 static uint64_t least(uint64_t a, uint64_t b)
@@ -136,28 +151,62 @@ static int take(const struct ph_vma_pm *v, const struct ph_vma_pm *end, uint64_t
     return rc;
 }
 
-int ph_outside_stage(const struct ph_vma_pm *first, const struct ph_vma_pm *last, bool full)
+static bool still(const struct ph_vma_pm *v)
+{
+    return before.still && v->kind == PH_VMA_FILE && !(v->prot & PROT_WRITE);
+}
+
+const struct ph_vma_pm *ph_outside_part(const struct ph_vma_pm *v, const struct ph_vma_pm *end,
+                                        bool *scan)
+{
+    *scan = !still(v);
+    for (v++; v < end && (still(v) != *scan || (*scan && v->end - v->start < GAP));)
+        v++;
+    return v;
+}
+
+/** Stage the mappings [first, last), a part. */
+static int stage_part(const struct ph_vma_pm *first, const struct ph_vma_pm *last, bool scan,
+                      bool kept)
 {
     uint64_t start = first->start, end = last[-1].end;
     size_t max;
     struct ph_track_region *r = ph_memory_regions(false, &max);
+    int rc = 0;
+    if (!scan)
+        return take(first, last, start, end, kept, (struct ph_pages_cursor){r, r});
+    for (uint64_t at = start; at < end && rc == 0;) {
+        uint64_t from = at;
+        long n = ph_pages_changed(&at, end, r, max);
+        if (n < 0)
+            return PH_EKERNEL;
+        rc = take(first, last, from, at, kept, (struct ph_pages_cursor){r, r + n});
+    }
+    return rc;
+}
+
+int ph_outside_stage(const struct ph_vma_pm *first, const struct ph_vma_pm *last, bool full)
+{
+    uint64_t start = first->start, end = last[-1].end, at = start;
     int rc = full ? ph_pages_register(start, end) : 0;
     if (full && rc == 0)
         rc = ph_pages_protect(start, end);
     if (full)
         return rc ? rc : ph_pages_take_present(start, end, false, NULL);
 
-    long n = ph_pages_early_unregistered(start, end);
-    bool kept = before.kept && n == 0;
+    struct ph_track_region new;
+    long n = ph_track_scan(&ph_agent.track, PH_TRACK_UNREGISTERED, &at, end, &new, 1);
+    if (n < 0)
+        return PH_EKERNEL;
     if (n > 0) {
         rc = ph_pages_register(start, end); /* so that all its new pages count as changed */
         ph_pages_early_forget();
+        before.still = false;
     }
-    for (uint64_t at = start; at < end && n >= 0 && rc == 0;) {
-        uint64_t from = at;
-        n = ph_pages_changed(&at, end, r, max);
-        if (n >= 0)
-            rc = take(first, last, from, at, kept, (struct ph_pages_cursor){r, r + n});
+    bool kept = before.kept && n == 0, scan;
+    for (const struct ph_vma_pm *stop; first < last && rc == 0; first = stop) {
+        stop = ph_outside_part(first, last, &scan);
+        rc = stage_part(first, stop, scan, kept);
     }
-    return n < 0 ? PH_EKERNEL : rc;
+    return rc;
 }

@@ -236,7 +236,7 @@ int ph_pages_take_present(uint64_t start, uint64_t end, bool anonymous,
  */
 #define FEW        256u
 #define FEW_PAUSE  8 /* epochs, after it was more than a few at once */
-#define EARLY_MOST 16
+#define EARLY_MOST 64
 
 static struct {
     uint64_t most;  /* pages that this epoch may leave unprotected; 0: none */
@@ -270,18 +270,18 @@ static void end_few(void)
 }
 
 /*
- * The scans of the stretches outside of the heap, as they are if the mappings are those of the
- * epoch before, are among the pieces that a parked thread shares. They protect nothing and stop
- * at a few pages. They miss nothing of the program's, which stands still before they begin;
- * what we write later, to our stacks and variables, is reported by the next epoch (M4).
+ * The scans of what is outside of the heap, as they are if the mappings are those of the epoch
+ * before, are among the pieces that a parked thread shares. They protect nothing and stop at a
+ * few pages. They miss nothing of the program's, which stands still before they begin; what we
+ * write later, to our stacks and variables, is reported by the next epoch (M4).
  */
 struct early {
-    uint64_t start, end, at; /* the stretch; where the scan for changes has stopped */
-    long unregistered, n;    /* what the scans returned */
+    uint64_t start, end, at; /* the part; where the scan has stopped */
+    long n;                  /* what it returned */
     struct ph_track_region found[FEW];
 };
 static struct {
-    struct early *stretch;
+    struct early *part;
     uint32_t n;
 } early;
 
@@ -295,32 +295,31 @@ uint32_t ph_pages_early_prepare(void)
     struct ph_area *room = &ph_agent.areas.changed; /* for soft-dirty bits otherwise */
     const struct ph_vma_pm *v = (const struct ph_vma_pm *)vmas->base,
                            *end = v + vmas->used / sizeof *v;
+    ph_outside_suppose_same();
     early.n = 0;
-    early.stretch = (struct early *)room->base;
+    early.part = (struct early *)room->base;
     if (!ph_track_protects(&ph_agent.track) || (few.most == 0 && few.pause) ||
         !ph_area_reach(room, EARLY_MOST * sizeof(struct early)))
         return 0;
-    while (v < end && early.n < EARLY_MOST) {
+    while (v < end) {
         const struct ph_vma_pm *from = v++;
+        bool scan;
         if (in_heap(from->start) || !private(from))
             continue;
         v = stretch_end(from, end);
-        early.stretch[early.n].start = from->start;
-        early.stretch[early.n++].end = v[-1].end;
+        for (const struct ph_vma_pm *stop; from < v && early.n < EARLY_MOST; from = stop) {
+            stop = ph_outside_part(from, v, &scan);
+            early.part[early.n].start = from->start;
+            early.part[early.n].end = stop[-1].end;
+            early.n += scan;
+        }
     }
     return early.n;
 }
 
-static long unregistered(uint64_t start, uint64_t end)
-{
-    struct ph_track_region some;
-    return ph_track_scan(&ph_agent.track, PH_TRACK_UNREGISTERED, &start, end, &some, 1);
-}
-
 void ph_pages_early_scan(uint32_t number)
 {
-    struct early *e = &early.stretch[number];
-    e->unregistered = unregistered(e->start, e->end);
+    struct early *e = &early.part[number];
     e->at = e->start;
     e->n = ph_track_scan(&ph_agent.track, PH_TRACK_WRITTEN, &e->at, e->end, e->found, FEW);
 }
@@ -333,15 +332,9 @@ void ph_pages_early_forget(void)
 static const struct early *early_of(uint64_t start, uint64_t end)
 {
     for (uint32_t i = 0; i < early.n; i++)
-        if (early.stretch[i].start == start && early.stretch[i].end == end)
-            return &early.stretch[i];
+        if (early.part[i].start == start && early.part[i].end == end)
+            return &early.part[i];
     return NULL;
-}
-
-long ph_pages_early_unregistered(uint64_t start, uint64_t end)
-{
-    const struct early *e = early_of(start, end);
-    return e ? e->unregistered : unregistered(start, end);
 }
 
 long ph_pages_changed(uint64_t *at, uint64_t end, struct ph_track_region *r, size_t max)

@@ -31,14 +31,21 @@ void ph_pages_note_present(uint64_t start, uint64_t end);
 /** As ph_track_scan for PH_TRACK_CHANGED, but does not protect what is few. */
 long ph_pages_changed(uint64_t *at, uint64_t end, struct ph_track_region *r, size_t max);
 
-/** Whether a mapping in [start, end) is not registered; negative: PH_EKERNEL. */
-long ph_pages_early_unregistered(uint64_t start, uint64_t end);
-
 /** Protect what is present in [start, end) again, without staging it. */
 int ph_pages_protect(uint64_t start, uint64_t end);
 
 /** Register [start, end) with the tracker; a failure is named. */
 int ph_pages_register(uint64_t start, uint64_t end);
+
+/** outside.c: before the mappings are compared with those of the epoch before: parts are as if
+ * they were the same. */
+void ph_outside_suppose_same(void);
+/**
+ * The end of a part of the mappings [v, end), all private: either those that a scan for changes
+ * must look at, or those that cannot have changed. *scan: which.
+ */
+const struct ph_vma_pm *ph_outside_part(const struct ph_vma_pm *v, const struct ph_vma_pm *end,
+                                        bool *scan);
 
 /** outside.c: what the epoch before has noted as present is what was; before staging. */
 void ph_outside_begin(void);
@@ -66,7 +73,9 @@ void ph_live_begin(uint64_t epoch, bool full);
 void ph_live_changed(uint64_t start, uint64_t end);
 void ph_live_note(uint64_t start, uint64_t end);
 
-/** moved.c, while all are parked: whether the program has called madvise since last time. */
+/** moved.c, while all are parked: whether the program has called madvise since last time; has
+ * made memory writable. */
 bool ph_memory_advised(void);
+bool ph_memory_made_writable(void);
 
 #endif
