@@ -5,9 +5,9 @@
  * What can be reopened or re-created is described; files that were written to since the last
  * epoch are made durable (files_durable.c); what cannot come back is named (files_cannot.c).
  *
- * Here are the list and what has a file behind it; files_embed.c has files without a name,
- * files_locks.c the locks on them, files_special.c what the kernel makes up (pipes, epoll,
- * timers), files_socket.c sockets, files_inherit.c what was there from the start.
+ * Here is what has a file behind it; files_list.c tells which there are, files_embed.c has files
+ * without a name, files_locks.c the locks on them, files_special.c what the kernel makes up
+ * (pipes, epoll, timers), files_socket.c sockets, files_inherit.c what was there from the start.
  */
 #include "files.h"
 
@@ -309,17 +309,14 @@ static void classify(struct ph_file_pm *f, const char *name, const struct stat *
         ph_files_capture_special(f, name);
 }
 
-/** @param dir /proc/self/fd: to begin there halves the time to find the name. */
-static void capture_one(int dir, int fd)
+static void capture_one(int fd)
 {
     struct stat st;
-    char number[24], name[4096];
+    char name[4096];
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0 || fstat(fd, &st) != 0)
         return;
-    ssize_t n = readlinkat(dir, ph_format_u64(number, (uint64_t)fd), name, sizeof name - 1);
-    name[n > 0 ? n : 0] = 0;
-
+    size_t n = ph_files_name(fd, &st, name, sizeof name);
     struct ph_file_pm *f = ph_area_push(&ph_agent.areas.files, sizeof *f);
     if (ph_agent.areas.files.overflow)
         return;
@@ -338,7 +335,7 @@ static void capture_one(int dir, int fd)
     f->mtime_ns = ph_files_mtime(&st);
     off_t position = lseek(fd, 0, SEEK_CUR);
     f->position = position > 0 ? (uint64_t)position : 0;
-    f->path = ph_record_string(name, strlen(name));
+    f->path = ph_record_string(name, n);
 
     if (S_ISREG(st.st_mode) && (flags & O_ACCMODE) != O_RDONLY && !(flags & O_PATH))
         f->flags |= ph_files_is_kept(f->dev, f->ino, name) ? PH_FILE_WRITABLE | PH_FILE_KEPT
@@ -362,12 +359,6 @@ static void capture_one(int dir, int fd)
     classify(f, name, &st);
 }
 
-static bool ours(int fd)
-{
-    return fd == ph_agent.socket_fd || fd == ph_agent.track.uffd ||
-           fd == ph_agent.track.pagemap;
-}
-
 int ph_files_spare(void)
 {
     int fd[SPARE], n = 0;
@@ -383,32 +374,22 @@ int ph_files_spare(void)
 
 int ph_files_capture(uint64_t epoch)
 {
-    const struct ph_dirent *d;
-    char buf[8192];
     /* All numbers first: capturing opens descriptors of its own. */
-    size_t count = 0, max;
+    size_t max;
     int *list = (int *)ph_memory_regions(false, &max);
     max = max * sizeof(struct ph_track_region) / sizeof *list;
     sorted.n = 0;
     sorted.at = (uint32_t *)ph_memory_regions(true, &sorted.max);
     sorted.max = sorted.max * sizeof(struct ph_track_region) / sizeof *sorted.at;
-    int dir = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dir < 0) {
+    long count = ph_files_numbers(list, max);
+    if (count < 0) {
         ph_agent_detail("/proc/self/fd", NULL, errno);
         return PH_EKERNEL;
     }
-    long n;
-    while ((n = syscall(SYS_getdents64, dir, buf, sizeof buf)) > 0)
-        for (long at = 0; at < n; at += d->reclen) {
-            d = (void *)(buf + at);
-            int fd = (int)strtol(d->name, NULL, 10);
-            if (d->name[0] != '.' && fd != dir && !ours(fd) && count < max)
-                list[count++] = fd;
-        }
     ph_files_cannot_start();
-    for (size_t i = 0; i < count; i++)
-        capture_one(dir, list[i]);
-    close(dir);
+    for (long i = 0; i < count; i++)
+        capture_one(list[i]);
+    ph_files_named();
     ph_files_match_ends();
     ph_files_identify();
     ph_children_name();

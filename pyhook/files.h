@@ -37,6 +37,18 @@ bool ph_files_has_name(const struct ph_file_pm *f, const char *name);
 /** When its content was changed, as the record has it. */
 uint64_t ph_files_mtime(const struct stat *st);
 
+/* ---- files_list.c --------------------------------------------------------------------- */
+
+/** The numbers of the program's descriptors, ascending, at most @p max.
+ *  @return how many; -1 with errno. */
+long ph_files_numbers(int *list, size_t max);
+
+/** What the kernel calls @p fd, of which fstat says @p st. @return its length; 0: unknown. */
+size_t ph_files_name(int fd, const struct stat *st, char *name, size_t size);
+
+/** All have been asked about. */
+void ph_files_named(void);
+
 /* ---- files_cannot.c ----------------------------------------------------------------- */
 
 /** @p f cannot come back: say so once, or in strict mode fail the epoch. */

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * files_list.c - which descriptors there are, and what the kernel calls them
+ *
+ * Listing /proc/self/fd takes 11 us, and 2.6 us for each to see where it leads. Most are those
+ * of the epoch before.
+ *
+ *   D1  As many descriptors as at the epoch before, each of which is still open, are the same
+ *       numbers. How many there are is what Linux 6.2 and newer call the directory's size.
+ *   D2  A number that leads to the same inode as at the epoch before has the name that it had,
+ * if that leads there now, or is made of the inode ("pipe:[...]").
+ */
+#include "files.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define FEW 64 /* descriptors; of more, all is asked anew */
+
+static struct known {
+    int fd;
+    uint64_t dev, ino; /* of what `name` is the name of */
+    char name[128];
+} known[FEW];
+static size_t nknown; /* 0: not known */
+static int dir = -1;  /* /proc/self/fd, when it is needed */
+
+static bool ours(int fd)
+{
+    return fd == ph_agent.socket_fd || fd == ph_agent.track.uffd ||
+           fd == ph_agent.track.pagemap;
+}
+
+static bool open_dir(void)
+{
+    if (dir < 0)
+        dir = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return dir >= 0;
+}
+
+/** Whether the numbers are those that are known (D1). */
+static bool same_numbers(void)
+{
+    struct stat st;
+    size_t own =
+        (ph_agent.socket_fd >= 0) + (ph_agent.track.uffd >= 0) + (ph_agent.track.pagemap >= 0);
+    if (!nknown || stat("/proc/self/fd", &st) != 0 || (size_t)st.st_size != nknown + own)
+        return false;
+    for (size_t i = 0; i < nknown; i++)
+        if (ours(known[i].fd) || fcntl(known[i].fd, F_GETFD) < 0)
+            return false;
+    return true;
+}
+
+static struct known *known_of(int fd)
+{
+    for (size_t i = 0; i < nknown; i++)
+        if (known[i].fd == fd)
+            return &known[i];
+    return NULL;
+}
+
+/** Keep the names of those in @p list that were known; of the others there are none yet. */
+static void remember(const int *list, size_t n)
+{
+    if (n > FEW) {
+        nknown = 0;
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        struct known *k = known_of(list[i]);
+        struct known swapped = known[i];
+        if (k && k != &known[i]) {
+            known[i] = *k;
+            *k = swapped;
+        } else if (!k) {
+            known[i] = (struct known){.fd = list[i]};
+        }
+        if (nknown <= i)
+            nknown = i + 1;
+    }
+    nknown = n;
+}
+
+long ph_files_numbers(int *list, size_t max)
+{
+    const struct ph_dirent *d;
+    char buf[8192];
+    size_t count = 0;
+    if (same_numbers()) {
+        for (; count < nknown && count < max; count++)
+            list[count] = known[count].fd;
+        return (long)count;
+    }
+    if (!open_dir())
+        return -1;
+    long n;
+    while ((n = syscall(SYS_getdents64, dir, buf, sizeof buf)) > 0)
+        for (long at = 0; at < n; at += d->reclen) {
+            d = (void *)(buf + at);
+            int fd = (int)strtol(d->name, NULL, 10);
+            if (d->name[0] != '.' && fd != dir && !ours(fd) && count < max)
+                list[count++] = fd;
+        }
+    remember(list, count);
+    return (long)count;
+}
+
+static bool starts_with(const char *s, const char *prefix)
+{
+    return strncmp(s, prefix, strlen(prefix)) == 0;
+}
+
+static bool has_name(const struct known *k, const struct stat *st)
+{
+    struct stat now;
+    int how = S_ISLNK(st->st_mode) ? AT_SYMLINK_NOFOLLOW : 0;
+    if (k->dev != st->st_dev || k->ino != st->st_ino)
+        return false;
+    if (*k->name == '/')
+        return fstatat(AT_FDCWD, k->name, &now, how) == 0 && now.st_dev == st->st_dev &&
+               now.st_ino == st->st_ino;
+    return starts_with(k->name, "pipe:[") || starts_with(k->name, "socket:[");
+}
+
+size_t ph_files_name(int fd, const struct stat *st, char *name, size_t size)
+{
+    struct known *k = known_of(fd);
+    char number[24];
+    if (k && has_name(k, st)) {
+        strcpy(name, k->name);
+        return strlen(name);
+    }
+    /* To begin there halves the time to find the name. */
+    ssize_t n =
+        open_dir() ? readlinkat(dir, ph_format_u64(number, (uint64_t)fd), name, size - 1) : -1;
+    name[n > 0 ? n : 0] = 0;
+    if (k && (size_t)n < sizeof k->name) {
+        k->dev = st->st_dev;
+        k->ino = st->st_ino;
+        strcpy(k->name, name);
+    }
+    return n > 0 ? (size_t)n : 0;
+}
+
+void ph_files_named(void)
+{
+    if (dir >= 0)
+        close(dir);
+    dir = -1;
+}
