@@ -153,6 +153,8 @@ void ph_park_note_pending(void);
 
 /** The number of the parking that is under way; not 0, and another each time. */
 uint32_t ph_park_turn(void);
+/** The processor on which it was begun. */
+unsigned ph_park_processor(void);
 
 /* ---- pieces.c --------------------------------------------------------------------- */
 

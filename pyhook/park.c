@@ -52,6 +52,7 @@ struct ph_sigaction_pm ph_park_old_action;
 
 static struct {
     int caller, main;
+    unsigned processor; /* of the caller, when it began */
     int result;
     void (*body)(void);
     _Atomic uint32_t turn;   /* counts the calls of ph_park_and_run */
@@ -280,6 +281,11 @@ uint32_t ph_park_turn(void)
     return atomic_load(&parking.turn);
 }
 
+unsigned ph_park_processor(void)
+{
+    return parking.processor;
+}
+
 static void release(_Atomic uint32_t *released)
 {
     atomic_store(released, atomic_load(&parking.turn));
@@ -382,6 +388,7 @@ int ph_park_and_run(void (*body)(void))
 
     parking.caller = (int)syscall(SYS_gettid);
     parking.main = (int)syscall(SYS_getpid);
+    ph_syscall(SYS_getcpu, &parking.processor, NULL, NULL);
     parking.body = body;
     atomic_store(&parking.announced, 0);
     ph_timers_before();

@@ -5,6 +5,7 @@
  * A short epoch is system calls for the most part, many of them independent of each other. The
  * thread that was parked last is still awake, on another processor: before it sleeps it takes
  * pieces of that work. Who takes the epoch does what is left, so nothing depends on the other.
+ * Some schedulers wake a thread where its waker runs: then it goes to another processor first.
  *
  *   W1  A piece is done once, after all threads are parked and before ph_pieces_do returns.
  *       Until then nobody changes what pieces read.
@@ -49,8 +50,30 @@ void ph_pieces_do(uint32_t number, ph_piece *piece)
         ph_syscall(SYS_sched_yield);
 }
 
+/** Leave the processor of who takes the epoch, if that is ours; we may be put there again. */
+static void step_aside(void)
+{
+    uint64_t allowed[16], without[16], left = 0; /* 1024 processors */
+    unsigned here = 0;
+    ph_syscall(SYS_getcpu, &here, NULL, NULL);
+    if (here != ph_park_processor())
+        return;
+    long size = ph_syscall(SYS_sched_getaffinity, 0, sizeof allowed, allowed);
+    if (size <= 0 || here >= (unsigned long)size * 8)
+        return;
+    for (long i = 0; i < size / 8; i++) {
+        without[i] = allowed[i];
+        if (i == here / 64)
+            without[i] &= ~(UINT64_C(1) << here % 64);
+        left |= without[i];
+    }
+    if (left && ph_syscall(SYS_sched_setaffinity, 0, size, without) == 0)
+        ph_syscall(SYS_sched_setaffinity, 0, size, allowed);
+}
+
 void ph_pieces_help(uint32_t turn)
 {
+    step_aside();
     uint64_t began = ph_now_ns();
     while (atomic_load(&work.turn) != turn) {
         if (ph_now_ns() - began > PATIENCE_NS)
