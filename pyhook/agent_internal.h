@@ -162,6 +162,10 @@ typedef void ph_piece(uint32_t number);
 /** Have pieces 0 to @p number - 1 done, in any order, by this thread and one that is parked.
  * @pre all threads are parked. */
 void ph_pieces_do(uint32_t number, ph_piece *piece);
+/** Before the next ph_pieces_do: more pieces that are to be done with it, or at the latest by
+ * ph_pieces_finish. */
+void ph_pieces_add(uint32_t number, ph_piece *piece);
+void ph_pieces_finish(void);
 /** In the thread that was parked last in @p turn: help with them, if they come soon. */
 void ph_pieces_help(uint32_t turn);
 

@@ -141,14 +141,7 @@ static void fill_header(struct ph_record_pm *r)
     }
     r->cpu = cpu;
 
-    for (int sig = 1; sig <= 64; sig++)
-        syscall(SYS_rt_sigaction, sig, NULL, &r->sigaction[sig - 1], 8);
     r->sigaction[PH_PARK_SIGNAL - 1] = ph_park_old_action;
-    for (unsigned i = 0; i < PH_LIMITS; i++) {
-        struct rlimit limit;
-        if (getrlimit((__rlimit_resource_t)i, &limit) == 0)
-            r->limit[i] = (struct ph_limit_pm){limit.rlim_cur, limit.rlim_max};
-    }
     for (int i = 0; i < 3; i++) {
         struct itimerval timer;
         if (getitimer((__itimer_which_t)i, &timer) != 0)
@@ -161,6 +154,22 @@ static void fill_header(struct ph_record_pm *r)
         r->itimer[i] =
             (struct ph_itimer_pm){timer.it_interval.tv_sec, timer.it_interval.tv_usec,
                                   timer.it_value.tv_sec, timer.it_value.tv_usec};
+    }
+}
+
+static struct ph_record_pm record;
+
+#define SIGNALS 8 /* of 64, in a piece */
+
+/** A part of the header that any thread may ask for: signal actions, then the limits. */
+static void fill_piece(uint32_t number)
+{
+    for (uint32_t i = number * SIGNALS; i < 64 && i < (number + 1) * SIGNALS; i++)
+        ph_syscall(SYS_rt_sigaction, i + 1, NULL, &record.sigaction[i], 8);
+    for (unsigned i = 0; number == 64 / SIGNALS && i < PH_LIMITS; i++) {
+        uint64_t limit[2];
+        if (ph_syscall(SYS_prlimit64, 0, i, NULL, limit) == 0)
+            record.limit[i] = (struct ph_limit_pm){limit[0], limit[1]};
     }
 }
 
@@ -256,7 +265,15 @@ static int no_memory(void)
     return PH_ENOMEM;
 }
 
-static int capture(struct ph_record_pm *record)
+static int map_and_ask(void)
+{
+    ph_pieces_add(64 / SIGNALS + 1, fill_piece);
+    int rc = ph_memory_map(&record);
+    ph_pieces_finish();
+    return rc;
+}
+
+static int capture(void)
 {
     int rc = check_threads();
     ph_children_note(); /* before the pages are copied */
@@ -265,7 +282,7 @@ static int capture(struct ph_record_pm *record)
     if (rc == 0)
         rc = begin();
     if (rc == 0)
-        rc = ph_memory_map(record);
+        rc = map_and_ask();
     if (rc == 0)
         rc = ph_memory_stage(ph_capture.epoch, ph_capture.full);
     if (rc == 0)
@@ -274,7 +291,7 @@ static int capture(struct ph_record_pm *record)
         return no_memory();
     if (rc)
         return rc;
-    fill_header(record);
+    fill_header(&record);
     ph_timers_note();
     ph_park_note_pending();
     ph_timers_expired();
@@ -291,13 +308,13 @@ static int capture(struct ph_record_pm *record)
     if (!ph_stage_bytes(&ph_agent.stage, PH_BATCH_PRESENT, ph_capture.epoch,
                         ph_agent.areas.present.base, ph_agent.areas.present.used))
         return PH_EKEEPER;
-    rc = ph_mapped_stage(ph_capture.epoch, record->realtime_ns);
+    rc = ph_mapped_stage(ph_capture.epoch, record.realtime_ns);
     if (rc == 0)
-        rc = stage_record(record);
+        rc = stage_record(&record);
     if (rc)
         return rc;
     ph_undo_capture_end();
-    rc = commit(record->realtime_ns);
+    rc = commit(record.realtime_ns);
     if (rc)
         ph_agent.epoch = ph_capture.epoch; /* what has been kept is kept under this number */
     return rc;
@@ -305,7 +322,6 @@ static int capture(struct ph_record_pm *record)
 
 void ph_capture_run(void)
 {
-    static struct ph_record_pm record;
     struct ph_agent_status *s = &ph_agent.status;
     uint64_t began = ph_now_ns();
     memset(&record, 0, sizeof record);
@@ -317,7 +333,7 @@ void ph_capture_run(void)
     ph_agent.stage.wait_ns = 0;
     ph_agent.no_memory = ph_agent.stage.no_memory = false;
     s->pages_staged = s->pages_ahead = ph_agent.ahead.open ? ph_agent.ahead.pages : 0;
-    ph_capture.result = rc ? rc : capture(&record);
+    ph_capture.result = rc ? rc : capture();
     if (ph_capture.result == PH_EKEEPER && ph_agent.stage.no_memory) {
         ph_agent_detail("staging memory", NULL, 0);
         ph_capture.result = PH_ENOMEM;

@@ -5,9 +5,10 @@
  * What can be reopened or re-created is described; files that were written to since the last
  * epoch are made durable (files_durable.c); what cannot come back is named (files_cannot.c).
  *
- * Here is what has a file behind it; files_list.c tells which there are, files_embed.c has files
- * without a name, files_locks.c the locks on them, files_special.c what the kernel makes up
- * (pipes, epoll, timers), files_socket.c sockets, files_inherit.c what was there from the start.
+ * Here is what has a file behind it; files_list.c tells which there are, files_embed.c has
+ * files without a name, files_locks.c the locks on them, files_special.c what the kernel makes
+ * up (pipes, epoll, timers), files_socket.c sockets, files_inherit.c what was there from the
+ * start.
  */
 #include "files.h"
 

@@ -187,15 +187,14 @@ static int stage_part(const struct ph_vma_pm *first, const struct ph_vma_pm *las
 
 int ph_outside_stage(const struct ph_vma_pm *first, const struct ph_vma_pm *last, bool full)
 {
-    uint64_t start = first->start, end = last[-1].end, at = start;
+    uint64_t start = first->start, end = last[-1].end;
     int rc = full ? ph_pages_register(start, end) : 0;
     if (full && rc == 0)
         rc = ph_pages_protect(start, end);
     if (full)
         return rc ? rc : ph_pages_take_present(start, end, false, NULL);
 
-    struct ph_track_region new;
-    long n = ph_track_scan(&ph_agent.track, PH_TRACK_UNREGISTERED, &at, end, &new, 1);
+    long n = ph_pages_unregistered(start, end);
     if (n < 0)
         return PH_EKERNEL;
     if (n > 0) {

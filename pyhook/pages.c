@@ -234,9 +234,8 @@ int ph_pages_take_present(uint64_t start, uint64_t end, bool anonymous,
  * as they are, and are found again. Their number grows with every epoch; at `most` all are
  * protected, and the next epoch shows how many change at once.
  */
-#define FEW        256u
-#define FEW_PAUSE  8 /* epochs, after it was more than a few at once */
-#define EARLY_MOST 64
+#define FEW       256u
+#define FEW_PAUSE 8 /* epochs, after it was more than a few at once */
 
 static struct {
     uint64_t most;  /* pages that this epoch may leave unprotected; 0: none */
@@ -270,14 +269,18 @@ static void end_few(void)
 }
 
 /*
- * The scans of what is outside of the heap, as they are if the mappings are those of the epoch
- * before, are among the pieces that a parked thread shares. They protect nothing and stop at a
- * few pages. They miss nothing of the program's, which stands still before they begin; what we
- * write later, to our stacks and variables, is reported by the next epoch (M4).
+ * Scans that staging needs if the mappings are those of the epoch before are among the pieces
+ * that a parked thread shares. They protect nothing and stop at a few pages. They miss nothing
+ * of the program's, which stands still before they begin; what we write later, to our stacks
+ * and variables, is reported by the next epoch (M4).
  */
+#define EARLY_MOST 256
+#define EARLY_PART (UINT64_C(128) << 20) /* of the heap */
+
 struct early {
     uint64_t start, end, at; /* the part; where the scan has stopped */
-    long n;                  /* what it returned */
+    enum ph_track_what what;
+    long n; /* what it returned */
     struct ph_track_region found[FEW];
 };
 static struct {
@@ -289,6 +292,29 @@ static const struct ph_vma_pm *stretch_end(const struct ph_vma_pm *v,
                                            const struct ph_vma_pm *end);
 static bool private(const struct ph_vma_pm *v);
 
+static void add_early(uint64_t start, uint64_t end, enum ph_track_what what)
+{
+    if (early.n == EARLY_MOST)
+        return;
+    struct early *e = &early.part[early.n++];
+    e->start = e->at = start;
+    e->end = end;
+    e->what = what;
+}
+
+static void add_early_heap(void)
+{
+    struct ph_span used[16];
+    size_t n = ph_heap_used_spans(used, sizeof used / sizeof used[0]);
+    for (size_t i = 0; i < n; i++)
+        for (uint64_t at = used[i].start, stop; at < used[i].end; at = stop)
+            if (!ph_hot_run(at, used[i].end, &stop)) {
+                if (stop - at > EARLY_PART)
+                    stop = at + EARLY_PART;
+                add_early(at, stop, PH_TRACK_WRITTEN);
+            }
+}
+
 uint32_t ph_pages_early_prepare(void)
 {
     const struct ph_area *vmas = &ph_agent.areas.vmas;
@@ -299,7 +325,7 @@ uint32_t ph_pages_early_prepare(void)
     early.n = 0;
     early.part = (struct early *)room->base;
     if (!ph_track_protects(&ph_agent.track) || (few.most == 0 && few.pause) ||
-        !ph_area_reach(room, EARLY_MOST * sizeof(struct early)))
+        !ph_area_reach(room, EARLY_MOST * sizeof(struct early)) || !ph_hot_reach())
         return 0;
     while (v < end) {
         const struct ph_vma_pm *from = v++;
@@ -307,21 +333,22 @@ uint32_t ph_pages_early_prepare(void)
         if (in_heap(from->start) || !private(from))
             continue;
         v = stretch_end(from, end);
-        for (const struct ph_vma_pm *stop; from < v && early.n < EARLY_MOST; from = stop) {
+        add_early(from->start, v[-1].end, PH_TRACK_UNREGISTERED);
+        for (const struct ph_vma_pm *stop; from < v; from = stop) {
             stop = ph_outside_part(from, v, &scan);
-            early.part[early.n].start = from->start;
-            early.part[early.n].end = stop[-1].end;
-            early.n += scan;
+            if (scan)
+                add_early(from->start, stop[-1].end, PH_TRACK_WRITTEN);
         }
     }
+    add_early_heap();
     return early.n;
 }
 
 void ph_pages_early_scan(uint32_t number)
 {
     struct early *e = &early.part[number];
-    e->at = e->start;
-    e->n = ph_track_scan(&ph_agent.track, PH_TRACK_WRITTEN, &e->at, e->end, e->found, FEW);
+    size_t max = e->what == PH_TRACK_UNREGISTERED ? 1 : FEW;
+    e->n = ph_track_scan(&ph_agent.track, e->what, &e->at, e->end, e->found, max);
 }
 
 void ph_pages_early_forget(void)
@@ -329,12 +356,23 @@ void ph_pages_early_forget(void)
     early.n = 0;
 }
 
-static const struct early *early_of(uint64_t start, uint64_t end)
+/** One that begins at @p start and ends within @p end. */
+static const struct early *early_of(uint64_t start, uint64_t end, enum ph_track_what what)
 {
     for (uint32_t i = 0; i < early.n; i++)
-        if (early.part[i].start == start && early.part[i].end == end)
+        if (early.part[i].start == start && early.part[i].end <= end &&
+            early.part[i].what == what)
             return &early.part[i];
     return NULL;
+}
+
+long ph_pages_unregistered(uint64_t start, uint64_t end)
+{
+    struct ph_track_region some;
+    const struct early *e = early_of(start, end, PH_TRACK_UNREGISTERED);
+    return e && e->end == end
+               ? e->n
+               : ph_track_scan(&ph_agent.track, PH_TRACK_UNREGISTERED, &start, end, &some, 1);
 }
 
 long ph_pages_changed(uint64_t *at, uint64_t end, struct ph_track_region *r, size_t max)
@@ -342,7 +380,8 @@ long ph_pages_changed(uint64_t *at, uint64_t end, struct ph_track_region *r, siz
     uint64_t from = *at;
     if (few.found < few.most) {
         size_t some = max < FEW ? max : FEW;
-        const struct early *e = some == FEW ? early_of(from, end) : NULL;
+        const struct early *e = some == FEW ? early_of(from, end, PH_TRACK_WRITTEN) : NULL;
+        uint64_t stop = e ? e->end : end;
         long n;
         if (e) {
             n = e->n;
@@ -363,7 +402,7 @@ long ph_pages_changed(uint64_t *at, uint64_t end, struct ph_track_region *r, siz
         n = n < 0 ? n : kept;
         if (!in_heap(from))
             ph_holes_known(*at);
-        if (n < 0 || (*at == end && few.found <= few.most))
+        if (n < 0 || (*at == stop && few.found <= few.most))
             return n;
     }
     *at = from;

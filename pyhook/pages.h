@@ -37,6 +37,9 @@ int ph_pages_protect(uint64_t start, uint64_t end);
 /** Register [start, end) with the tracker; a failure is named. */
 int ph_pages_register(uint64_t start, uint64_t end);
 
+/** Whether a mapping in [start, end) is not registered; negative: PH_EKERNEL. */
+long ph_pages_unregistered(uint64_t start, uint64_t end);
+
 /** outside.c: before the mappings are compared with those of the epoch before: parts are as if
  * they were the same. */
 void ph_outside_suppose_same(void);

@@ -27,27 +27,41 @@
 static struct {
     _Atomic uint32_t turn; /* of park.c: whose pieces there are; 0: none */
     _Atomic uint32_t next, inside;
-    uint32_t number;
-    ph_piece *piece;
+    struct pieces {
+        uint32_t number;
+        ph_piece *piece;
+    } own, added;
 } work;
 
 static void take(void)
 {
-    for (uint32_t i; (i = atomic_fetch_add(&work.next, 1)) < work.number;)
-        work.piece(i);
+    uint32_t i, own = work.own.number;
+    while ((i = atomic_fetch_add(&work.next, 1)) < own + work.added.number)
+        i < own ? work.own.piece(i) : work.added.piece(i - own);
 }
 
 void ph_pieces_do(uint32_t number, ph_piece *piece)
 {
     atomic_store(&work.inside, 0);
     atomic_store(&work.next, 0);
-    work.number = number;
-    work.piece = piece;
+    work.own = (struct pieces){number, piece};
     atomic_store(&work.turn, ph_park_turn());
     take();
     atomic_store(&work.turn, 0);
     while (atomic_load(&work.inside))
         ph_syscall(SYS_sched_yield);
+    work.added.number = 0;
+}
+
+void ph_pieces_add(uint32_t number, ph_piece *piece)
+{
+    work.added = (struct pieces){number, piece};
+}
+
+void ph_pieces_finish(void)
+{
+    if (work.added.number)
+        ph_pieces_do(0, NULL);
 }
 
 /** Leave the processor of who takes the epoch, if that is ours; we may be put there again. */
