@@ -151,24 +151,6 @@ def waiting_for_signals(me):
 
 
 @main_piece
-def computed_alarms(me):
-    """An interval timer of the CPU time that the program has taken."""
-    ticks = []
-    old = signal.signal(signal.SIGVTALRM, lambda *_: ticks.append(1))
-    signal.setitimer(signal.ITIMER_VIRTUAL, 0.005, 0.005)
-    for r in me.rounds:
-        yield
-        if r % 10 == 0:
-            seen, limit = len(ticks), time.monotonic() + PATIENCE
-            while len(ticks) == seen:
-                assert time.monotonic() < limit, "no tick"
-        assert signal.getitimer(signal.ITIMER_VIRTUAL)[1] > 0
-        me.say(r)
-    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    signal.signal(signal.SIGVTALRM, old)
-
-
-@main_piece
 def signals(me):
     """Handlers, masks, what is pending, sent to the process and to a thread."""
     got = []
@@ -188,20 +170,30 @@ def signals(me):
     signal.signal(signal.SIGUSR1, old)
 
 
-@main_piece
-def alarms(me):
-    """An interval timer that ticks, and one that is due."""
+def ticking(me, timer, number, seconds, every):
+    """An interval timer: that it ticks is waited for in each round that `every` divides."""
     ticks = []
-    old = signal.signal(signal.SIGALRM, lambda *_: ticks.append(1))
-    signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+    old = signal.signal(number, lambda *_: ticks.append(1))
+    signal.setitimer(timer, seconds, seconds)
     for r in me.rounds:
         seen = len(ticks)
         yield
         limit = time.monotonic() + PATIENCE
-        while len(ticks) == seen:
+        while r % every == 0 and len(ticks) == seen:
             assert time.monotonic() < limit, "no tick"
-            time.sleep(0.001)
-        assert signal.getitimer(signal.ITIMER_REAL)[1] > 0
+        assert signal.getitimer(timer)[1] > 0
         me.say(r)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, old)
+    signal.setitimer(timer, 0)
+    signal.signal(number, old)
+
+
+@main_piece
+def alarms(me):
+    """A timer of the time that passes."""
+    return ticking(me, signal.ITIMER_REAL, signal.SIGALRM, 0.003, every=1)
+
+
+@main_piece
+def computed_alarms(me):
+    """A timer of the CPU time that the program has taken."""
+    return ticking(me, signal.ITIMER_VIRTUAL, signal.SIGVTALRM, 0.005, every=10)
