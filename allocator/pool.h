@@ -18,7 +18,7 @@
 #include "error.h"
 #include "layout.h"
 
-#include <limits.h>
+#include <linux/limits.h> /* also for the restorer, which has no libc */
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
