@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -105,14 +106,30 @@ int ph_reopen_aside(const struct ph_recovery *r, int fd)
     return fd;
 }
 
+/** No descriptor can be made at this number, though the program's was: it had been made before
+ *  a limit was lowered. What pyheap-recover was given at such a number stays there. */
+static bool beyond_limit(int fd)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_NOFILE, &limit) == 0 && (rlim_t)fd >= limit.rlim_cur;
+}
+
+static int copy_to_its_number(struct ph_recovery *r, int fd, const struct ph_file_pm *f)
+{
+    if (fd == f->fd || dup2(fd, f->fd) >= 0)
+        return 0;
+    if (beyond_limit(f->fd))
+        errno = EMFILE;
+    return ph_reopen_fail(r, f, "its number");
+}
+
 int ph_reopen_place(struct ph_recovery *r, int fd, const struct ph_file_pm *f)
 {
     if (fd < 0)
         return ph_reopen_fail(r, f, "cannot be opened again");
-    if (fd == f->fd)
-        return 0;
-    int rc = dup2(fd, f->fd) < 0 ? ph_reopen_fail(r, f, "dup2") : 0;
-    close(fd);
+    int rc = copy_to_its_number(r, fd, f);
+    if (fd != f->fd)
+        close(fd);
     return rc;
 }
 
@@ -160,8 +177,9 @@ static int inherit(struct ph_recovery *r, const struct ph_file_pm *f)
     if (own < 0)
         return f->detail < 3 ? ph_reopen_place(r, open("/dev/null", O_RDWR), f)
                              : ph_reopen_dead(r, f);
-    if (dup2(own, f->fd) < 0)
-        return ph_reopen_fail(r, f, "dup2");
+    int rc = copy_to_its_number(r, own, f);
+    if (rc)
+        return rc;
     if (fstat(f->fd, &st) != 0 || st.st_dev != f->dev ||
         !ph_recovery_is_very_file(f, f->fd, ""))
         return 0;
@@ -270,9 +288,10 @@ static int open_regular(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     int given_fd = ph_reopen_given(f);
     bool anew = (f->flags & PH_FILE_DELETED) || ph_recovery_copy_of(r, f);
-    int fd = anew            ? make_anew(r, f)
-             : given_fd >= 0 ? dup(given_fd)
-                             : open(ph_recovery_path(r, f), ph_reopen_flags(f));
+    int fd = anew                ? make_anew(r, f)
+             : given_fd == f->fd ? given_fd
+             : given_fd >= 0     ? dup(given_fd)
+                                 : open(ph_recovery_path(r, f), ph_reopen_flags(f));
     if (fd < 0)
         return ph_reopen_fail(r, f, "cannot be opened again");
     /* The locks first: what another process holds by now must not be cut. */
@@ -383,14 +402,13 @@ int ph_reopen_dead(struct ph_recovery *r, const struct ph_file_pm *f)
         return ph_reopen_fail(r, f, "socketpair");
     close(pair[1]);
     int rc = ph_reopen_place(r, pair[0], f);
-    /* Inherited at a number above what ulimit -n allows: then it is not there at all. */
-    return rc && errno == EBADF ? 0 : rc;
+    return rc == PH_EMFILE && beyond_limit(f->fd) ? 0 : rc; /* it is not there at all, then */
 }
 
 static int open_one(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     if (f->same_as >= 0)
-        return dup2(f->same_as, f->fd) < 0 ? ph_reopen_fail(r, f, "dup2") : 0;
+        return copy_to_its_number(r, f->same_as, f);
     switch ((enum ph_file_kind)f->kind) {
     case PH_FILE_INHERIT:
         return inherit(r, f);
@@ -431,7 +449,8 @@ static int put_given_aside(struct ph_recovery *r)
                               : given[g].fd == f[i].fd && ph_reopen_given(&f[i]) >= 0;
             if (!wanted || given[g].aside >= 0)
                 continue;
-            given[g].aside = ph_reopen_aside(r, dup(given[g].fd));
+            given[g].aside =
+                beyond_limit(given[g].fd) ? given[g].fd : ph_reopen_aside(r, dup(given[g].fd));
             if (given[g].aside < 0)
                 return ph_reopen_fail(r, &f[i], "dup");
         }
@@ -475,7 +494,7 @@ int ph_recovery_open_files(struct ph_recovery *r, const int *keep, size_t n)
         if ((rc = open_one(r, &f[i])) != 0)
             return rc;
     for (size_t g = 0; g < ngiven; g++)
-        if (given[g].aside >= 0)
+        if (given[g].aside >= 0 && !ph_reopen_by_number(r, given[g].aside))
             close(given[g].aside);
     for (int fd = 0; fd < 3; fd++)
         if (!ph_reopen_by_number(r, fd))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """case_descriptors - what cannot come back, and how that is told; what the program was given"""
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -395,3 +396,45 @@ class Descriptors(Waiting):
         finally:
             os.close(write)
             os.close(other_write)
+
+    # It has 100, which it was given, and may have none above 64.
+    FEW = """
+        import os, signal, pyheap
+        pyheap.epoch(wait=True)
+        if not pyheap.status()["recoveries"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.write(100, b"second")
+        try:
+            os.dup2(100, 99)
+        except OSError:
+            print("recovered")
+    """
+
+    def few(self, fd):
+        def install():
+            if fd is not None:
+                os.dup2(fd, 100)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        return {"close_fds": False, "preexec_fn": install}
+
+    def test_one_at_a_number_that_is_beyond_the_limit(self):
+        read, write = os.pipe()
+        path = self.directory / "file"
+        path.touch()
+        file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        for fd in (write, file):
+            self.assert_killed(self.run_program(self.FEW, options=["--fresh"], **self.few(fd)).returncode,
+                               signal.SIGKILL)
+            self.assert_recovers(**self.few(fd))
+        os.close(write)
+        os.close(file)
+        self.assertEqual(os.read(read, 100), b"second")
+        os.close(read)
+        self.assertEqual(path.read_text(), "second")
+
+    def test_one_at_a_number_that_cannot_be_had(self):
+        file = os.open(self.directory / "file", os.O_WRONLY | os.O_CREAT, 0o600)
+        self.run_program(self.FEW, **self.few(file))
+        os.close(file)
+        done = self.finish([self.commands.recover, self.pool], **self.few(None))
+        self.assert_refused(done, "PH_EMFILE", "raise ulimit -n", "descriptor 100")
