@@ -89,7 +89,7 @@ static int make_plan(const struct ph_recovery *r, const struct ph_view *view,
                         .nmarked = nmarked,
                         .ring_pages = keeper->control->ring_pages,
                         .parent = getpid(),
-                        .undoing = r->nundo || r->undo_forgotten};
+                        .undoing = r->discards || r->nundo || r->undo_forgotten};
     uint64_t end = PH_PAGE, sums = pages_to_read(place, nplaces, false);
     p.record_offset = take(&end, record_size + ph_recovery_located_size(r));
     p.places_offset = take(&end, nplaces * sizeof *place);
@@ -286,16 +286,23 @@ static enum ph_plan_state wait_until_filled(struct ph_plan *plan, pid_t child, u
     return state;
 }
 
-/** All memory is right: now files may change. The program waits for it. */
+static _Noreturn void give_up(pid_t child, int rc, const char *detail)
+{
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    take_terminal_back(child);
+    die(rc, detail);
+}
+
+/** All memory is right: now files may change, but not while the pool still says that it goes on
+ *  from a later epoch, which needs them as they are. The program waits for it. */
 static void undo(struct ph_recovery *r, struct ph_plan *plan, pid_t child)
 {
-    int rc = ph_recovery_undo(r);
-    if (rc) {
-        kill(child, SIGKILL);
-        waitpid(child, NULL, 0);
-        take_terminal_back(child);
-        die(rc, r->detail);
-    }
+    int rc = r->discards ? ph_pool_rewind(r->pool, r->record->epoch) : 0;
+    if (rc)
+        give_up(child, rc, ph_pool_error_detail(r->pool));
+    if ((rc = ph_recovery_undo(r)) != 0)
+        give_up(child, rc, r->detail);
     if (r->put_aside)
         fprintf(stderr,
                 "%s: %llu file%s that the program had not open at the epoch %s; "
@@ -381,7 +388,7 @@ int ph_attempt(struct ph_recovery *r, struct ph_view *view, struct ph_keeper *ke
     if (*child == 0)
         become_program(r, keeper, plan, plan_fd, restorer);
     enum ph_plan_state state = wait_until_filled(plan, *child, epoch, total);
-    if (state == PH_PLAN_FILLED && (r->nundo || r->undo_forgotten))
+    if (state == PH_PLAN_FILLED && atomic_load(&plan->undoing))
         undo(r, plan, *child);
     int rc = outcome(r, plan, state, *child);
     close(plan_fd);

@@ -79,7 +79,7 @@ struct ph_plan {
     _Atomic uint32_t state;   /* futex; enum ph_plan_state */
     _Atomic uint32_t shown;   /* futex; while there is a line of progress the program waits */
     _Atomic uint64_t done;    /* pages read */
-    _Atomic uint32_t undoing; /* futex; while files get back what was cut off it waits too */
+    _Atomic uint32_t undoing; /* futex; while files become what they were it waits too */
     uint64_t bad;
 };
 

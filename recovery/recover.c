@@ -151,6 +151,7 @@ static void try_epoch(struct ph_pool *pool, const struct options *o, struct ph_v
     struct ph_recovery r = {.record = ph_view_record(view, &record_size),
                             .pool_id = info.id,
                             .pool = pool,
+                            .discards = !newest,
                             .pool_path = o->path,
                             .count_downtime = o->count_downtime,
                             .keep_files = o->keep_files,
@@ -198,10 +199,6 @@ static void try_epoch(struct ph_pool *pool, const struct options *o, struct ph_v
     free(r.copy);
     ph_recovery_undo_free(&r);
     ph_recovery_locate_free(&r);
-    if (!newest && (rc = ph_pool_rewind(pool, number)) != 0) {
-        kill(child, SIGKILL);
-        die(rc, ph_pool_error_detail(pool));
-    }
     if (!mapped)
         ph_view_free(view);
     ph_keeper_exit_like(ph_keeper_watch(&keeper, child));

@@ -33,6 +33,7 @@ struct ph_recovery {
     const char **keep;   /* nor these: paths or patterns (glob(7)) */
     size_t nkeep;
     const char *pool_path;
+    bool discards;         /* epochs that are later than this one */
     uint64_t pool_id;      /* half of it */
     struct ph_undo **undo; /* what is to be undone, newest first (undo.c) */
     size_t nundo;

@@ -12,8 +12,8 @@
  *   3 vdso         away first, since the program's memory may belong where it is; then to where
  *                  the program knows it, or jumps to it there
  *   4 memory       map every mapping at its place, never over another; fill, verify, protect
- *     files        as nothing is damaged: cut output files back, wait until pyheap-recover has
- *                  undone what the program did, open what is there only then
+ *     files        as nothing is damaged: wait until pyheap-recover has undone what the program
+ *                  did, cut output files back, open what is there only then
  *   5 mm           brk and the other numbers that the kernel keeps about the address space
  *   6 signals      actions, with everything blocked until each thread is itself again
  *   7 threads      clone; each waits. Their new ids are written to where glibc keeps them

@@ -35,7 +35,8 @@ static void cut_files(void)
     }
 }
 
-/** pyheap-recover undoes what was done to files, if there is anything; if it dies, so do we. */
+/** pyheap-recover discards later epochs and undoes what was done to files, if there is anything
+ *  of these; if it dies, so do we. */
 static void wait_for_files(void)
 {
     struct {
@@ -136,9 +137,9 @@ void ph_r_files(struct ph_plan *the_plan, const struct ph_record_pm *the_record)
 {
     plan = the_plan;
     record = the_record;
-    cut_files();
     ph_r_report(PH_PLAN_FILLED);
     wait_for_files();
+    cut_files();
     open_directories();
     const struct ph_file_pm *f = ph_r_table(&record->files), *end = f + record->files.count;
     for (; f < end; f++)

@@ -6,6 +6,7 @@ import stat
 
 from case import HERE
 from commands import PATIENCE
+from denied import denying
 from waiting import Waiting
 
 
@@ -235,6 +236,22 @@ os.chdir(home)""")
         os.rename("old", "e/old")""", options=("--keep", "3"))
         self.assert_recovers("--epoch", "1")
         self.assertNotIn("e", os.listdir(self.directory))
+
+    def test_a_recovery_to_an_older_epoch_that_ends_half_way(self):
+        """The files are then on their way to that epoch, so it is the one that is gone on from."""
+        self.stopped("""
+    os.mkdir("d")
+    pyheap.epoch(wait=True)
+    if pyheap.status()["recoveries"]:
+        assert os.listdir("d") == [] and not os.path.exists("f")
+        print("recovered")
+        sys.exit(0)
+    os.rmdir("d")
+    f = open("f", "x")
+    print("text", file=f, flush=True)""", options=("--keep", "3"))
+        argv = [self.commands.recover, "--epoch", "1", self.pool]
+        self.assert_refused(self.finish(argv, preexec_fn=denying("mkdir")), "PH_EFILES", "try again")
+        self.assert_recovers()
 
     def test_bytes_that_are_overwritten(self):
         """In a file that is held open, one that is opened for it, and by each of the calls."""
