@@ -427,6 +427,13 @@ with open(name, 'rb') as f:
 with open(name, 'wb') as f:
     f.write(str(first + 1).encode())""", "assert open(name).read() == '6'")
 
+    def test_a_full_directory_that_is_renamed_and_removed(self):
+        """Twice another one, when it is back for the second time."""
+        self.redo("os.makedirs('d/a/b')", """
+os.rename('d/a', 'd/c')
+os.rmdir('d/c/b')
+os.rmdir('d/c')""", "assert os.listdir('d') == []")
+
     def test_archives_that_are_added_to(self):
         self.redo("import zipfile; zipfile.ZipFile('z', 'w').writestr('a', 'first')", """
 with zipfile.ZipFile('z', 'a') as z:
