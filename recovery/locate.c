@@ -130,6 +130,16 @@ static bool is_copy(const struct ph_recovery *r, const struct ph_file_pm *f, int
     return !f->detail || ph_tail_sum(fd, f->size) == f->detail;
 }
 
+bool ph_recovery_is_copy_at(const struct ph_recovery *r, const struct ph_file_pm *f,
+                            const char *path)
+{
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC);
+    bool is = fd >= 0 && is_copy(r, f, fd);
+    if (fd >= 0)
+        close(fd);
+    return is;
+}
+
 static int locate(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     const char *path = ph_record_text(r->record, f->path);

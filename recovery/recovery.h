@@ -103,6 +103,10 @@ bool ph_recovery_is_inode(uint64_t ino, uint64_t birth_ns, int dir, const char *
 /** Whether that is the file that @p f had. */
 bool ph_recovery_is_very_file(const struct ph_file_pm *f, int dir, const char *path);
 
+/** Whether that is a copy of the file that @p f had (L3 in locate.c). */
+bool ph_recovery_is_copy_at(const struct ph_recovery *r, const struct ph_file_pm *f,
+                            const char *path);
+
 /** Bytes that the names of such files take, for ph_recovery_detach. */
 size_t ph_recovery_located_size(const struct ph_recovery *r);
 

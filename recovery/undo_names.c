@@ -34,6 +34,15 @@ static const char *below(const char *path, const char *directory)
     return strncmp(path, directory, n) == 0 && (path[n] == '/' || !path[n]) ? path + n : NULL;
 }
 
+/** Whether what @p u has removed is @p f, perhaps a copy that an earlier recovery has taken. */
+static bool removed(const struct ph_recovery *r, const struct ph_undo *u,
+                    const struct ph_file_pm *f)
+{
+    char at[PATH_MAX];
+    return !f || (u->ino == f->ino && u->dev == f->dev) || f->kind == PH_FILE_PIPE ||
+           (f->kind == PH_FILE_REGULAR && ph_recovery_is_copy_at(r, f, left_at(r, u, at)));
+}
+
 enum followed { STAYED, MOVED, REMADE };
 
 /**
@@ -60,7 +69,7 @@ static enum followed follow(const struct ph_recovery *r, const char *path,
             !ph_undo_is_left(r, u))
             return REMADE;
         const char *rest = u->kind == PH_UNDO_RENAMED ? below(buf, u->path) : NULL;
-        if (u->kind == PH_UNDO_REMOVED && (!f || (u->ino == f->ino && u->dev == f->dev)))
+        if (u->kind == PH_UNDO_REMOVED && removed(r, u, f))
             rest = below(buf, u->path);
         if (!rest || (size_t)snprintf(moved_to, sizeof moved_to, "%s%s", left_at(r, u, at),
                                       rest) >= sizeof moved_to)
@@ -75,13 +84,16 @@ static enum followed follow(const struct ph_recovery *r, const char *path,
 bool ph_recovery_undo_place(const struct ph_recovery *r, const struct ph_file_pm *f,
                             char buf[PATH_MAX])
 {
+    char at[PATH_MAX];
     struct stat st;
     const struct ph_undo *last;
     if (follow(r, ph_record_text(r->record, f->path), f, buf, &last) != MOVED)
         return false;
     bool kept = below(buf, r->undo_directory) != NULL; /* perhaps in a copy */
     if (f->kind == PH_FILE_REGULAR && !kept)
-        return ph_recovery_is_very_file(f, AT_FDCWD, buf);
+        return ph_recovery_is_very_file(f, AT_FDCWD, buf) ||
+               (ph_undo_is_very_thing(last, AT_FDCWD, left_at(r, last, at)) &&
+                ph_recovery_is_copy_at(r, f, buf));
     return lstat(buf, &st) == 0 && (kept || st.st_ino == f->ino) &&
            (st.st_mode & S_IFMT) == (f->mode & S_IFMT);
 }

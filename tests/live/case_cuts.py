@@ -181,6 +181,39 @@ class Cuts(Waiting):
         self.pool = str(packed)
         self.assert_recovers()
 
+    def test_a_copy_that_was_taken_is_known_again(self):
+        """By a recovery after another death, before there was an epoch."""
+        self.stopped("""
+    for name in 'open', 'moved':
+        open(name, 'w').write(name)
+    files = [open(name, 'r+') for name in ('open', 'moved')]
+    os.mkfifo('p')
+    ends = os.open('p', os.O_RDONLY | os.O_NONBLOCK), os.open('p', os.O_WRONLY)
+    def after():
+        os.remove('open')
+        os.remove('p')
+""", """
+    if not os.path.exists('go'):
+        os.rename('moved', 'other')
+        after()
+        print('again', flush=True)
+        time.sleep(600)
+    assert [file.read() for file in files] == ['open', 'moved'] and not os.path.exists('other')
+    assert os.stat('p').st_ino == os.fstat(ends[0]).st_ino""")
+        packed = self.directory / "packed.pm"
+        self.assert_ended(self.finish([self.commands.recover, "--pack", packed, self.pool]))
+        shutil.rmtree(self.UNDO)
+        os.remove(self.pool)
+        shutil.copy(self.directory / "moved", self.directory / "copy")
+        os.replace(self.directory / "copy", self.directory / "moved")
+        self.pool = str(packed)
+        keeper, target = self.start([self.commands.recover, self.pool])
+        self.wait_printed("again")
+        target.signal(signal.SIGKILL)
+        keeper.wait(PATIENCE)
+        (self.directory / "go").touch()
+        self.assert_recovers()
+
     def test_cuts_are_not_believed_if_damaged_or_of_others(self):
         self.stopped(self.CUT)
         (kept,) = self.UNDO.glob("[0-9]*")
