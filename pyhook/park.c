@@ -354,10 +354,10 @@ void ph_park_note_pending(void)
         const char *own = strstr((const char *)text->base, "SigPnd:");
         const char *shared = strstr((const char *)text->base, "ShdPnd:");
         t[i].pending = own ? strtoull(own + 7, NULL, 16) : 0;
+        /* What this epoch is taken for must not end the recovered program. Others send it to
+         * the process; to a thread only the program itself does. */
         if (shared && (t[i].flags & PH_THREAD_LEADER))
-            t[i].pending |= strtoull(shared + 7, NULL, 16);
-        /* What this epoch is taken for must not end the recovered program. */
-        t[i].pending &= ~ph_signals_withheld();
+            t[i].pending |= strtoull(shared + 7, NULL, 16) & ~ph_signals_withheld();
     }
 }
 

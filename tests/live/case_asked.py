@@ -137,6 +137,22 @@ class Asked(Case):
                                     options=[*options, "--fresh"])
             self.assert_killed(done.returncode, number)
 
+    def test_what_it_has_sent_to_a_thread_and_not_got_yet_it_gets(self):
+        """In the recovered program, too."""
+        done = self.run_program("""
+            import os, signal, pyheap
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+            signal.raise_signal(signal.SIGUSR1)
+            pyheap.epoch(wait=True)
+            if not pyheap.status()["recoveries"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            print(signal.sigtimedwait([signal.SIGUSR1], 1).si_signo == signal.SIGUSR1)
+        """, options=["--on-signal", "USR1"])
+        self.assert_killed(done.returncode, signal.SIGKILL)
+        done = self.recover("--on-signal", "USR1")
+        self.assert_ended(done)
+        self.assertEqual(done.stdout, "True\n")
+
     def test_without_a_final_epoch_the_program_gets_its_sigterm(self):
         keeper, target = self.start(self.argv("""
             import os, signal, sys, time
