@@ -142,7 +142,7 @@ def main():
     else:
         names = rng.sample(sorted(pieces.ANYWHERE), rng.randint(3, 14))
     if pieces.FORKING & set(names) and not only:
-        names = [name for name in names if name != "traced_memory"]  # whose lock children inherit
+        names = [name for name in names if name not in pieces.UNFORKABLE]
     count = rng.randint(1, 5)
     groups = [[] for _ in range(count + 1)]
     for n, name in enumerate(names):

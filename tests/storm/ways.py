@@ -25,6 +25,7 @@ class Storm(Chain):
         self.mode, self.seconds = mode, seconds
         self.path = self.pool           # by which it is recovered
         self.keep = rng.randint(2, 5)
+        self.oldest = 0                 # that can be recovered with all files
         self.at_first = ["--keep", str(self.keep)]
         self.with_keepers = rng.random() < 0.5  # that die before their program does
         self.packs = rng.random() < 0.3
@@ -117,8 +118,10 @@ class Storm(Chain):
         """In one of many ways, and now and then by an attempt that is killed, keeper first."""
         options = list(self.options)
         epochs = sorted(self.commands.list(self.path)[1])
+        self.oldest = max(self.oldest, epochs[-1] - self.keep + 1)
         if self.rng.random() < 0.15:
-            options += ["--epoch", str(self.rng.choice(epochs[-self.keep:]))]
+            epochs = [epoch for epoch in epochs if epoch >= self.oldest]
+            options += ["--epoch", str(self.rng.choice(epochs))]
             self.newest = int(options[-1])
             self.log.append(f"to epoch {self.newest} of {epochs}")
         elif self.packs and self.rng.random() < 0.2:

@@ -4,3 +4,4 @@ from . import children, files, interpreter, memory, names, network, threads  # n
 from .base import ALL, ANYWHERE, MAIN, anew  # noqa: F401
 
 FORKING = {"forks", "workers"}
+UNFORKABLE = {"traced_memory", "inner"}  # children of theirs wait for locks of Python's
