@@ -4,16 +4,17 @@
  *
  * All of them are constants: a pointer into the heap must mean the same thing after
  * recovery, and the restorer must know without asking what it may not unmap. Address
- * randomisation never places anything between 1 TiB and 64 TiB on x86-64 with 47-bit
+ * randomisation never places anything between 1 TiB and 42.6 TiB on x86-64 with 47-bit
  * addresses: position-dependent programs lie below 4 GiB, PIE at 85 TiB and above, mmap and
- * the stack below 128 TiB.
+ * the stack below 128 TiB, in the legacy layout (setarch -L, vm.legacy_va_layout) mmap from a
+ * third of that on.
  *
  *   0x0100_0000_0000  restorer: text, data, plan     (exists while a program is restored)
  *   0x0180_0000_0000  vdso of this kernel, where it differs from the one the program knows
  *   0x1f00_0000_0000  agent: control page, scratch, staging ring     (never captured)
  *   0x2000_0000_0000  heap, first quarter: slabs and side tables
  *   0x2400_0000_0000  heap, the rest: extents (huge-page friendly)
- *   0x3000_0000_0000  end
+ *   0x2a00_0000_0000  end
  */
 #ifndef PH_LAYOUT_H
 #define PH_LAYOUT_H
@@ -51,6 +52,6 @@ struct ph_scratch {
 #define PH_HEAP_SHRINK 0
 #endif
 #define PH_HEAP_EXTENTS (PH_HEAP_BASE + (UINT64_C(0x040000000000) >> PH_HEAP_SHRINK))
-#define PH_HEAP_END     (PH_HEAP_BASE + (UINT64_C(0x100000000000) >> PH_HEAP_SHRINK))
+#define PH_HEAP_END     (PH_HEAP_BASE + (UINT64_C(0x0a0000000000) >> PH_HEAP_SHRINK))
 
 #endif

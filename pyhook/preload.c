@@ -115,8 +115,9 @@ static void activate(const char *version, bool debug)
     }
     int err = ph_heap_init();
     if (err != 0)
-        refuse(err, "the heap's address range; is there a limit, ulimit -v or -d, or is "
-                    "vm.overcommit_memory 2?");
+        refuse(err, err == PH_EMAP ? "the heap's address range"
+                                   : "the heap's address range; is there a limit, ulimit -v or "
+                                     "-d, or is vm.overcommit_memory 2?");
     err = ph_module_register();
     /* First in the list: so our prepare handler is the last to run, and the others may
      * allocate; and our child handler the first. */

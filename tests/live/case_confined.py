@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """case_confined - system calls that are denied, and limits: it works, or one line says why not"""
+import ctypes
 import errno
 import os
 import pathlib
@@ -186,6 +187,12 @@ class SmallLimits(Confined):
     # is half of what there is; the staging ring is an eighth.
     def test_addresses(self):
         self.assertIn("held", self.chain("50", **self.limited(AS=3 << 30))[0])
+
+    def test_the_legacy_layout_of_addresses(self):
+        """setarch -L, vm.legacy_va_layout: the kernel's mappings begin at a third of what there is."""
+        def legacy():
+            assert ctypes.CDLL(None).personality(0x0200000) >= 0  # ADDR_COMPAT_LAYOUT
+        self.chain("50", preexec_fn=legacy)
 
     def test_memory_that_the_program_has_protected(self):
         """It is not taken for what is only kept free for the heap."""

@@ -6,7 +6,7 @@ import threading
 
 import pyheap
 
-HEAP = range(0x200000000000, 0x300000000000)
+HEAP = range(0x200000000000, 0x2a0000000000)
 
 
 def inside(*objects):

@@ -5,7 +5,7 @@ import errno
 import random
 import threading
 
-HEAP = range(0x200000000000, 0x300000000000)
+HEAP = range(0x200000000000, 0x2a0000000000)
 LARGE = 256 << 10
 libc = ctypes.CDLL(None, use_errno=True)
 size_t, pointer = ctypes.c_size_t, ctypes.c_void_p
