@@ -57,6 +57,7 @@ struct ph_undo {
     uint64_t epoch, number;
     enum ph_undo_kind kind;
     uint64_t life; /* of a note */
+    bool undone;   /* by an earlier recovery, and not done again */
     uint64_t dev, ino, birth_ns, value;
     uint32_t sum;
     const char *path, *to;

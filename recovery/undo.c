@@ -237,30 +237,17 @@ static int undo_bytes(struct ph_recovery *r, const struct ph_undo *u)
     return rc;
 }
 
-/**
- * The number up to which an earlier recovery to this epoch has undone all there is: the program
- * that it started has noted more since. It may not be done again, since a directory that was
- * made anew is another one than the note tells of, and may have another name by now.
- */
-static uint64_t undone_before(const struct ph_recovery *r)
-{
-    uint64_t number = 0;
-    for (size_t i = 0; i < r->nundo; i++)
-        if (r->undo[i]->epoch == r->record->epoch && r->undo[i]->life > number)
-            number = r->undo[i]->life;
-    return number;
-}
-
 int ph_recovery_undo(struct ph_recovery *r)
 {
     int rc = 0;
-    uint64_t undone = undone_before(r);
     for (size_t i = 0; i < r->nundo && rc == 0; i++) {
         const struct ph_undo *u = r->undo[i];
         const struct ph_file_pm *f = open_at_epoch(r, u);
         if (u->forgotten || ph_undo_is_left(r, u) || (f && ph_recovery_of_database(r, f)))
             continue;
-        if (u->kind != PH_UNDO_BYTES && u->epoch == r->record->epoch && u->number <= undone)
+        /* A directory that was made anew is another one than the note tells of, and may have
+         * another name by now. Notes of older epochs are to learn which one it is. */
+        if (u->undone && u->epoch == r->record->epoch)
             continue;
         bool bytes = u->kind == PH_UNDO_BYTES || u->kind == PH_UNDO_OPENED;
         rc = bytes ? undo_bytes(r, u) : ph_recovery_undo_name(r, i);

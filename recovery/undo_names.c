@@ -46,9 +46,9 @@ static bool removed(const struct ph_recovery *r, const struct ph_undo *u,
 enum followed { STAYED, MOVED, REMADE };
 
 /**
- * Where what was called @p path was left, as the notes of the last life have it, oldest first:
- * what had been done in the lives before was undone when they ended. @param f the file, which
- * may have more names; NULL: whatever it is. @param last the note that has moved it last.
+ * Where what was called @p path was left, as the notes that have not been undone have it,
+ * oldest first. @param f the file, which may have more names; NULL: whatever it is. @param last
+ * the note that has moved it last.
  * @return REMADE: a removed directory, which will be another one of that name.
  */
 static enum followed follow(const struct ph_recovery *r, const char *path,
@@ -57,13 +57,10 @@ static enum followed follow(const struct ph_recovery *r, const char *path,
 {
     char at[PATH_MAX], moved_to[PATH_MAX];
     enum followed how = STAYED;
-    uint64_t life = 0;
-    for (size_t i = 0; i < r->nundo; i++)
-        life = r->undo[i]->life > life ? r->undo[i]->life : life;
     snprintf(buf, PATH_MAX, "%s", path);
     for (size_t i = r->nundo; i--;) {
         const struct ph_undo *u = r->undo[i];
-        if (u->life != life)
+        if (u->undone)
             continue;
         if (u->kind == PH_UNDO_REMOVED_DIRECTORY && strcmp(buf, u->path) == 0 &&
             !ph_undo_is_left(r, u))

@@ -157,10 +157,12 @@ static int add(struct ph_recovery *r, int dir, const char *name)
     struct ph_undo *u = NULL;
     char text[PH_UNDO_MAX];
     struct stat st;
-    if (!ph_undo_name(name, &epoch, &number) || epoch < r->record->epoch)
+    if (!ph_undo_name(name, &epoch, &number))
         return 0;
     if (number > r->undo_number)
         r->undo_number = number;
+    if (epoch < r->record->epoch)
+        return 0;
     uint64_t written_ns;
     int rc = PH_EFILES;
     ssize_t n = -1;
@@ -201,6 +203,23 @@ static int compare(const void *a, const void *b)
     if (x->epoch != y->epoch)
         return x->epoch < y->epoch ? 1 : -1;
     return (x->number < y->number) - (x->number > y->number);
+}
+
+/**
+ * A life before the last one ended with a recovery that has undone what was noted since its
+ * epoch. Which that was the life that it began tells, by the epochs of its own notes.
+ */
+static void mark_undone(struct ph_recovery *r)
+{
+    uint64_t life = 0; /* the last one that began at this epoch or before */
+    for (size_t i = r->nundo, first; i; i = first) {
+        for (first = i; first && r->undo[first - 1]->epoch == r->undo[i - 1]->epoch; first--)
+            if (r->undo[first - 1]->life > life)
+                life = r->undo[first - 1]->life;
+        for (size_t at = first; at < i; at++)
+            r->undo[at]->undone =
+                r->undo[at]->kind != PH_UNDO_BYTES && r->undo[at]->number <= life;
+    }
 }
 
 /** A pool may have been renamed when nobody was there to rename this with it. */
@@ -259,6 +278,7 @@ int ph_recovery_undo_read(struct ph_recovery *r)
     closedir(d);
     if (r->nundo)
         qsort(r->undo, r->nundo, sizeof(struct ph_undo *), compare);
+    mark_undone(r);
     return rc;
 }
 

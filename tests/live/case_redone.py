@@ -253,6 +253,28 @@ os.chdir(home)""")
         self.assert_refused(self.finish(argv, preexec_fn=denying("mkdir")), "PH_EFILES", "try again")
         self.assert_recovers()
 
+    def test_an_older_epoch_than_the_one_before(self):
+        """What was done to files before the last death is undone, and what before the one before."""
+        self.stopped("""
+    f = open("f", "x+")
+    print("text", file=f, flush=True)
+    pyheap.epoch(wait=True)
+    if pyheap.status()["recoveries"]:
+        assert open("f").read() == "text\\n" and not os.path.exists("d")
+        print("recovered")
+        sys.exit(0)
+    os.remove("f")
+    def after():
+        os.mkdir("d")""", """
+    after()
+    print("again", flush=True)
+    time.sleep(600)""", options=("--keep", "3"))
+        keeper, target = self.start([self.commands.recover, self.pool])
+        self.wait_printed("again")
+        target.signal(signal.SIGKILL)
+        keeper.wait(PATIENCE)
+        self.assert_recovers("--epoch", "1")
+
     def test_bytes_that_are_overwritten(self):
         """In a file that is held open, one that is opened for it, and by each of the calls."""
         self.redo("""
