@@ -190,7 +190,37 @@ static int copy_bytes(int in, int out)
     return n == 0 && fdatasync(out) == 0 ? 0 : errno;
 }
 
-static int copy_one(int from, int to, const char *name)
+/** What has been copied and has more names: one file stays one file. */
+struct links {
+    struct link {
+        ino_t ino;
+        char *name;
+    } * link;
+    size_t n;
+};
+
+/** @return whether @p name has become one more name of what was copied. */
+static bool link_again(const struct links *links, ino_t ino, int to, const char *name)
+{
+    size_t i = links->n;
+    while (i && links->link[i - 1].ino != ino)
+        i--;
+    return i && linkat(to, links->link[i - 1].name, to, name, 0) == 0;
+}
+
+/** If there is no memory for that, it becomes several. */
+static void remember(struct links *links, ino_t ino, const char *name)
+{
+    struct link *more = realloc(links->link, (links->n + 1) * sizeof *more);
+    if (!more)
+        return;
+    links->link = more;
+    char *copy = strdup(name);
+    if (copy)
+        links->link[links->n++] = (struct link){ino, copy};
+}
+
+static int copy_one(int from, int to, const char *name, struct links *links)
 {
     char text[PH_UNDO_MAX];
     ssize_t n = readlinkat(from, name, text, sizeof text - 1);
@@ -203,6 +233,8 @@ static int copy_one(int from, int to, const char *name)
         return errno;
     if (S_ISFIFO(st.st_mode))
         return mkfifoat(to, name, st.st_mode & 07777) == 0 ? 0 : errno;
+    if (st.st_nlink > 1 && link_again(links, st.st_ino, to, name))
+        return 0;
     int in = openat(from, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (in < 0)
         return errno;
@@ -213,6 +245,8 @@ static int copy_one(int from, int to, const char *name)
     if (out >= 0)
         close(out);
     close(in);
+    if (!err && st.st_nlink > 1)
+        remember(links, st.st_ino, name);
     return err;
 }
 
@@ -222,9 +256,13 @@ static int copy_all(DIR *from, const char *directory)
     const struct dirent *e;
     int to = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     int err = to < 0 ? errno : 0;
+    struct links links = {0};
     while (!err && (e = readdir(from)))
         if (parse(e->d_name, &epoch, &number))
-            err = copy_one(dirfd(from), to, e->d_name);
+            err = copy_one(dirfd(from), to, e->d_name, &links);
+    while (links.n)
+        free(links.link[--links.n].name);
+    free(links.link);
     if (!err && fsync(to) != 0)
         err = errno;
     if (to >= 0)

@@ -161,17 +161,19 @@ class Cuts(Waiting):
     for name in 'named', 'open', 'moved':
         open(name, 'w').write(name)
         os.chmod(name, 0o640)
+    os.link('named', 'linked')
     file = open('open', 'r+')
     os.mkfifo('p')
     ends = os.open('p', os.O_RDONLY | os.O_NONBLOCK), os.open('p', os.O_WRONLY)
     os.write(ends[1], b'abc')
     def after():
         os.rename('moved', 'other')
-        for name in 'named', 'open', 'other', 'p':
+        for name in 'named', 'linked', 'open', 'other', 'p':
             os.remove(name)
 """, """
     assert [open(name).read() for name in ('named', 'open', 'moved')] == ['named', 'open', 'moved']
     assert file.read() == 'open' and os.stat('open').st_ino == os.fstat(file.fileno()).st_ino
+    assert os.path.samefile('named', 'linked')
     assert os.stat('named').st_mode & 0o777 == 0o640 and not os.path.exists('other')
     assert os.read(ends[0], 9) == b'abc' and os.stat('p').st_ino == os.fstat(ends[0]).st_ino""")
         packed = self.directory / "packed.pm"
