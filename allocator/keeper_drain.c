@@ -13,6 +13,7 @@
 #include "keeper.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -148,13 +149,17 @@ static bool sync_message(struct ph_keeper *k, uint64_t *epoch, int *err)
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
             continue;
         size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        int fd[253];
+        memcpy(fd, CMSG_DATA(c), count * sizeof *fd);
+        /* All begin to be written before the first is waited for: its commit of the file
+         * system's journal is then that of the others, too. */
+        for (size_t i = 0; i < count && count > 1; i++)
+            sync_file_range(fd[i], 0, 0, SYNC_FILE_RANGE_WRITE);
         for (size_t i = 0; i < count; i++) {
-            int fd;
-            memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
             /* EINVAL, EROFS: this file knows no sync, so there is nothing to lose. */
-            if (fdatasync(fd) != 0 && errno != EINVAL && errno != EROFS)
+            if (fdatasync(fd[i]) != 0 && errno != EINVAL && errno != EROFS)
                 *err = errno;
-            close(fd);
+            close(fd[i]);
         }
     }
     return true;

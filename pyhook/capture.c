@@ -313,8 +313,9 @@ static int capture(void)
         rc = stage_record(&record);
     if (rc)
         return rc;
-    ph_undo_capture_end();
-    rc = commit(record.realtime_ns);
+    rc = ph_undo_capture_end();
+    if (rc == 0)
+        rc = commit(record.realtime_ns);
     if (rc)
         ph_agent.epoch = ph_capture.epoch; /* what has been kept is kept under this number */
     return rc;

@@ -100,6 +100,10 @@ bool ph_files_is_kept_name(const char *path);
 /** When all are known: what was written to is on its way to the disk before the epoch is. */
 int ph_files_make_durable(uint64_t epoch);
 
+/** Have the keeper make @p n descriptors, 64 at most, durable before it commits. @return
+ * likewise */
+int ph_files_send(uint64_t epoch, const int *fd, size_t n);
+
 /* ---- files_inherit.c ---------------------------------------------------------------- */
 
 /**

@@ -49,7 +49,7 @@ static int sync_here(const int *fd, size_t n)
     return 0;
 }
 
-static int send_descriptors(uint64_t epoch, const int *fd, size_t n)
+int ph_files_send(uint64_t epoch, const int *fd, size_t n)
 {
     union {
         char buf[CMSG_SPACE(sizeof(int) * SEND_MAX)];
@@ -94,7 +94,7 @@ static int to_send(const struct ph_file_pm *f)
 
 static int send_and_close(uint64_t epoch, const int *fd, const int *own, size_t n)
 {
-    int rc = n ? send_descriptors(epoch, fd, n) : 0;
+    int rc = n ? ph_files_send(epoch, fd, n) : 0;
     for (size_t i = 0; i < n; i++)
         if (fd[i] != own[i])
             close(fd[i]);

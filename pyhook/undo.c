@@ -189,7 +189,7 @@ bool ph_undo_is_made(const struct stat *st)
     return look(st, &f) && f.made;
 }
 
-void ph_undo_capture_end(void)
+int ph_undo_capture_end(void)
 {
     size_t n;
     const struct ph_file_pm *f = ph_files_all(&n);
@@ -201,7 +201,9 @@ void ph_undo_capture_end(void)
                 know(f[i].dev, f[i].ino, f[i].size, false);
             find(f[i].dev, f[i].ino, true)->open_at = newest_taken;
         }
+    ph_undo_later_begin();
     ph_undo_keep_mapped();
+    return ph_undo_later_end();
 }
 
 /** Whether @p path is none of a disk. */

@@ -47,8 +47,8 @@ bool ph_undo_is_removed(uint64_t dev, uint64_t ino);
 void ph_undo_epoch_begin(void);
 void ph_undo_epoch_end(void);
 
-/** With all threads parked: an epoch is about to be there. */
-void ph_undo_capture_end(void);
+/** With all threads parked: an epoch is about to be there. @return 0, PH_E* */
+int ph_undo_capture_end(void);
 
 /* ---- undo.c, for undo_names.c and undo_store.c ---------------------------------------- */
 
@@ -116,6 +116,11 @@ struct ph_undo_bytes {
 /** Write one note, or one file of bytes, durably as U2 has it. @return 0, -errno. */
 long ph_undo_note(const struct ph_undo_note *n);
 long ph_undo_write(const struct ph_undo_bytes *what, const char *path);
+
+/** With all threads parked: what is written in between becomes durable with the epoch that is
+ *  being captured, by the keeper. @return 0, PH_E*: not everything will. */
+void ph_undo_later_begin(void);
+int ph_undo_later_end(void);
 
 /** The name of the note of what this thread is about to make, in this call; "": it has none. */
 extern __thread char ph_undo_making[];

@@ -3,7 +3,8 @@
  * undo_store.c - writing to the directory of what the program has done to its files
  *
  * Notes are names of an empty file: one change of a directory each, some microseconds. Bytes
- * are files, synced before their loss. See allocator/undo.h.
+ * are files, synced before their loss; those of mappings, before the epoch is there. See
+ * allocator/undo.h.
  */
 #include "undo.h"
 
@@ -17,6 +18,7 @@
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <time.h>
@@ -280,6 +282,59 @@ long ph_undo_note(const struct ph_undo_note *n)
     return err;
 }
 
+/* ---- durable with an epoch -------------------------------------------------------------- */
+
+#define LATER_MAX 32 /* open at a time */
+#define SPARE     8  /* descriptors that are left for other things */
+
+/** While all threads are parked: what the keeper makes durable before it commits (U2). */
+static struct {
+    bool on, some;
+    int fd[LATER_MAX];
+    size_t n;
+    int rc;
+} later;
+
+static void send_later(void)
+{
+    int rc = later.n ? ph_files_send(ph_capture.epoch, later.fd, later.n) : 0;
+    later.rc = later.rc ? later.rc : rc;
+    while (later.n)
+        ph_syscall(SYS_close, later.fd[--later.n]);
+}
+
+static void put_off(int fd)
+{
+    struct rlimit limit;
+    later.some = true;
+    later.fd[later.n++] = fd;
+    if (later.n == LATER_MAX || getrlimit(RLIMIT_NOFILE, &limit) != 0 ||
+        (rlim_t)fd + SPARE >= limit.rlim_cur)
+        send_later();
+}
+
+void ph_undo_later_begin(void)
+{
+    later.on = true;
+    later.some = false;
+    later.rc = 0;
+}
+
+int ph_undo_later_end(void)
+{
+    send_later();
+    later.on = false;
+    long dir = later.some ? open_directory() : -ENOENT;
+    if (dir >= 0) {
+        later.fd[later.n++] = (int)dir;
+        long parent = ph_syscall(SYS_openat, dir, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (parent >= 0)
+            later.fd[later.n++] = (int)parent;
+        send_later();
+    }
+    return later.rc;
+}
+
 /* ---- bytes ------------------------------------------------------------------------------ */
 
 struct out {
@@ -398,11 +453,14 @@ long ph_undo_write(const struct ph_undo_bytes *what, const char *path)
     if (!cloned && kept)
         put_parts(&out, what->fd, what->own && !what->middle, what->from, what->to);
     put(&out, &(struct ph_undo_piece_pm){PH_UNDO_END, out.hash}, 16);
-    if (!out.err && kept)
+    bool putting_off = !out.err && kept && later.on;
+    if (!out.err && kept && !later.on)
         out.err = ph_syscall(SYS_fdatasync, file);
-    if (!out.err && kept)
+    if (!out.err && kept && !later.on)
         out.err = sync_directory(dir);
-    if (file >= 0) {
+    if (putting_off) {
+        put_off((int)file);
+    } else if (file >= 0) {
         ph_syscall(SYS_close, file);
         if (out.err || !kept)
             ph_syscall(SYS_unlink, at);

@@ -508,6 +508,27 @@ assert links and links % 5 == 0, links""")
         self.assert_recovers()
         self.assertEqual(os.readlink(self.directory / "t"), "nowhere")
 
+    def test_the_pause_syncs_nothing(self):
+        """What is kept of mapped files at an epoch the keeper makes durable with it."""
+        self.stopped(f"""
+    sys.path.append({str(HERE)!r})
+    import denied, mmap
+    blocks = []
+    for n in range(40):
+        with open(f'mapped{{n}}', 'w+b') as file:
+            file.write(bytes(5000))
+            blocks.append(mmap.mmap(file.fileno(), 5000))
+    denied.denying('fsync', 'fdatasync')()
+    def after():
+        for block in blocks:
+            block[4500] += 1""", """
+    after()
+    assert all(block[4500] == 1 for block in blocks)""")
+        self.assertNotIn("could not be kept", self.err.read_text())
+        self.assert_recovers()
+        for n in range(40):
+            self.assertEqual((self.directory / f"mapped{n}").read_bytes()[4500], 1)
+
     def test_one_more_name_is_noted_before_it_is_given(self):
         self.stopped(f"""
     sys.path.append({str(HERE)!r})

@@ -16,7 +16,7 @@ CALLS = {
     "PR_SET_MM": (157, 16, 35), "PR_SET_NAME": (157, 16, 15), "fadvise": (221,),
     "copy_file_range": (326,), "linkat": (265,), "sched_setaffinity": (203,),
 }
-NEEDED = {"mkdir": (83,)}  # what a test denies for other reasons
+NEEDED = {"mkdir": (83,), "fsync": (74,), "fdatasync": (75,)}  # what a test denies for other reasons
 RETURN_ERRNO, ALLOW = 0x00050000, 0x7FFF0000
 
 
