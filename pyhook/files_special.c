@@ -180,8 +180,7 @@ static bool copy_waiting(struct ph_file_pm *f)
 static void capture_pipe(struct ph_file_pm *f, const char *name)
 {
     int size = fcntl(f->fd, F_GETPIPE_SZ), waiting = 0;
-    size_t n;
-    const struct ph_file_pm *all = ph_files_all(&n);
+    const struct ph_file_pm *g;
     f->kind = PH_FILE_PIPE;
     f->detail = size > 0 ? (uint32_t)size : 65536;
     if (!name)
@@ -193,8 +192,8 @@ static void capture_pipe(struct ph_file_pm *f, const char *name)
     if ((f->open_flags & O_ACCMODE) == O_WRONLY || ioctl(f->fd, FIONREAD, &waiting) != 0 ||
         waiting <= 0)
         return;
-    for (size_t i = 0; i < n; i++)
-        if (all[i].kind == PH_FILE_PIPE && all[i].ino == f->ino && all[i].data_size)
+    for (size_t place = PH_FILES_FIRST; (g = ph_files_next_of(f->dev, f->ino, &place));)
+        if (g->kind == PH_FILE_PIPE && g->data_size)
             return; /* another description of the same pipe: saved with that one */
     if (!copy_waiting(f))
         ph_files_dead(f, "a pipe with more in it than can be copied");

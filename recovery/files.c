@@ -56,12 +56,16 @@ const struct ph_file_pm *ph_reopen_all(const struct ph_recovery *r, uint64_t *n)
 
 const struct ph_file_pm *ph_reopen_by_number(const struct ph_recovery *r, int fd)
 {
-    uint64_t n;
+    uint64_t n, from = 0;
     const struct ph_file_pm *f = ph_reopen_all(r, &n);
-    for (uint64_t i = 0; i < n; i++)
-        if (f[i].fd == fd)
-            return &f[i];
-    return NULL;
+    for (uint64_t to = n; from < to;) {
+        uint64_t middle = from + (to - from) / 2;
+        if (f[middle].fd < fd)
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    return from < n && f[from].fd == fd ? &f[from] : NULL;
 }
 
 const void *ph_reopen_data(const struct ph_recovery *r, const struct ph_file_pm *f)
@@ -90,11 +94,8 @@ int ph_reopen_flags(const struct ph_file_pm *f)
 int ph_reopen_aside(const struct ph_recovery *r, int fd)
 {
     uint64_t n;
-    int highest = 0;
     const struct ph_file_pm *f = ph_reopen_all(r, &n);
-    for (uint64_t i = 0; i < n; i++)
-        if (f[i].fd > highest)
-            highest = f[i].fd;
+    int highest = n ? f[n - 1].fd : 0;
     /* Above all of the program's; where the limit does not allow that, between them. */
     for (int from = highest + 1; fd >= 0 && ph_reopen_by_number(r, fd); from = fd + 1) {
         int next = fcntl(fd, F_DUPFD, from);

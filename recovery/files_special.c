@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
@@ -23,10 +24,53 @@
 
 /* ---- pipes ------------------------------------------------------------------------------ */
 
-static bool same_pipe(const struct ph_file_pm *a, const struct ph_file_pm *b)
+/** All descriptions of pipes, those of one beside each other, in the order of their numbers. */
+static struct {
+    const struct ph_file_pm **f;
+    size_t n;
+} pipes;
+
+static int compare_pipes(const struct ph_file_pm *a, const struct ph_file_pm *b)
 {
-    return a->kind == PH_FILE_PIPE && b->kind == PH_FILE_PIPE && a->same_as < 0 &&
-           b->same_as < 0 && a->dev == b->dev && a->ino == b->ino;
+    return a->dev != b->dev ? (a->dev > b->dev) - (a->dev < b->dev)
+                            : (a->ino > b->ino) - (a->ino < b->ino);
+}
+
+static int compare(const void *x, const void *y)
+{
+    const struct ph_file_pm *a = *(const struct ph_file_pm *const *)x;
+    const struct ph_file_pm *b = *(const struct ph_file_pm *const *)y;
+    int order = compare_pipes(a, b);
+    return order ? order : (a->fd > b->fd) - (a->fd < b->fd);
+}
+
+static bool collect_pipes(const struct ph_recovery *r)
+{
+    uint64_t n;
+    const struct ph_file_pm *f = ph_reopen_all(r, &n);
+    if (pipes.f)
+        return true;
+    pipes.f = calloc(n, sizeof(struct ph_file_pm *));
+    for (uint64_t i = 0; i < n && pipes.f; i++)
+        if (f[i].kind == PH_FILE_PIPE && f[i].same_as < 0)
+            pipes.f[pipes.n++] = &f[i];
+    if (pipes.f)
+        qsort(pipes.f, pipes.n, sizeof(struct ph_file_pm *), compare);
+    return pipes.f;
+}
+
+/** The descriptions of the pipe of @p f, if that is the first of them. @return how many. */
+static size_t pipe_of(const struct ph_file_pm *f, const struct ph_file_pm *const **all)
+{
+    const struct ph_file_pm **at =
+        bsearch(&f, pipes.f, pipes.n, sizeof(struct ph_file_pm *), compare);
+    size_t n = 1, left = (size_t)(pipes.f + pipes.n - at);
+    if (at > pipes.f && compare_pipes(at[-1], f) == 0)
+        return 0;
+    while (n < left && compare_pipes(at[n], f) == 0)
+        n++;
+    *all = at;
+    return n;
 }
 
 /** A description of its own of the pipe behind @p end, with the access mode of @p f. */
@@ -76,18 +120,19 @@ static bool is_filled(int end)
 /** All descriptions of a pipe, when the one with the lowest number is reached. */
 static int make_pipe(struct ph_recovery *r, const struct ph_file_pm *f)
 {
-    uint64_t n;
-    const struct ph_file_pm *all = ph_reopen_all(r, &n), *end = all + n;
+    const struct ph_file_pm *const *all;
+    if (!collect_pipes(r))
+        return PH_ENOMEM;
+    size_t n = pipe_of(f, &all);
+    if (!n)
+        return 0;
     int ends[2], rc = 0;
     bool packets = false, written = false;
-    for (const struct ph_file_pm *g = all; g < f; g++)
-        if (same_pipe(f, g))
-            return 0;
-    for (const struct ph_file_pm *g = f; g < end; g++)
-        if (same_pipe(f, g)) {
-            packets |= (g->open_flags & O_DIRECT) != 0;
-            written |= (g->open_flags & O_ACCMODE) != O_RDONLY || (g->flags & PH_FILE_HUNGUP);
-        }
+    for (size_t i = 0; i < n; i++) {
+        packets |= (all[i]->open_flags & O_DIRECT) != 0;
+        written |=
+            (all[i]->open_flags & O_ACCMODE) != O_RDONLY || (all[i]->flags & PH_FILE_HUNGUP);
+    }
     if (make_ends(ph_recovery_path(r, f), packets, written, ends) != 0)
         return ph_reopen_fail(r, f, "pipe");
     ends[0] = ph_reopen_aside(r, ends[0]);
@@ -97,12 +142,10 @@ static int make_pipe(struct ph_recovery *r, const struct ph_file_pm *f)
     else
         fcntl(ends[1], F_SETPIPE_SZ, (int)f->detail);
     bool filled = is_filled(ends[0]);
-    for (const struct ph_file_pm *g = f; g < end && rc == 0 && !filled; g++)
-        if (same_pipe(f, g))
-            rc = refill(r, g, ends[1]);
-    for (const struct ph_file_pm *g = f; g < end && rc == 0; g++)
-        if (same_pipe(f, g))
-            rc = open_end(r, g, ends[0]);
+    for (size_t i = 0; i < n && rc == 0 && !filled; i++)
+        rc = refill(r, all[i], ends[1]);
+    for (size_t i = 0; i < n && rc == 0; i++)
+        rc = open_end(r, all[i], ends[0]);
     close(ends[0]);
     close(ends[1]);
     return rc;
