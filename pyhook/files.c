@@ -168,14 +168,17 @@ bool ph_files_has_name(const struct ph_file_pm *f, const char *name)
     return fstatat(AT_FDCWD, name, &st, how) == 0 && st.st_ino == f->ino && st.st_dev == f->dev;
 }
 
+static bool is_nameless(const struct ph_file_pm *f, const char *name, const struct stat *st)
+{
+    return st->st_nlink == 0 || (st->st_nlink == 1 && ph_undo_is_removed(f->dev, f->ino) &&
+                                 !ph_files_has_name(f, name));
+}
+
 static void capture_regular(struct ph_file_pm *f, const char *name, const struct stat *st)
 {
     f->kind = PH_FILE_REGULAR;
-    bool nameless =
-        st->st_nlink == 0 || (st->st_nlink == 1 && ph_undo_is_removed(f->dev, f->ino) &&
-                              !ph_files_has_name(f, name));
-    if (nameless || ph_segments_made(name) ? !ph_files_embed(f, name)
-                                           : !ph_files_has_name(f, name))
+    if (is_nameless(f, name, st) || ph_segments_made(name) ? !ph_files_embed(f, name)
+                                                           : !ph_files_has_name(f, name))
         ph_files_dead(f, name);
     else
         ph_files_capture_locks(f);
@@ -290,7 +293,7 @@ static void classify(struct ph_file_pm *f, const char *name, const struct stat *
         return;
     else if (is_removed_directory(f, st))
         return;
-    else if (f->open_flags & O_PATH) {
+    else if ((f->open_flags & O_PATH) && !(S_ISREG(st->st_mode) && is_nameless(f, name, st))) {
         f->kind = PH_FILE_PATH;
         if (!ph_files_has_name(f, name))
             ph_files_dead(f, name);

@@ -299,7 +299,7 @@ static int open_regular(struct ph_recovery *r, const struct ph_file_pm *f)
     int rc = ph_reopen_place(r, fd, f);
     if (rc == 0)
         rc = ph_reopen_lock(r, f);
-    return rc ? rc : cut_back(r, f, f->fd);
+    return rc || (f->open_flags & O_PATH) ? rc : cut_back(r, f, f->fd);
 }
 
 /** A directory that is removed again. */

@@ -160,12 +160,15 @@ static int locate(struct ph_recovery *r, const struct ph_file_pm *f)
     return rc > 0 ? 0 : rc;
 }
 
-/** A directory or FIFO that the program has renamed since, or a directory above it. */
-static int locate_directory(struct ph_recovery *r, const struct ph_file_pm *f)
+/** A directory, a FIFO or what O_PATH was opened on, that the program has renamed since, or a
+ *  directory above it, or removed. */
+static int locate_other(struct ph_recovery *r, const struct ph_file_pm *f)
 {
     char name[PATH_MAX];
     struct stat st;
-    bool same = stat(ph_record_text(r->record, f->path), &st) == 0 && st.st_ino == f->ino;
+    int how = S_ISLNK(f->mode) ? AT_SYMLINK_NOFOLLOW : 0;
+    bool same = fstatat(AT_FDCWD, ph_record_text(r->record, f->path), &st, how) == 0 &&
+                st.st_ino == f->ino;
     return same || !ph_recovery_undo_place(r, f, name) ? 0
                                                        : note(r, f, false, name, strlen(name));
 }
@@ -182,10 +185,10 @@ int ph_recovery_locate(struct ph_recovery *r)
             strncmp(ph_record_text(r->record, f[i].path), proc, sizeof proc - 1) != 0)
             rc = locate(r, &f[i]);
         else if ((f[i].kind == PH_FILE_DIRECTORY || f[i].kind == PH_FILE_PATH) &&
-                 S_ISDIR(f[i].mode) && f[i].same_as < 0 && !(f[i].flags & PH_FILE_DELETED))
-            rc = locate_directory(r, &f[i]);
+                 f[i].same_as < 0 && !(f[i].flags & PH_FILE_DELETED))
+            rc = locate_other(r, &f[i]);
         else if (f[i].kind == PH_FILE_PIPE && ph_record_text(r->record, f[i].path)[0])
-            rc = locate_directory(r, &f[i]);
+            rc = locate_other(r, &f[i]);
     return rc;
 }
 

@@ -40,6 +40,7 @@ static bool removed(const struct ph_recovery *r, const struct ph_undo *u,
 {
     char at[PATH_MAX];
     return !f || (u->ino == f->ino && u->dev == f->dev) || f->kind == PH_FILE_PIPE ||
+           f->kind == PH_FILE_PATH ||
            (f->kind == PH_FILE_REGULAR && ph_recovery_is_copy_at(r, f, left_at(r, u, at)));
 }
 

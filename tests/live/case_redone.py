@@ -508,6 +508,24 @@ assert links and links % 5 == 0, links""")
         self.assert_recovers()
         self.assertEqual(os.readlink(self.directory / "t"), "nowhere")
 
+    def test_descriptors_that_only_name_a_file(self):
+        """Which is removed before or after the epoch, or renamed; and a link's own."""
+        self.redo("""
+    for name in 'before', 'removed', 'renamed':
+        open(name, 'w').write(name)
+    os.symlink('before', 'link')
+    before, removed, renamed = (os.open(name, os.O_PATH) for name in ('before', 'removed', 'renamed'))
+    link = os.open('link', os.O_PATH | os.O_NOFOLLOW)
+    os.remove('before')""", """
+for fd, name in (before, 'before'), (removed, 'removed'), (renamed, 'renamed'):
+    assert open(f'/proc/self/fd/{fd}').read() == name
+assert os.readlink('', dir_fd=link) == 'before'
+os.remove('removed')
+os.rename('renamed', 'again')
+os.remove('link')
+assert open(f'/proc/self/fd/{removed}').read() == 'removed'""")
+        self.assertNotIn("cannot come back", self.err.read_text())
+
     def test_the_pause_syncs_nothing(self):
         """What is kept of mapped files at an epoch the keeper makes durable with it."""
         self.stopped(f"""
