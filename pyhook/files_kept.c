@@ -7,6 +7,9 @@
  */
 #include "files.h"
 
+#include "allocator/undo.h"
+#include "undo.h"
+
 #include <string.h>
 
 static struct {
@@ -17,8 +20,19 @@ static unsigned nkept;
 static char name[1 << 16]; /* one after the other, each with its 0 */
 static size_t used;
 
+/** What was done to it since the newest epoch, before this was said, has been noted. */
+static void note(uint64_t dev, uint64_t ino, const char *path)
+{
+    if (!ph_undo_enter())
+        return;
+    ph_undo_note(&(struct ph_undo_note){
+        .kind = PH_UNDO_KEPT, .link = -1, .dev = dev, .ino = ino, .path = path});
+    ph_undo_after(true);
+}
+
 int ph_files_keep(int fd)
 {
+    char path[PH_UNDO_PATH];
     struct stat st;
     if (fstat(fd, &st) != 0)
         return PH_EFILES;
@@ -29,6 +43,8 @@ int ph_files_keep(int fd)
         return PH_ENOMEM;
     kept[nkept].dev = st.st_dev;
     kept[nkept++].ino = st.st_ino;
+    if (ph_undo_path_of(fd, path, sizeof path))
+        note(st.st_dev, st.st_ino, path);
     return 0;
 }
 
@@ -54,6 +70,7 @@ int ph_files_keep_path(const char *path)
         return PH_ENOMEM;
     memcpy(name + used, path, n + 1);
     used += n + 1;
+    note(0, 0, path);
     return 0;
 }
 

@@ -37,7 +37,8 @@ bool ph_recovery_keeps_path(const struct ph_recovery *r, const char *path)
 bool ph_recovery_keeps(const struct ph_recovery *r, const struct ph_file_pm *f)
 {
     return r->keep_files || (f->flags & PH_FILE_KEPT) ||
-           ph_recovery_keeps_path(r, ph_record_text(r->record, f->path));
+           ph_recovery_keeps_path(r, ph_record_text(r->record, f->path)) ||
+           ph_recovery_undo_kept(r, f->dev, f->ino, ph_record_text(r->record, f->path));
 }
 
 /** With a name that is mistyped, a file would be cut back that was to be kept. */

@@ -72,6 +72,10 @@ struct ph_undo {
     char text[]; /* of a note */
 };
 
+/** Whether the program has said since the epoch that this file is to be left as it is. */
+bool ph_recovery_undo_kept(const struct ph_recovery *r, uint64_t dev, uint64_t ino,
+                           const char *path);
+
 /** Whether it is to be left. */
 bool ph_undo_is_left(const struct ph_recovery *r, const struct ph_undo *u);
 

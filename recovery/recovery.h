@@ -39,6 +39,7 @@ struct ph_recovery {
     size_t nundo;
     uint64_t undo_number; /* the highest one there is */
     bool undo_forgotten;  /* some of it is there no more */
+    bool undo_kept;       /* some of it says what is to be left as it is */
     char undo_directory[PH_UNDO_MAX];
     char undo_synced[PATH_MAX];  /* a directory that is to be synced */
     uint64_t put_aside;          /* files */

@@ -96,11 +96,26 @@ static const struct ph_file_pm *open_at_epoch(const struct ph_recovery *r,
     return NULL;
 }
 
+bool ph_recovery_undo_kept(const struct ph_recovery *r, uint64_t dev, uint64_t ino,
+                           const char *path)
+{
+    bool kept = false;
+    for (size_t i = 0; r->undo_kept && i < r->nundo && !kept; i++) {
+        const struct ph_undo *k = r->undo[i];
+        size_t n = k->kind == PH_UNDO_KEPT ? strlen(k->path) : 0;
+        bool same = n && strncmp(path, k->path, n) == 0;
+        kept = n && (k->ino ? (k->ino == ino && k->dev == dev) || (same && !path[n])
+                            : same && (!path[n] || path[n] == '/'));
+    }
+    return kept;
+}
+
 bool ph_undo_is_left(const struct ph_recovery *r, const struct ph_undo *u)
 {
     uint64_t n;
     const struct ph_file_pm *f = ph_reopen_all(r, &n);
     bool is_left = r->keep_files || ph_recovery_keeps_path(r, u->path) ||
+                   ph_recovery_undo_kept(r, u->dev, u->ino, u->path) ||
                    (u->kind == PH_UNDO_RENAMED && ph_recovery_keeps_path(r, u->to));
     for (uint64_t i = 0; i < n && !is_left; i++)
         is_left = f[i].kind == PH_FILE_REGULAR && f[i].ino == u->ino && f[i].dev == u->dev &&
@@ -243,7 +258,8 @@ int ph_recovery_undo(struct ph_recovery *r)
     for (size_t i = 0; i < r->nundo && rc == 0; i++) {
         const struct ph_undo *u = r->undo[i];
         const struct ph_file_pm *f = open_at_epoch(r, u);
-        if (u->forgotten || ph_undo_is_left(r, u) || (f && ph_recovery_of_database(r, f)))
+        if (u->forgotten || u->kind == PH_UNDO_KEPT || ph_undo_is_left(r, u) ||
+            (f && ph_recovery_of_database(r, f)))
             continue;
         /* A directory that was made anew is another one than the note tells of, and may have
          * another name by now. Notes of older epochs are to learn which one it is. */

@@ -105,6 +105,7 @@ static int read_note(const char *text, uint64_t epoch, uint64_t number, uint64_t
                                  PH_UNDO_RENAMED,
                                  PH_UNDO_REMOVED,
                                  PH_UNDO_REMOVED_DIRECTORY,
+                                 PH_UNDO_KEPT,
                                  0};
     unsigned long long life, dev, ino, birth, value;
     unsigned long sum, length;
@@ -193,6 +194,7 @@ static int add(struct ph_recovery *r, int dir, const char *name)
     }
     r->undo = more;
     r->undo[r->nundo++] = u;
+    r->undo_kept |= u->kind == PH_UNDO_KEPT;
     return 0;
 }
 

@@ -638,6 +638,23 @@ os.mkdir('d')""", "assert os.path.isdir('dd') and os.path.isfile('ff')")
         self.assert_recovers()
         self.assertEqual(self.text("log"), "line\n" * 2)
 
+    def test_what_was_done_to_a_file_before_it_was_kept(self):
+        """After the same epoch; and one that was open at that."""
+        self.stopped("""
+    for name in 'log', 'open', 'other':
+        open(name, 'w').close()
+    held, other = open('open', 'a'), open('other', 'a')
+    def after():
+        for file in held, other:
+            print('line', file=file, flush=True)
+        for name in 'log', 'made':
+            with open(name, 'a') as file:
+                file.write('line\\n')
+        for file in 'log', 'made', held:
+            pyheap.keep_file(file)""", """
+    assert [open(name).read() for name in ('log', 'made', 'open', 'other')] == ['line\\n'] * 3 + ['']""")
+        self.assert_recovers()
+
     def switched_off(self, *options):
         self.stopped("f = open('of', 'a'); pyheap.keep_file(f); f.close()\n"
                      "    def after():\n"
