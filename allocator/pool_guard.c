@@ -20,8 +20,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PATIENCE                                                                               \
-    2 /* seconds of a processor; opening takes some hundredths, whatever the size */
+/* Seconds of a processor. Opening takes some hundredths, whatever the size; but an emulated
+ * processor is a hundred times slower, and a virtual one may be charged for what others took. */
+#define PATIENCE 30
 
 static const int guarded[] = {SIGBUS, SIGSEGV, SIGABRT, SIGVTALRM};
 enum { GUARDED = sizeof guarded / sizeof guarded[0] };

@@ -135,11 +135,16 @@ static void fill_header(struct ph_record_pm *r)
     ph_syscall(SYS_arch_prctl, ARCH_GET_XCOMP_PERM_, &r->xcomp_perm);
     static uint64_t cpu_generation = UINT64_MAX;
     static struct ph_cpu_pm cpu;
+    static uint16_t xsave_size, cpu_more;
     if (cpu_generation != ph_agent.generation) { /* CPUID is slow in virtual machines */
         ph_cpu_read(&cpu);
+        xsave_size = (uint16_t)ph_cpu_states_end(cpu.xcr0);
+        cpu_more = ph_cpu_more();
         cpu_generation = ph_agent.generation;
     }
     r->cpu = cpu;
+    r->xsave_size = xsave_size;
+    r->cpu_more = cpu_more;
 
     r->sigaction[PH_PARK_SIGNAL - 1] = ph_park_old_action;
     for (int i = 0; i < 3; i++) {

@@ -50,21 +50,23 @@ void ph_files_identify(void)
     struct ph_file_pm *f = ph_files_all(&n), *end = f + n;
     struct timespec now = {0};
     for (; f < end; f++) {
-        if (f->kind != PH_FILE_REGULAR || f->same_as >= 0 || (f->flags & PH_FILE_DELETED) ||
-            !f->size)
+        bool inherited = f->kind == PH_FILE_INHERIT && S_ISREG(f->mode);
+        uint32_t *sum = inherited ? &f->shutdown : &f->detail;
+        if ((f->kind != PH_FILE_REGULAR && !inherited) || f->same_as >= 0 ||
+            (f->flags & PH_FILE_DELETED) || !f->size)
             continue;
         struct known *k = &known[(f->ino ^ f->dev) % (sizeof known / sizeof known[0])];
         if (k->dev == f->dev && k->ino == f->ino && k->size == f->size &&
             k->mtime_ns == f->mtime_ns) {
-            f->detail = k->sum;
+            *sum = k->sum;
             continue;
         }
-        f->detail = read_sum(f);
+        *sum = read_sum(f);
         /* Time stamps are coarse: a write in the same tick would not show. */
         if (!now.tv_sec)
             clock_gettime(CLOCK_REALTIME, &now);
         uint64_t age = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec - f->mtime_ns;
         *k = (struct known){f->dev, f->ino, f->size, age > 50000000u ? f->mtime_ns : 0,
-                            f->detail};
+                            *sum};
     }
 }

@@ -143,7 +143,8 @@ struct ph_file_pm {
     uint32_t detail;      /* pipe: size of its buffer; socket: that of its send buffer; memfd:
                              seals; inherited: the number; another regular file: ph_tail_sum
                              of the bytes before `size`, 0: not known */
-    uint32_t shutdown;    /* socket: RCV_SHUTDOWN 1, SEND_SHUTDOWN 2 */
+    uint32_t shutdown;    /* socket: RCV_SHUTDOWN 1, SEND_SHUTDOWN 2; inherited regular file:
+                             its ph_tail_sum */
 };
 _Static_assert(sizeof(struct ph_file_pm) == 112, "ph_file_pm is part of the format");
 
@@ -289,7 +290,8 @@ struct ph_record_pm {
     uint32_t umask;
     uint32_t cwd, exe, hostname; /* strings; a removed cwd: "... (deleted)" */
     uint32_t leads;              /* PH_LEADS_* */
-    uint32_t reserved;
+    uint16_t xsave_size;         /* ph_cpu_states_end(cpu.xcr0); 0: not known */
+    uint16_t cpu_more;           /* ph_cpu_more() */
 };
 
 #endif

@@ -4,8 +4,11 @@
  *
  * Libraries choose their code when they are loaded. So every feature that a program could use
  * and that was there must be here; what only the kernel uses, such as virtualisation, or what a
- * microcode update brings and takes, does not matter. Unknown bits matter. Intel SDM volume 2A,
- * CPUID; AMD APM volume 3, appendix E.
+ * microcode update brings and takes, does not matter, nor does MPX, which compilers and kernels
+ * have given up. Unknown bits matter. Intel SDM volume 2A, CPUID; AMD APM volume 3, appendix E.
+ *
+ * The threads' registers are in signal frames as XSAVE has written them, and where in a frame a
+ * state lies is the processor's choice; Intel's and AMD's differ from AVX-512 on.
  */
 #include "recovery.h"
 
@@ -26,14 +29,15 @@ static const uint32_t of_no_matter[PH_CPU_WORDS] = {
     /* vme de pse msr pae mce apic mtrr pge mca pat pse36 psn ds acpi ss htt tm pbe */
     BIT(1) | BIT(2) | BIT(3) | BIT(5) | BIT(6) | BIT(7) | BIT(9) | BIT(12) | BIT(13) | BIT(14) |
         BIT(16) | BIT(17) | BIT(18) | BIT(21) | BIT(22) | BIT(27) | BIT(28) | BIT(29) | BIT(31),
-    /* tsc_adjust sgx fdp_excptn smep invpcid cqm fcs_fds rdt_a smap pt */
-    BIT(1) | BIT(2) | BIT(6) | BIT(7) | BIT(10) | BIT(12) | BIT(13) | BIT(15) | BIT(20) |
-        BIT(25),
-    /* umip tme la57 mawau bus_lock_detect sgx_lc pks */
-    BIT(2) | BIT(13) | BIT(16) | UINT32_C(0x1f) << 17 | BIT(24) | BIT(30) | BIT(31),
-    /* srbds_ctrl md_clear rtm_always_abort rtm_force_abort hybrid pconfig arch_lbr spec_ctrl
+    /* tsc_adjust sgx fdp_excptn smep invpcid cqm fcs_fds mpx rdt_a smap pt */
+    BIT(1) | BIT(2) | BIT(6) | BIT(7) | BIT(10) | BIT(12) | BIT(13) | BIT(14) | BIT(15) |
+        BIT(20) | BIT(25),
+    /* umip shstk (a program that has it on is none of ours) tme la57 mawau bus_lock_detect
+     * sgx_lc pks */
+    BIT(2) | BIT(7) | BIT(13) | BIT(16) | UINT32_C(0x1f) << 17 | BIT(24) | BIT(30) | BIT(31),
+    /* srbds_ctrl md_clear rtm_always_abort rtm_force_abort hybrid pconfig arch_lbr ibt spec_ctrl
      * stibp flush_l1d arch_capabilities core_capabilities ssbd */
-    BIT(9) | BIT(10) | BIT(11) | BIT(13) | BIT(15) | BIT(18) | BIT(19) | BIT(26) | BIT(27) |
+    BIT(9) | BIT(10) | BIT(11) | BIT(13) | BIT(15) | BIT(18) | BIT(19) | BIT(20) | BIT(26) | BIT(27) |
         BIT(28) | BIT(29) | BIT(30) | BIT(31),
     /* fred lkgs wrmsrns hreset */
     BIT(17) | BIT(18) | BIT(19) | BIT(22),
@@ -41,15 +45,14 @@ static const uint32_t of_no_matter[PH_CPU_WORDS] = {
      * bpext ptsc perfctr_llc */
     BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(9) | BIT(10) | BIT(12) | BIT(13) | BIT(22) |
         BIT(23) | BIT(24) | BIT(26) | BIT(27) | BIT(28),
-    /* as of the second, with nx and pdpe1gb */
-    BIT(1) | BIT(2) | BIT(3) | BIT(5) | BIT(6) | BIT(7) | BIT(9) | BIT(12) | BIT(13) | BIT(14) |
-        BIT(16) | BIT(17) | BIT(20) | BIT(26),
+    /* AMD's: what the second has too, nx, mmxext (a part of SSE), fxsr_opt, pdpe1gb */
+    UINT32_C(0x3ffff) | BIT(20) | BIT(22) | BIT(23) | BIT(24) | BIT(25) | BIT(26),
 };
 
 /** Names as /proc/cpuinfo has them. */
 static const struct {
     uint8_t word, bit;
-    char name[16];
+    char name[20];
 } feature[] = {
     {0, 0, "pni"},
     {0, 1, "pclmulqdq"},
@@ -62,6 +65,7 @@ static const struct {
     {0, 23, "popcnt"},
     {0, 25, "aes"},
     {0, 26, "xsave"},
+    {0, 27, "osxsave"},
     {0, 28, "avx"},
     {0, 29, "f16c"},
     {0, 30, "rdrand"},
@@ -92,13 +96,12 @@ static const struct {
     {3, 3, "pku"},
     {3, 5, "waitpkg"},
     {3, 6, "avx512_vbmi2"},
-    {3, 7, "shstk"},
     {3, 8, "gfni"},
     {3, 9, "vaes"},
     {3, 10, "vpclmulqdq"},
     {3, 11, "avx512_vnni"},
     {3, 12, "avx512_bitalg"},
-    {3, 14, "avx512_vpopcnt"},
+    {3, 14, "avx512_vpopcntdq"},
     {3, 22, "rdpid"},
     {3, 25, "cldemote"},
     {3, 27, "movdiri"},
@@ -107,7 +110,6 @@ static const struct {
     {4, 4, "fsrm"},
     {4, 14, "serialize"},
     {4, 16, "tsxldtrk"},
-    {4, 20, "ibt"},
     {4, 22, "amx_bf16"},
     {4, 23, "avx512_fp16"},
     {4, 24, "amx_tile"},
@@ -123,8 +125,11 @@ static const struct {
     {6, 11, "xop"},
     {6, 16, "fma4"},
     {6, 21, "tbm"},
+    {6, 7, "misalignsse"},
     {7, 27, "rdtscp"},
     {7, 29, "lm"},
+    {7, 30, "3dnowext"},
+    {7, 31, "3dnow"},
 };
 #define FEATURES (sizeof feature / sizeof feature[0])
 
@@ -171,7 +176,19 @@ int ph_recovery_check_cpu(struct ph_recovery *r)
     for (int i = 0; i < PH_CPU_WORDS; i++)
         append_missing(r->detail, sizeof r->detail, i,
                        then->word[i] & ~here.word[i] & ~of_no_matter[i]);
-    uint64_t states = then->xcr0 & ~here.xcr0;
+    static const char *const more[] = {
+#define X(leaf, subleaf, reg, bit, name) name,
+        PH_CPU_MORE(X)
+#undef X
+    };
+    unsigned missing = r->record->cpu_more & ~(unsigned)ph_cpu_more();
+    for (size_t i = 0; i < sizeof more / sizeof more[0]; i++)
+        if (missing & BIT(i))
+            append(r->detail, sizeof r->detail, more[i]);
+    uint64_t states = then->xcr0 & ~here.xcr0 & ~PH_STATES_MPX;
+    uint32_t end = r->record->xsave_size;
+    if (!states && end && end != ph_cpu_states_end(then->xcr0))
+        append(r->detail, sizeof r->detail, "the same layout of registers in a signal frame");
     if (states) {
         char text[48];
         snprintf(text, sizeof text, "register states 0x%llx", (unsigned long long)states);

@@ -167,6 +167,24 @@ int ph_reopen_given(const struct ph_file_pm *f)
     return -1;
 }
 
+/** Whether descriptor @p fd is open to a copy of an inherited file, as on another machine. */
+static bool is_copy_of_inherited(const struct ph_recovery *r, const struct ph_file_pm *f, int fd,
+                                 const struct stat *st)
+{
+    char self[32], name[PATH_MAX];
+    snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(self, name, sizeof name - 1);
+    name[n > 0 ? n : 0] = 0;
+    if (!S_ISREG(st->st_mode) || !f->size || !f->shutdown || (uint64_t)st->st_size < f->size ||
+        strcmp(name, ph_record_text(r->record, f->path)) != 0)
+        return false;
+    int in = open(self, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    bool same = in >= 0 && ph_tail_sum(in, f->size) == f->shutdown;
+    if (in >= 0)
+        close(in);
+    return same;
+}
+
 /** What pyheap-recover was given under the same number takes its place. */
 static int inherit(struct ph_recovery *r, const struct ph_file_pm *f)
 {
@@ -181,8 +199,10 @@ static int inherit(struct ph_recovery *r, const struct ph_file_pm *f)
     int rc = copy_to_its_number(r, own, f);
     if (rc)
         return rc;
-    if (fstat(f->fd, &st) != 0 || st.st_dev != f->dev ||
-        !ph_recovery_is_very_file(f, f->fd, ""))
+    if (fstat(f->fd, &st) != 0)
+        return 0;
+    bool same = st.st_dev == f->dev && ph_recovery_is_very_file(f, f->fd, "");
+    if (!same && !is_copy_of_inherited(r, f, f->fd, &st))
         return 0;
     if ((f->flags & PH_FILE_WRITABLE) && (uint64_t)st.st_size < f->size)
         return 0; /* the shell has emptied it: what follows is all there is */

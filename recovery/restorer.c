@@ -373,6 +373,7 @@ _Noreturn void ph_r_main(const uint64_t *sp)
     place_vdso();
     ph_r_memory(plan, record);
     ph_r_files(plan, record);
+    ph_r_xsave_room(record);
     restore_mm();
     restore_descriptor_flags();
     restore_locks();

@@ -121,6 +121,7 @@ _Noreturn void ph_r_resume(const struct ph_thread_pm *t)
         if (r < 0)
             ph_r_fail(PH_EKERNEL, "registering rseq", t->rseq, r);
     }
+    ph_r_xsave_frame(*(const uint64_t *)(t->context + 0xe0)); /* uc_mcontext.fpregs */
     touch_amx(t);
     /* All or none: no thread runs before every other one can. */
     if (atomic_fetch_add(&ready, 1) + 1 == record->threads.count)

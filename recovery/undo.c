@@ -210,6 +210,8 @@ static bool is_meant(const struct ph_undo *u, const struct ph_file_pm *f, int fd
 {
     if (f || ph_undo_is_very_thing(u, fd, ""))
         return true; /* of those that are open locate.c has looked */
+    if (u->kind == PH_UNDO_BYTES && u->copied)
+        return true; /* of what it was little may be left */
     return u->kind == PH_UNDO_OPENED && u->sum && (uint64_t)st->st_size >= u->value &&
            ph_tail_sum(fd, u->value) == u->sum;
 }

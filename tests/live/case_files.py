@@ -370,6 +370,26 @@ class Replaced(Waiting):
         self.assertEqual((self.directory / "log").read_text(), "0123456789!")
         self.assertEqual((self.directory / "cut").read_text(), "0123456789!")
 
+    def test_what_was_not_open_and_the_output_of_a_copied_directory(self):
+        self.stopped("""
+    def after():
+        open('log', 'a').write('2\\n')
+        open('n', 'w').write(open('list').read() + 'b')
+        open('list', 'w').write(open('n').read())
+    for name in ('n', 'list'):
+        open(name, 'w').write('a')
+    open('log', 'w').write('1\\n')
+    print('before', flush=True)""", "after()")
+        was = self.directory.with_name(self.directory.name + ".was")
+        self.directory.rename(was)
+        self.addCleanup(shutil.rmtree, was, ignore_errors=True)
+        subprocess.run(["cp", "-r", "--sparse=always", was, self.directory], check=True)
+        keeper, _ = self.start([self.commands.recover, self.pool])
+        self.assertEqual(keeper.wait(PATIENCE), 0)
+        self.assertEqual(self.out.read_text(), "before\nrecovered\n")
+        for name, text in {"n": "ab", "list": "ab", "log": "1\n2\n"}.items():
+            self.assertEqual((self.directory / name).read_text(), text)
+
     def test_of_a_cut_file_a_stranger_is_none(self):
         """What was cut off is put back into the file that had it, and no other."""
         self.stopped("f = open('log', 'w'); f.write('0123456789'); f.flush();"

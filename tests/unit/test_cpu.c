@@ -58,9 +58,46 @@ Test(cpu, what_the_kernel_alone_uses_does_not_matter)
 {
     ph_cpu_read(&record.cpu);
     record.cpu.word[0] |= 1u << 5 | 1u << 31;             /* vmx, hypervisor */
+    record.cpu.word[3] |= 1u << 7;                        /* shstk */
+    record.cpu.word[7] |= 0x02c3f3ffu;                    /* AMD's copies of word 1 */
     record.cpu.word[2] |= 1u << 7 | 1u << 20;             /* smep, smap */
     record.cpu.word[4] |= 1u << 10 | 1u << 26 | 1u << 31; /* md_clear, spec_ctrl, ssbd */
     record.cpu.word[6] |= 1u << 2;                        /* svm */
+    cr_assert_eq(check(), 0, "%s", recovery.detail);
+}
+
+Test(cpu, of_the_words_that_came_later_too)
+{
+    ph_cpu_read(&record.cpu);
+    record.xsave_size = 0;
+    record.cpu_more = ph_cpu_more();
+    cr_assert_eq(check(), 0, "%s", recovery.detail);
+    unsigned missing = 0x1ffu & ~record.cpu_more; /* all but AMD's */
+    if (!missing)
+        cr_skip_test("this processor has all that was to be missing");
+    record.cpu_more = UINT16_MAX;
+    cr_assert_eq(check(), PH_ECPU);
+    cr_assert(!strstr(recovery.detail, "xsavec") == !(missing & 2), "%s", recovery.detail);
+    cr_assert(!strstr(recovery.detail, "avx10") == !(missing & 1u << 7), "%s", recovery.detail);
+    record.cpu_more = 0;
+}
+
+Test(cpu, mpx_does_not_matter)
+{
+    ph_cpu_read(&record.cpu);
+    record.xsave_size = (uint16_t)ph_cpu_states_end(record.cpu.xcr0);
+    record.cpu.word[2] |= 1u << 14;
+    record.cpu.xcr0 |= PH_STATES_MPX;
+    cr_assert_eq(check(), 0, "%s", recovery.detail);
+}
+
+Test(cpu, the_same_states_at_other_places_will_not_do)
+{
+    ph_cpu_read(&record.cpu);
+    record.xsave_size = (uint16_t)(ph_cpu_states_end(record.cpu.xcr0) + 256); /* as Intel's */
+    cr_assert_eq(check(), PH_ECPU);
+    cr_assert(strstr(recovery.detail, "layout of registers"), "%s", recovery.detail);
+    record.xsave_size = 0; /* an older pool */
     cr_assert_eq(check(), 0, "%s", recovery.detail);
 }
 
