@@ -9,7 +9,8 @@
  *
  *   X1  Only the very thing is touched: by its inode and time of birth, or, of a file that was
  *       opened to be written, a copy, which has the same bytes before the place where it ended
- *       (locate.c). Whatever else has its name stays.
+ *       (locate.c); or, of one that bytes were taken from, what has its name, if the note is in
+ *       a copied directory, too. Whatever else has its name stays.
  *   X2  What is cut off a file that was not open at the epoch, or removed with it, may be
  *       somebody's who has worked with it since: up to PH_UNDO_ASIDE_MAX bytes of each are put
  * aside until the run ends.
