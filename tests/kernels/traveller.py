@@ -88,7 +88,7 @@ class Keeper(threading.Thread):
     """Holds a value in a register from one epoch over the next."""
 
     def __init__(self, value):
-        super().__init__()
+        super().__init__(daemon=True)  # if the program fails, it shall end
         flags = pathlib.Path("/proc/cpuinfo").read_text().split()
         code, self.size = KEEP["ymm" if "avx" in flags else "xmm"]
         self.code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
