@@ -20,6 +20,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -362,15 +363,22 @@ bool ph_agent_keeper_alive(void)
     return n < 0 && (errno == EAGAIN || errno == EINTR);
 }
 
-static int usable(void)
+static int in_program(void)
 {
-    ph_agent.detail[0] = 0;
     if (ph_agent.forked)
         return PH_EFORKED;
     if (!ph_agent.active)
         return PH_EINACTIVE;
-    if (!ph_identity_is_program())
-        return PH_EFORKED; /* a child made by _Fork or clone, which has no handlers */
+    /* Else a child made by _Fork or clone, which has no handlers. */
+    return ph_identity_is_program() ? 0 : PH_EFORKED;
+}
+
+static int usable(void)
+{
+    ph_agent.detail[0] = 0;
+    int rc = in_program();
+    if (rc)
+        return rc;
     if (ph_agent_keeper_alive())
         return 0;
     if (errno == EBADF || errno == ENOTSOCK) {
@@ -475,15 +483,23 @@ static int take(const char *label, uint64_t *number, bool *was_recovered)
 
 int ph_agent_epoch(const char *label, uint64_t *number, bool *was_recovered)
 {
-    int rc = usable();
+    /* One at a time, where the interpreter has no lock that sees to that. Nothing of Python
+     * runs while this is held, so nobody who waits for it keeps its holder waiting. */
+    static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
+    int rc = in_program(); /* before: in a child another thread may have had its turn */
     if (rc)
         return rc;
-    atomic_store(&ph_agent.in_epoch, 1);
-    ph_undo_epoch_begin();
-    ph_ahead_end();
-    rc = take(label, number, was_recovered);
-    ph_undo_epoch_end();
-    atomic_store(&ph_agent.in_epoch, 0);
+    pthread_mutex_lock(&turn);
+    rc = usable();
+    if (rc == 0) {
+        atomic_store(&ph_agent.in_epoch, 1);
+        ph_undo_epoch_begin();
+        ph_ahead_end();
+        rc = take(label, number, was_recovered);
+        ph_undo_epoch_end();
+        atomic_store(&ph_agent.in_epoch, 0);
+    }
+    pthread_mutex_unlock(&turn);
     return rc;
 }
 

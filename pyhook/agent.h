@@ -32,7 +32,8 @@ bool ph_agent_forked(void);
 
 /**
  * Take an epoch. Returns twice: now, and again in every recovered program.
- * The caller holds whatever keeps the interpreter's state still (the GIL).
+ * The caller is a thread that may call Python, with the GIL where there is one. Epochs of
+ * several threads are taken one after the other.
  * @param label text for people, or NULL; cut to PH_LABEL_MAX.
  * @param number receives the epoch's number.
  * @param recovered if not NULL, receives whether this is the return in a recovered program.

@@ -15,6 +15,9 @@
  *       of ours, after a few allocations. The interpreter sets its locale right afterwards, by
  *       a call that is ours to see: then ours are put below the debug hooks. After start-up
  *       nothing of the sort is undone.
+ *   D5  In a free-threaded build MEM and OBJ stay the interpreter's: its collector finds
+ * objects by walking the heaps of its own allocator. What they give is memory as any other to
+ * an epoch, outside of our heap. RAW and the arenas are ours there, too.
  */
 #include "hook.h"
 
@@ -84,9 +87,15 @@ static void arena_free(void *ctx, void *p, size_t size)
     ph_heap_free(p);
 }
 
+/** How many domains are ours: RAW is the first (D5). */
+static int domains(void)
+{
+    return ph_py.free_threaded ? PH_PY_RAW + 1 : PH_PY_DOMAINS;
+}
+
 static void serve(void)
 {
-    for (int domain = 0; domain < PH_PY_DOMAINS; domain++) {
+    for (int domain = 0; domain < domains(); domain++) {
         struct ph_py_allocator ours = {
             .ctx = &previous[domain],
             .malloc = domain_malloc,
@@ -118,9 +127,9 @@ void ph_domains_install(bool debug)
 static void reclaim(void)
 {
     struct ph_py_allocator now;
-    ph_py.PyMem_GetAllocator(PH_PY_OBJ, &now);
+    ph_py.PyMem_GetAllocator(PH_PY_RAW, &now);
     /* The debug hooks' context starts with the domain's letter (Objects/obmalloc.c). */
-    bool debug = now.ctx && now.ctx != &previous[PH_PY_OBJ] && *(const char *)now.ctx == 'o';
+    bool debug = now.ctx && now.ctx != &previous[PH_PY_RAW] && *(const char *)now.ctx == 'r';
     if (now.malloc == domain_malloc || !debug)
         return;
     void *block = ph_py.PyMem_RawMalloc(1); /* the others' debug hooks want the GIL */
@@ -142,16 +151,19 @@ __attribute__((visibility("default"))) char *setlocale(int category, const char 
 
 bool ph_domains_in_force(void)
 {
-    void *raw = ph_py.PyMem_RawMalloc(1);
-    void *mem = ph_py.PyMem_Malloc(1);
-    void *obj = ph_py.PyObject_Malloc(1);
     struct ph_py_arena_allocator arena;
     ph_py.PyObject_GetArenaAllocator(&arena);
-    bool ours = ph_heap_owns(raw) && ph_heap_owns(mem) && ph_heap_owns(obj) &&
-                arena.alloc == arena_alloc;
-    ph_py.PyMem_RawFree(raw);
-    ph_py.PyMem_Free(mem);
-    ph_py.PyObject_Free(obj);
+    void *block = ph_py.PyMem_RawMalloc(1);
+    bool ours = ph_heap_owns(block) && arena.alloc == arena_alloc;
+    ph_py.PyMem_RawFree(block);
+    if (ph_py.free_threaded)
+        return ours; /* D5 */
+    block = ph_py.PyMem_Malloc(1);
+    ours = ours && ph_heap_owns(block);
+    ph_py.PyMem_Free(block);
+    block = ph_py.PyObject_Malloc(1);
+    ours = ours && ph_heap_owns(block);
+    ph_py.PyObject_Free(block);
     return ours;
 }
 

@@ -10,7 +10,11 @@
 #include "allocator/undo.h"
 #include "undo.h"
 
+#include <pthread.h>
 #include <string.h>
+
+/* Of those who add: there may be no interpreter lock. */
+static pthread_mutex_t adding = PTHREAD_MUTEX_INITIALIZER;
 
 static struct {
     uint64_t dev, ino;
@@ -30,22 +34,31 @@ static void note(uint64_t dev, uint64_t ino, const char *path)
     ph_undo_after(true);
 }
 
+static int keep(const struct stat *st, const char *path)
+{
+    for (unsigned i = 0; i < nkept; i++)
+        if (kept[i].dev == st->st_dev && kept[i].ino == st->st_ino)
+            return 0;
+    if (nkept == sizeof kept / sizeof kept[0])
+        return PH_ENOMEM;
+    kept[nkept].dev = st->st_dev;
+    kept[nkept++].ino = st->st_ino;
+    if (path)
+        note(st->st_dev, st->st_ino, path);
+    return 0;
+}
+
 int ph_files_keep(int fd)
 {
     char path[PH_UNDO_PATH];
     struct stat st;
     if (fstat(fd, &st) != 0)
         return PH_EFILES;
-    for (unsigned i = 0; i < nkept; i++)
-        if (kept[i].dev == st.st_dev && kept[i].ino == st.st_ino)
-            return 0;
-    if (nkept == sizeof kept / sizeof kept[0])
-        return PH_ENOMEM;
-    kept[nkept].dev = st.st_dev;
-    kept[nkept++].ino = st.st_ino;
-    if (ph_undo_path_of(fd, path, sizeof path))
-        note(st.st_dev, st.st_ino, path);
-    return 0;
+    bool named = ph_undo_path_of(fd, path, sizeof path);
+    pthread_mutex_lock(&adding);
+    int err = keep(&st, named ? path : NULL);
+    pthread_mutex_unlock(&adding);
+    return err;
 }
 
 bool ph_files_is_kept_name(const char *path)
@@ -59,7 +72,7 @@ bool ph_files_is_kept_name(const char *path)
     return false;
 }
 
-int ph_files_keep_path(const char *path)
+static int keep_path(const char *path)
 {
     size_t n = strlen(path);
     if (ph_files_is_kept_name(path))
@@ -72,6 +85,14 @@ int ph_files_keep_path(const char *path)
     used += n + 1;
     note(0, 0, path);
     return 0;
+}
+
+int ph_files_keep_path(const char *path)
+{
+    pthread_mutex_lock(&adding);
+    int err = keep_path(path);
+    pthread_mutex_unlock(&adding);
+    return err;
 }
 
 bool ph_files_is_kept(uint64_t dev, uint64_t ino, const char *path)

@@ -523,6 +523,7 @@ static struct ph_py_method methods[] = {
 };
 
 static struct ph_py_module_def definition = {
+    .local = UINT32_MAX,
     .head = {.refcount = 1},
     .name = "pyheap",
     .doc =
@@ -554,11 +555,22 @@ static int extend_path(void)
     return err;
 }
 
+/** What this interpreter takes for the definition. */
+static void *definition_here(void)
+{
+    if (!ph_py.free_threaded)
+        return &definition.head;
+    definition.head.refcount = 0;
+    return &definition;
+}
+
 static PyObject *init_module(void)
 {
-    PyObject *module = ph_py.PyModule_Create2(&definition, PH_PY_ABI_VERSION);
+    PyObject *module = ph_py.PyModule_Create2(definition_here(), PH_PY_ABI_VERSION);
     if (!module)
         return NULL;
+    if (ph_py.free_threaded) /* or importing it would bring the lock back for all */
+        ph_py.PyUnstable_Module_SetGIL(module, PH_PY_GIL_NOT_USED);
     if (!callbacks) /* else this is a subinterpreter */
         callbacks = ph_py.PyList_New(0);
     if (!epoch_callbacks)

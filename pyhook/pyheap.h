@@ -18,7 +18,8 @@ extern "C" {
  * Take an epoch, as pyheap.epoch(label) does in Python: sys.stdout and sys.stderr are flushed
  * first, and the callbacks of pyheap.on_restore run when it returns in a recovered program.
  * @param label UTF-8 text for people, or NULL.
- * @pre the calling thread holds the GIL and has no Python exception set.
+ * @pre the calling thread holds the GIL (in a free-threaded build: has a thread state, as for
+ * any call of Python's) and has no Python exception set.
  * @return 0; -1 when flushing or a callback raised, the Python exception is then set; or a
  *         negative code of docs/errors.md, without a Python exception: PH_ENOGIL (-1024) when
  *         the thread does not hold the GIL, PH_EINACTIVE (-1025) when the program was not

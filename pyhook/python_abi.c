@@ -28,25 +28,27 @@ const char *ph_python_version(void)
     return get ? get() : NULL;
 }
 
-const char *ph_python_refusal(const char *version, bool free_threaded)
+const char *ph_python_refusal(const char *version)
 {
     char *end;
     long major = strtol(version, &end, 10);
     long minor = *end == '.' ? strtol(end + 1, NULL, 10) : 0;
     if (major < 3 || (major == 3 && minor < OLDEST_MINOR))
         return "it is older than 3.9";
-    /* Its collector walks the heaps of the built-in allocator, which may not be replaced. */
-    if (free_threaded || strstr(version, "free-threading"))
-        return "it is a free-threaded build, whose allocator cannot be replaced";
     return NULL;
 }
 
 const char *ph_python_load(const char *version)
 {
-    bool free_threaded = dlsym(RTLD_DEFAULT, "_Py_MergeZeroLocalRefcount") != NULL;
-    const char *refusal = ph_python_refusal(version, free_threaded);
+    const char *refusal = ph_python_refusal(version);
     if (refusal)
         return refusal;
+    /* A function that free-threaded builds alone have. */
+    void *set_gil = dlsym(RTLD_DEFAULT, "PyUnstable_Module_SetGIL");
+    if (!set_gil && strstr(version, "free-threading"))
+        return "PyUnstable_Module_SetGIL"; /* before 3.13.0 */
+    ph_py.free_threaded = set_gil != NULL;
+    memcpy(&ph_py.PyUnstable_Module_SetGIL, &set_gil, sizeof set_gil);
     for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
         void *address = dlsym(RTLD_DEFAULT, symbols[i].name);
         if (!address)

@@ -7,12 +7,16 @@
  * what is stable is used: the limited API (PEP 384), the allocator functions (C API since
  * 3.4), and the four structures declared below, whose layout has not changed since 3.4. No
  * Python header is needed to build.
+ *
+ * Free-threaded builds have a longer head of objects (struct ph_py_module_def); all else is the
+ * same there.
  */
 #ifndef PH_PYTHON_ABI_H
 #define PH_PYTHON_ABI_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* Include/object.h: the head of every object; opaque apart from the static PyModuleDef. */
@@ -39,9 +43,13 @@ struct ph_py_method {
 #define PH_PY_NOARGS   0x0004
 #define PH_PY_O        0x0008
 
-/* Include/moduleobject.h */
+/* Include/moduleobject.h. The head that free-threaded builds look for begins at `id`: there
+ * `local` is a reference count that never changes (immortal), and head.refcount one of others.
+ */
 struct ph_py_module_def {
-    PyObject head;
+    uint64_t id;
+    uint32_t bits, local;
+    PyObject head; /* what other builds are given */
     PyObject *(*init)(void);
     ssize_t index;
     PyObject *copy;
@@ -55,7 +63,8 @@ struct ph_py_module_def {
     void *free;
 };
 
-#define PH_PY_ABI_VERSION 3
+#define PH_PY_ABI_VERSION  3
+#define PH_PY_GIL_NOT_USED ((void *)1)
 
 /* Include/cpython/pymem.h */
 struct ph_py_allocator {
@@ -90,7 +99,7 @@ struct ph_py_arena_allocator {
     X(void, PyObject_Free, (void *))                                                           \
     X(int, PyImport_AppendInittab, (const char *, PyObject *(*)(void)))                        \
     X(PyObject *, PyImport_ImportModule, (const char *))                                       \
-    X(PyObject *, PyModule_Create2, (struct ph_py_module_def *, int))                          \
+    X(PyObject *, PyModule_Create2, (void *, int))                                             \
     X(int, PyModule_AddStringConstant, (PyObject *, const char *, const char *))               \
     X(int, PyModule_AddObject, (PyObject *, const char *, PyObject *))                         \
     X(void, Py_IncRef, (PyObject *))                                                           \
@@ -138,12 +147,15 @@ struct ph_py_arena_allocator {
     X(PyObject *, PyExc_TypeError)
 
 struct ph_python {
+    bool free_threaded; /* a build that can do without the interpreter lock, with or without it
+                         */
 #define X(result, name, parameters) result(*name) parameters;
     PH_PYTHON_FUNCTIONS(X)
 #undef X
 #define X(type, name) type *name;
     PH_PYTHON_DATA(X)
 #undef X
+    int (*PyUnstable_Module_SetGIL)(PyObject *module, void *gil); /* free-threaded builds */
 };
 
 /** The interpreter of this process; usable after ph_python_load has returned NULL. */
@@ -154,9 +166,8 @@ extern struct ph_python ph_py;
 /** The interpreter's version as Py_GetVersion gives it, or NULL: no Python in this process. */
 const char *ph_python_version(void);
 
-/** Why pyheap cannot serve an interpreter that calls itself @p version, or NULL if it can.
- *  @param free_threaded it has functions that only free-threaded builds have. */
-const char *ph_python_refusal(const char *version, bool free_threaded);
+/** Why pyheap cannot serve an interpreter that calls itself @p version, or NULL if it can. */
+const char *ph_python_refusal(const char *version);
 
 /** Fill ph_py. @return NULL, or what stands in the way: a refusal or a missing symbol. */
 const char *ph_python_load(const char *version);

@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: MIT
 """run.py - the hook in one interpreter: what a program sees under pyheap-run
 
-    tests/hook/run.py --bin DIR (--python PATH | --pyenv X.Y) [unittest options]
+    tests/hook/run.py --bin DIR (--python PATH | --pyenv X.Y | --free-threaded)
+                      [unittest options]
 
 The programs in programs/ check themselves and print "ok"; here they are started in the ways
 in which people start Python. Exit status 77 if there is no such interpreter.
 """
 import argparse
-import glob
 import os
 import pathlib
 import shutil
@@ -19,6 +19,10 @@ import tempfile
 import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "live"))
+
+import interpreters  # noqa: E402
+
 PACKAGE = HERE.parent.parent / "pyhook" / "python" / "pyheap"
 PROGRAMS = HERE / "programs"
 PATIENCE = 300  # seconds; reached only if something hangs
@@ -193,18 +197,19 @@ class Debugging(HookTest):
     CODE = """
 import ctypes, sys, pyheap
 api = ctypes.pythonapi
-def fresh(name, size=64):
-    allocate, release = getattr(api, name + "_Malloc"), getattr(api, name + "_Free")
+def fresh(domain, size=64):
+    allocate, release = getattr(api, domain + "Malloc"), getattr(api, domain + "Free")
     allocate.restype, allocate.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     release.argtypes = [ctypes.c_void_p]
     block = allocate(size)
     content = ctypes.string_at(block, size)
     release(block)
-    return content == b"\\xcd" * size
-hooks = [fresh("PyMem"), fresh("PyObject")]
+    return content == b"\\xcd" * size, block >> 44 == 2  # 0x2000_0000_0000: the heap
+# Where there is no interpreter lock objects are its own, and have no such content.
+last = "PyMem_Raw" if "t" in sys.abiflags else "PyObject_"
+hooks, mine = zip(fresh("PyMem_"), fresh(last))
 pyheap.epoch()
-mine = id(object()) >> 44 == 2  # 0x2000_0000_0000: the heap
-print(sys.flags.dev_mode, hooks, pyheap._hook()["in_force"], mine)
+print(sys.flags.dev_mode, list(hooks), pyheap._hook()["in_force"], mine[-1])
 """
 
     def test_development_mode(self):
@@ -280,15 +285,18 @@ def main():
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--python", help="the interpreter to test")
     which.add_argument("--pyenv", help="version of pyenv's interpreter to test, such as 3.12")
+    which.add_argument("--free-threaded", action="store_true",
+                       help="test a Python without the interpreter lock")
     arguments, rest = parser.parse_known_args()
     arguments.run = os.path.join(os.path.abspath(arguments.bin), "pyheap-run")
     arguments.recover = os.path.join(os.path.abspath(arguments.bin), "pyheap-recover")
+    missing = f"no Python {arguments.pyenv} from pyenv here"
     if arguments.pyenv:
-        root = os.environ.get("PYENV_ROOT", os.path.expanduser("~/.pyenv"))
-        pattern = f"{root}/versions/{arguments.pyenv}.*/bin/python{arguments.pyenv}"
-        arguments.python = min(glob.glob(pattern), default=pattern)
-    if not os.access(arguments.python, os.X_OK):
-        print(f"there is no {arguments.python}")
+        arguments.python = interpreters.pyenv(arguments.pyenv)
+    elif arguments.free_threaded:
+        arguments.python, missing = interpreters.free_threaded(), interpreters.NO_FREE_THREADED
+    if not arguments.python:
+        print(f"skipped: {missing}")
         sys.exit(SKIPPED)
     unittest.main(argv=[sys.argv[0], *rest])
 

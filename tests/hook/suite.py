@@ -80,7 +80,7 @@ def main():
     o = parser.parse_args()
     if o.pyenv:
         root = os.environ.get("PYENV_ROOT", os.path.expanduser("~/.pyenv"))
-        pattern = f"{root}/versions/{o.pyenv}.*/bin/python{o.pyenv}"
+        pattern = f"{root}/versions/{o.pyenv}.*[0-9]/bin/python{o.pyenv}"
         o.python = min(glob.glob(pattern), default=pattern)
     if not os.access(o.python, os.X_OK):
         print(f"there is no {o.python}")

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """errors.py - the tests of the commands and the module: case_*
 
-    tests/live/errors.py [--bin DIR] [--python PATH | --pyenv X.Y] [--user NAME] [--jobs N]
+    tests/live/errors.py [--bin DIR] [--python PATH | --pyenv X.Y | --free-threaded] [--user NAME] [--jobs N]
                          [unittest's options and names]
 
 They wait most of the time, so with --jobs several run at a time.
@@ -82,6 +82,8 @@ def main():
     parser.add_argument("--bin", default=str(ROOT / "build" / "bin"))
     parser.add_argument("--python", default="/usr/bin/python3")
     parser.add_argument("--pyenv", metavar="X.Y", help="test on pyenv's newest Python X.Y")
+    parser.add_argument("--free-threaded", action="store_true",
+                        help="test on a Python without the interpreter lock")
     parser.add_argument("--user", help="test as this user (when root)")
     parser.add_argument("--jobs", type=int, default=1)
     args, rest = parser.parse_known_args()
@@ -89,6 +91,11 @@ def main():
         args.python = interpreters.pyenv(args.pyenv)
         if not args.python:
             print(f"skipped: no Python {args.pyenv} from pyenv here")
+            sys.exit(stage.SKIPPED)
+    if args.free_threaded:
+        args.python = interpreters.free_threaded()
+        if not args.python:
+            print(f"skipped: {interpreters.NO_FREE_THREADED}")
             sys.exit(stage.SKIPPED)
     if args.user:
         stage.as_user(args.user, args.bin, __file__, ["--python", args.python, "--jobs", str(args.jobs), *rest])

@@ -2,6 +2,7 @@
 """interpreters - which Pythons there are to test on"""
 import glob
 import os
+import shutil
 import subprocess
 
 DEBIAN = "/usr/bin/python3"
@@ -31,10 +32,26 @@ class Interpreter:
 def pyenv(version):
     """The newest pyenv interpreter of a version such as "3.12", or None."""
     root = os.environ.get("PYENV_ROOT", os.path.expanduser("~/.pyenv"))
-    found = glob.glob(f"{root}/versions/{version}.*/bin/python{version}")
-    found.sort(key=lambda p: [int(n) for n in p.split("/versions/")[1].split("/")[0].split(".")
-                              if n.isdigit()])
+    found = glob.glob(f"{root}/versions/{version.rstrip('t')}.*/bin/python{version}")
+    # Free-threaded ones are those of versions such as 3.13.5t, under both names.
+    found = [path for path in found
+             if path.split("/bin/")[0].endswith("t") == version.endswith("t")]
+    found.sort(key=lambda p: [int(n) for n in p.split("/versions/")[1].split("/")[0].rstrip("t")
+                              .split(".") if n.isdigit()])
     return found[-1] if found else None
+
+
+def free_threaded():
+    """An interpreter that runs without its lock, or None: PYHEAP_FREE_THREADED names it, or it is
+    on PATH under its name (python3.13t), or pyenv's."""
+    names = [f"3.{minor}t" for minor in range(14, 12, -1)]
+    found = [os.environ.get("PYHEAP_FREE_THREADED"),
+             *(shutil.which(f"python{name}") for name in names), *map(pyenv, names)]
+    return next(filter(None, found), None)
+
+
+NO_FREE_THREADED = ("no free-threaded Python here: PYHEAP_FREE_THREADED names none, and there is "
+                    "no python3.14t or python3.13t on PATH or from pyenv")
 
 
 def all_pyenv():

@@ -4,7 +4,7 @@
 
     tests/live/run.py [--bin DIR] [--python PATH]... [--only NAME]... [--kills N] [--seed S]
                       [--seconds T] [--every TIME] [--user NAME] [--pypi DIR] [--pyenv X.Y]
-                      [--jobs N] [--long] [--keep]
+                      [--free-threaded] [--jobs N] [--long] [--keep]
 
 Every program of programs/ and examples/ is run once in plain Python, and then under
 pyheap-run in a chain of kills and recoveries (chain.py says what must hold). Programs that
@@ -165,6 +165,8 @@ def parse_arguments():
     parser.add_argument("--pypi", metavar="DIR",
                         help="test on a virtual environment under DIR with NumPy from PyPI")
     parser.add_argument("--pyenv", metavar="X.Y", help="test on pyenv's newest Python X.Y")
+    parser.add_argument("--free-threaded", action="store_true",
+                        help="test on a Python without the interpreter lock")
     parser.add_argument("--only", action="append", default=[], metavar="NAME")
     parser.add_argument("--kills", type=int)
     parser.add_argument("--seed", default=str(random.SystemRandom().randrange(10**6)))
@@ -193,6 +195,11 @@ def chosen_interpreters(args):
         path = interpreters.pyenv(args.pyenv)
         if not path:
             print(f"skipped: no Python {args.pyenv} from pyenv here")
+        return [path] if path else []
+    if args.free_threaded:
+        path = interpreters.free_threaded()
+        if not path:
+            print(f"skipped: {interpreters.NO_FREE_THREADED}")
         return [path] if path else []
     return args.python or ([interpreters.DEBIAN] if args.long else [interpreters.DEBIAN, *interpreters.all_pyenv()])
 

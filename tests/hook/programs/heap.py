@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""All that Python allocates lies in the heap, and nothing is freed through the wrong door."""
+"""
+All that Python allocates lies in the heap, and nothing is freed through the wrong door. Where
+there is no interpreter lock that is what it allocates for itself alone, not objects.
+"""
 import ctypes
 import sys
 import threading
@@ -9,8 +12,11 @@ import pyheap
 HEAP = range(0x200000000000, 0x2a0000000000)
 
 
+FREE = "t" in sys.abiflags
+
+
 def inside(*objects):
-    return all(id(thing) in HEAP for thing in objects)
+    return all((id(thing) in HEAP) != FREE for thing in objects)
 
 
 def recurse(depth):
@@ -19,7 +25,7 @@ def recurse(depth):
 
 assert inside(object(), 10**50, "x" * 100, b"y" * 10**7, [], {}, sys._getframe(), lambda: 0)
 buffer = bytearray(10**7)
-assert ctypes.addressof((ctypes.c_char * 1).from_buffer(buffer)) in HEAP
+assert ctypes.addressof((ctypes.c_char * 1).from_buffer(buffer)) in HEAP or FREE
 assert inside(*[[n] for n in range(100_000)])
 assert recurse(900) == 900  # chunks of frames come from the arena allocator
 
@@ -42,7 +48,7 @@ for thread in threads:
     thread.join()
 assert results == [(13_333, 40_000)] * 4
 
-for domain in ("PyMem_Raw", "PyMem_", "PyObject_"):
+for domain in ("PyMem_Raw",) if FREE else ("PyMem_Raw", "PyMem_", "PyObject_"):
     api = {}
     for name in ("Malloc", "Calloc", "Realloc"):
         api[name] = getattr(ctypes.pythonapi, domain + name)
