@@ -21,7 +21,8 @@
 #include <unistd.h>
 
 /* Seconds of a processor. Opening takes some hundredths, whatever the size; but an emulated
- * processor is a hundred times slower, and a virtual one may be charged for what others took. */
+ * processor is a hundred times slower, and a virtual one may be charged for what others took.
+ */
 #define PATIENCE 30
 
 static const int guarded[] = {SIGBUS, SIGSEGV, SIGABRT, SIGVTALRM};

@@ -66,7 +66,6 @@ void ph_files_identify(void)
         if (!now.tv_sec)
             clock_gettime(CLOCK_REALTIME, &now);
         uint64_t age = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec - f->mtime_ns;
-        *k = (struct known){f->dev, f->ino, f->size, age > 50000000u ? f->mtime_ns : 0,
-                            *sum};
+        *k = (struct known){f->dev, f->ino, f->size, age > 50000000u ? f->mtime_ns : 0, *sum};
     }
 }

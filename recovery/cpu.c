@@ -35,10 +35,10 @@ static const uint32_t of_no_matter[PH_CPU_WORDS] = {
     /* umip shstk (a program that has it on is none of ours) tme la57 mawau bus_lock_detect
      * sgx_lc pks */
     BIT(2) | BIT(7) | BIT(13) | BIT(16) | UINT32_C(0x1f) << 17 | BIT(24) | BIT(30) | BIT(31),
-    /* srbds_ctrl md_clear rtm_always_abort rtm_force_abort hybrid pconfig arch_lbr ibt spec_ctrl
-     * stibp flush_l1d arch_capabilities core_capabilities ssbd */
-    BIT(9) | BIT(10) | BIT(11) | BIT(13) | BIT(15) | BIT(18) | BIT(19) | BIT(20) | BIT(26) | BIT(27) |
-        BIT(28) | BIT(29) | BIT(30) | BIT(31),
+    /* srbds_ctrl md_clear rtm_always_abort rtm_force_abort hybrid pconfig arch_lbr ibt
+     * spec_ctrl stibp flush_l1d arch_capabilities core_capabilities ssbd */
+    BIT(9) | BIT(10) | BIT(11) | BIT(13) | BIT(15) | BIT(18) | BIT(19) | BIT(20) | BIT(26) |
+        BIT(27) | BIT(28) | BIT(29) | BIT(30) | BIT(31),
     /* fred lkgs wrmsrns hreset */
     BIT(17) | BIT(18) | BIT(19) | BIT(22),
     /* cmp_legacy svm extapic cr8_legacy osvw ibs skinit wdt topoext perfctr_core perfctr_nb

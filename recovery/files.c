@@ -168,8 +168,8 @@ int ph_reopen_given(const struct ph_file_pm *f)
 }
 
 /** Whether descriptor @p fd is open to a copy of an inherited file, as on another machine. */
-static bool is_copy_of_inherited(const struct ph_recovery *r, const struct ph_file_pm *f, int fd,
-                                 const struct stat *st)
+static bool is_copy_of_inherited(const struct ph_recovery *r, const struct ph_file_pm *f,
+                                 int fd, const struct stat *st)
 {
     char self[32], name[PATH_MAX];
     snprintf(self, sizeof self, "/proc/self/fd/%d", fd);

@@ -71,7 +71,8 @@ void ph_r_clocks(const struct ph_plan *plan, const struct ph_record_pm *record);
 /** Make room for this processor's registers where glibc saves them (V1). */
 void ph_r_xsave_room(const struct ph_record_pm *record);
 
-/** Make a thread's frame one that this kernel takes as a whole (V2). @param fpstate its address */
+/** Make a thread's frame one that this kernel takes as a whole (V2). @param fpstate its address
+ */
 void ph_r_xsave_frame(uint64_t fpstate);
 
 /** Timers of timer_create: make them, when all threads are there; start them. */
