@@ -221,14 +221,14 @@ void ph_drain_keep(struct ph_drain *drain, const struct ph_batch *batch, uint64_
 
     pthread_mutex_lock(&drain->lock);
     drain->at += pages;
-    struct ph_kept *last =
+    struct ph_kept_room *last =
         &drain->kept[(drain->first + drain->n + PH_KEPT_MAX - 1) % PH_KEPT_MAX];
     if (drain->n && last->ticket == ticket) {
         last->pages += pages;
     } else {
         assert(drain->n < PH_KEPT_MAX);
         drain->kept[(drain->first + drain->n++) % PH_KEPT_MAX] =
-            (struct ph_kept){ticket, pages};
+            (struct ph_kept_room){ticket, pages};
     }
     pthread_mutex_unlock(&drain->lock);
 }

@@ -196,7 +196,7 @@ bool ph_stage_bytes(struct ph_stage *stage, enum ph_batch_kind kind, uint64_t ep
  */
 #define PH_KEPT_MAX 1025 /* different tickets that are kept at once */
 
-struct ph_kept {
+struct ph_kept_room {
     uint64_t ticket, pages;
 };
 
@@ -206,7 +206,7 @@ struct ph_drain {
     uint64_t ring_pages;
     uint64_t at;          /* the next batch, in pages; consumed follows */
     pthread_mutex_t lock; /* of what follows */
-    struct ph_kept kept[PH_KEPT_MAX];
+    struct ph_kept_room kept[PH_KEPT_MAX];
     unsigned first, n;
 };
 
