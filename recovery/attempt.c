@@ -303,6 +303,16 @@ static void undo(struct ph_recovery *r, struct ph_plan *plan, pid_t child)
         give_up(child, rc, ph_pool_error_detail(r->pool));
     if ((rc = ph_recovery_undo(r)) != 0)
         give_up(child, rc, r->detail);
+    atomic_store(&plan->undoing, 0);
+    ph_futex_wake(&plan->undoing);
+}
+
+/** Our standard error may be the program's, and be cut back: what we say before that is lost.
+ */
+static void say_undone(const struct ph_recovery *r, struct ph_plan *plan, pid_t child)
+{
+    while (atomic_load(&plan->state) == PH_PLAN_FILLED && !has_ended(child))
+        ph_futex_wait(&plan->state, PH_PLAN_FILLED, 100);
     if (r->put_aside)
         fprintf(stderr,
                 "%s: %llu file%s that the program had not open at the epoch %s; "
@@ -314,8 +324,6 @@ static void undo(struct ph_recovery *r, struct ph_plan *plan, pid_t child)
                 "%s: what the program has done to other files since this epoch is undone in "
                 "part only: it is kept for the newest epochs\n",
                 PH_COMMAND);
-    atomic_store(&plan->undoing, 0);
-    ph_futex_wake(&plan->undoing);
 }
 
 /* ---- what is verified later ----------------------------------------------------------- */
@@ -390,6 +398,7 @@ int ph_attempt(struct ph_recovery *r, struct ph_view *view, struct ph_keeper *ke
     enum ph_plan_state state = wait_until_filled(plan, *child, epoch, total);
     if (state == PH_PLAN_FILLED && atomic_load(&plan->undoing))
         undo(r, plan, *child);
+    say_undone(r, plan, *child);
     int rc = outcome(r, plan, state, *child);
     close(plan_fd);
     munmap(plan, plan->size);

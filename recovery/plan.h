@@ -56,6 +56,7 @@ struct ph_cut {
 enum ph_plan_state {
     PH_PLAN_FILLING = 0,
     PH_PLAN_FILLED,  /* all that was to be read is read and right: the program goes on */
+    PH_PLAN_CUT,     /* its files are cut back: what is written to them from now on stays */
     PH_PLAN_DAMAGED, /* the page at `bad` is not */
     PH_PLAN_NO_MAP,  /* the pool cannot be mapped: try without */
 };

@@ -140,6 +140,7 @@ void ph_r_files(struct ph_plan *the_plan, const struct ph_record_pm *the_record)
     ph_r_report(PH_PLAN_FILLED);
     wait_for_files();
     cut_files();
+    ph_r_report(PH_PLAN_CUT);
     open_directories();
     const struct ph_file_pm *f = ph_r_table(&record->files), *end = f + record->files.count;
     for (; f < end; f++)

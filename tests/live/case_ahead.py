@@ -131,7 +131,7 @@ class Ahead(Case):
         self.assertEqual(out.splitlines()[-1], "end True")
 
     def test_memory_that_cannot_be_read_just_then(self):
-        self.assertEqual(self.chain(UNREADABLE, 120, "10ms", kills=3), "end True\n")
+        self.assertEqual(self.chain(UNREADABLE, 500, "10ms", kills=3), "end True\n")
 
     def test_a_full_disk(self):
         small = self.small_file_system("200m")
