@@ -92,11 +92,14 @@ void ph_children_note(void)
 
 void ph_children_name(void)
 {
+    pid_t tracker;
+    if (ph_segments_tracker(&tracker) < 0)
+        tracker = 0;
     for (unsigned i = 0; i < nchildren; i++) {
         char path[64] = "/proc/", number[24], what[96];
         struct child *c = &child[i];
-        if (!c->pid || c->ended || is_lost(c))
-            continue;
+        if (!c->pid || c->ended || is_lost(c) || c->pid == tracker)
+            continue; /* another one of that will be there */
         strcat(strcat(path, ph_format_u64(number, (uint64_t)c->pid)), "/comm");
         ph_agent.areas.text.used = 0;
         long n = ph_read_file(path, &ph_agent.areas.text);

@@ -149,6 +149,10 @@ const char *ph_watches_path(uint64_t dev, uint64_t ino);
 /** Whether the program has made the shared memory of this path, and not removed it since. */
 bool ph_segments_made(const char *path);
 
+/** The descriptor and the number of the child that removes segments when the program is gone,
+ * as of the epoch that is being taken. @return -1: there is none. */
+int ph_segments_tracker(pid_t *pid);
+
 /** The path of the semaphore that is mapped at @p start (the kernel knows another: glibc makes
  * it under a temporary name); NULL: none that the program has made and not removed since. */
 const char *ph_segments_semaphore(uint64_t start, char *path, size_t size);

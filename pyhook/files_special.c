@@ -233,12 +233,42 @@ static bool has_other_end(const struct ph_file_pm *f)
     return false;
 }
 
+/** When a process was started, in ticks (proc_pid_stat(5), 22); 0: it is not there. */
+static uint64_t started_at(pid_t pid)
+{
+    char path[64] = "/proc/", number[24];
+    strcat(strcat(path, ph_format_u64(number, (uint64_t)pid)), "/stat");
+    ph_agent.areas.text.used = 0;
+    if (ph_read_file(path, &ph_agent.areas.text) <= 0)
+        return 0;
+    const char *p = strrchr((const char *)ph_agent.areas.text.base, ')');
+    for (int field = 2; p && field < 22; field++)
+        p = strchr(p + 1, ' ');
+    return p ? strtoull(p, NULL, 10) : 0;
+}
+
+/** Python's tracker of segments reads from it: recovery starts another one (segments.c). */
+static bool is_trackers(struct ph_file_pm *f)
+{
+    pid_t pid;
+    if (f->path || (f->open_flags & O_ACCMODE) != O_WRONLY ||
+        f->fd != ph_segments_tracker(&pid))
+        return false;
+    f->open_flags = (f->open_flags & ~(uint32_t)O_ACCMODE) | O_RDWR;
+    f->flags |= PH_FILE_TRACKER;
+    f->position = (uint64_t)pid;
+    f->birth_ns = started_at(pid);
+    return true;
+}
+
 static void match_pipe(struct ph_file_pm *f)
 {
     if (has_other_end(f))
         return;
     if (hung_up(f->fd))
         f->flags |= PH_FILE_HUNGUP;
+    else if (is_trackers(f))
+        return;
     else if (!f->path || !awaits_writer(f->fd))
         ph_files_dead(f, (f->open_flags & O_ACCMODE) == O_RDONLY
                              ? "a pipe that another process writes to"

@@ -64,7 +64,10 @@ bool ph_ring_refused(const void *caller);
 
 /* segments.c: shared memory with a name */
 
-/** In a recovered program that had Python's resource tracker: start it. The GIL is held. */
+/** Before an epoch: which child is Python's resource tracker. The GIL is held. */
+void ph_segments_note_tracker(void);
+
+/** In a recovered program that had it: start it. The GIL is held. */
 void ph_segments_track_again(void);
 
 /* screen.c: programs with a whole screen */

@@ -196,8 +196,10 @@ static int take_epoch(const char *label, uint64_t *number, bool *recovered)
         err = flush_stream("stdout");
     if (err == 0)
         err = flush_stream("stderr");
-    if (err == 0)
+    if (err == 0) {
+        ph_segments_note_tracker();
         err = ph_agent_epoch(label, number, recovered);
+    }
     if (err == 0 && *recovered) {
         ph_reseed();
         ph_segments_track_again();

@@ -118,7 +118,10 @@ enum ph_file_kind {
 #define PH_FILE_KEPT      32u  /* the program has said not to cut it back */
 #define PH_FILE_SEGMENT   128u /* deleted file: it is to be made anew under its name */
 #define PH_FILE_LATE      256u /* in a plan: a directory that is there when files are undone */
-#define PH_FILE_MEMFD     64u  /* deleted file: it never had a name; its text is in the path */
+#define PH_FILE_TRACKER                                                                        \
+    512u /* pipe to the child that removes segments, `position`, started at `birth_ns` ticks   \
+            after the machine: open for both, so that it takes what is written */
+#define PH_FILE_MEMFD 64u /* deleted file: it never had a name; its text is in the path */
 
 struct ph_file_pm {
     int32_t fd;

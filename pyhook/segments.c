@@ -9,17 +9,21 @@
  * child (multiprocessing.resource_tracker) is started again. A list that only grows, as in
  * watches.c.
  */
+#include "allocator/syscall.h"
+#include "children.h"
 #include "files.h"
 #include "hook.h"
 #include "libc_next.h"
 #include "python_abi.h"
 #include "undo.h"
 
+#include <fcntl.h>
 #include <semaphore.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define EXPORT   __attribute__((visibility("default")))
 #define SEGMENTS "/dev/shm/" /* shm_overview(7) */
@@ -126,6 +130,18 @@ EXPORT int sem_unlink(const char *name)
 
 /* ---- Python's tracker -------------------------------------------------------------------- */
 
+/*
+ * The child reads from a pipe whose other end the program has, at a number that a thread may be
+ * about to write to at an epoch. So recovery makes that number a pipe that takes what is
+ * written (files_special.c, PH_FILE_TRACKER), and here a new child is given it, after the names
+ * of what is there. Python's own code would start one, too, but says that the old one has died,
+ * and knows no names.
+ */
+static struct {
+    int fd; /* -1: there is none */
+    pid_t pid;
+} tracker = {.fd = -1};
+
 static void forget(PyObject *object)
 {
     if (object)
@@ -134,37 +150,140 @@ static void forget(PyObject *object)
         ph_py.PyErr_Clear();
 }
 
-/** It is what removes segments if the program does not; the one from before is lost. */
-static void start(PyObject *tracker)
+/** An attribute that is a number or None. @return -1: it is none. */
+static int number_of(PyObject *object, const char *name)
 {
-    forget(ph_py.PyObject_CallMethod(tracker, "_stop", NULL));
-    forget(ph_py.PyObject_CallMethod(tracker, "ensure_running", NULL));
+    PyObject *value = ph_py.PyObject_GetAttrString(object, name);
+    int number = value && value != PH_PY_NONE ? ph_py.PyObject_AsFileDescriptor(value) : -1;
+    if (number < 0)
+        ph_py.PyErr_Clear();
+    forget(value);
+    return number;
+}
+
+/** An imported module. @return a new reference; NULL: it is not. */
+static PyObject *imported(const char *name)
+{
+    PyObject *modules = ph_py.PySys_GetObject("modules"); /* borrowed */
+    PyObject *module = modules ? ph_py.PyObject_CallMethod(modules, "get", "s", name) : NULL;
+    if (module && module != PH_PY_NONE)
+        return module;
+    forget(module);
+    return NULL;
+}
+
+static PyObject *find_tracker(void)
+{
+    PyObject *module = imported("multiprocessing.resource_tracker");
+    PyObject *found = module ? ph_py.PyObject_GetAttrString(module, "_resource_tracker") : NULL;
+    forget(module);
+    return found;
+}
+
+void ph_segments_note_tracker(void)
+{
+    PyObject *found = find_tracker();
+    tracker.fd = found ? number_of(found, "_fd") : -1;
+    tracker.pid = found ? number_of(found, "_pid") : -1;
+    forget(found);
+}
+
+int ph_segments_tracker(pid_t *pid)
+{
+    *pid = tracker.pid;
+    return tracker.pid > 0 ? tracker.fd : -1;
+}
+
+/** What it is told of all that is there. */
+static void tell_names(int fd)
+{
     for (const struct segment *s = atomic_load(&newest); s; s = s->next) {
-        char name[256], path[300];
+        char text[600], path[300];
         ph_join(path, sizeof path, SEGMENTS, s->name, NULL);
         if (!atomic_load(&s->there) || access(path, F_OK) != 0)
             continue;
         bool semaphore = strncmp(s->name, SEM, strlen(SEM)) == 0;
-        ph_join(name, sizeof name, "/", s->name + (semaphore ? strlen(SEM) : 0), NULL);
-        forget(ph_py.PyObject_CallMethod(tracker, "register", "ss", name,
-                                         semaphore ? "semaphore" : "shared_memory"));
+        ph_join(text, sizeof text, "REGISTER:/", s->name + (semaphore ? strlen(SEM) : 0),
+                semaphore ? ":semaphore\n" : ":shared_memory\n", NULL);
+        if (ph_syscall(SYS_write, fd, text, strlen(text)) < 0)
+            return;
     }
+}
+
+/** What threads have written meanwhile comes after the names. @return the end to read from. */
+static int renew_pipe(void)
+{
+    char path[40] = "/proc/self/fd/", number[24], buf[4096];
+    int ends[2];
+    long n,
+        old = ph_syscall(SYS_open, strcat(path, ph_format_u64(number, (uint64_t)tracker.fd)),
+                         O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (old < 0 || pipe2(ends, O_CLOEXEC) != 0) {
+        if (old >= 0)
+            ph_syscall(SYS_close, old);
+        return -1;
+    }
+    fcntl(ends[1], F_SETPIPE_SZ, 1 << 20);
+    fcntl(ends[1], F_SETFL, O_NONBLOCK);
+    tell_names(ends[1]);
+    bool renewed = ph_libc_next()->dup3(ends[1], tracker.fd, O_CLOEXEC) >= 0;
+    ph_undo_new_turn();
+    while ((n = ph_syscall(SYS_read, old, buf, sizeof buf)) > 0)
+        ph_syscall(SYS_write, ends[1], buf, n);
+    fcntl(ends[1], F_SETFL, 0);
+    ph_syscall(SYS_close, old);
+    ph_syscall(SYS_close, ends[1]);
+    if (renewed)
+        return ends[0];
+    ph_syscall(SYS_close, ends[0]);
+    return -1;
+}
+
+/** As multiprocessing does; but a name that it is to forget and was never told is no error. */
+static const char start[] =
+    "def start(fd):\n"
+    "    import signal\n"
+    "    from multiprocessing import spawn, util\n"
+    "    exe = spawn.get_executable()\n"
+    "    code = ('import sys\\nhook = sys.excepthook\\n'\n"
+    "            'sys.excepthook = lambda t, v, b: t is KeyError or hook(t, v, b)\\n'\n"
+    "            f'from multiprocessing.resource_tracker import main\\nmain({fd})')\n"
+    "    both = [signal.SIGINT, signal.SIGTERM]\n"
+    "    old = signal.pthread_sigmask(signal.SIG_BLOCK, both)\n"
+    "    try:\n"
+    "        return util.spawnv_passfds(exe, [exe, *util._args_from_interpreter_flags(),\n"
+    "                                         '-c', code], [2, fd])\n"
+    "    finally:\n"
+    "        signal.pthread_sigmask(signal.SIG_SETMASK, old)\n";
+
+static PyObject *start_another(int fd)
+{
+    PyObject *builtins = ph_py.PyImport_ImportModule("builtins");
+    PyObject *space = ph_py.PyDict_New();
+    PyObject *done = builtins && space
+                         ? ph_py.PyObject_CallMethod(builtins, "exec", "sO", start, space)
+                         : NULL;
+    PyObject *function = done ? ph_py.PyObject_CallMethod(space, "get", "s", "start") : NULL;
+    PyObject *pid = function ? ph_py.PyObject_CallMethod(function, "__call__", "i", fd) : NULL;
+    if (!pid)
+        ph_py.PyErr_Clear();
+    forget(function);
+    forget(done);
+    forget(space);
+    forget(builtins);
+    return pid;
 }
 
 void ph_segments_track_again(void)
 {
-    PyObject *modules = ph_py.PySys_GetObject("modules"); /* borrowed */
-    if (!modules)
+    int status, fd;
+    if (tracker.fd < 0 || tracker.pid <= 0 || (fd = renew_pipe()) < 0)
         return;
-    PyObject *module =
-        ph_py.PyObject_CallMethod(modules, "get", "s", "multiprocessing.resource_tracker");
-    PyObject *tracker = module && module != PH_PY_NONE
-                            ? ph_py.PyObject_GetAttrString(module, "_resource_tracker")
-                            : NULL;
-    PyObject *fd = tracker ? ph_py.PyObject_GetAttrString(tracker, "_fd") : NULL;
-    if (fd && fd != PH_PY_NONE)
-        start(tracker);
-    forget(fd);
-    forget(tracker);
-    forget(module);
+    ph_children_lost(tracker.pid, &status, false); /* nobody else knows of it */
+    PyObject *pid = start_another(fd), *found = find_tracker();
+    if (pid && found)
+        forget(ph_py.PyObject_CallMethod(found, "__setattr__", "sO", "_pid", pid));
+    ph_syscall(SYS_close, fd);
+    forget(found);
+    forget(pid);
 }

@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -503,10 +504,62 @@ static void close_all_but(const int *keep, size_t n)
     close_range(from, ~0u, 0);
 }
 
+/** Whether it is the child that it was, and has not ended. */
+static bool is_alive(pid_t pid, uint64_t started)
+{
+    char path[64], text[4096];
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[n > 0 ? n : 0] = 0;
+    const char *p = strrchr(text, ')');
+    if (!p || p[1] != ' ' || p[2] == 'Z' || p[2] == 'X')
+        return false;
+    for (int field = 2; p && field < 22; field++)
+        p = strchr(p + 1, ' ');
+    return p && strtoull(p, NULL, 10) == started;
+}
+
+static bool has_segments(const struct ph_record_pm *record)
+{
+    const struct ph_vma_pm *v = (const void *)((const char *)record + record->vmas.offset);
+    const struct ph_file_pm *f = (const void *)((const char *)record + record->files.offset);
+    bool has = false;
+    for (uint64_t i = 0; i < record->vmas.count && !has; i++)
+        has = v[i].flags & PH_VMA_SEGMENT;
+    for (uint64_t i = 0; i < record->files.count && !has; i++)
+        has = f[i].flags & PH_FILE_SEGMENT;
+    return has;
+}
+
+/**
+ * The child that removes the killed program's segments does so now, by their names, and must
+ * not meet those that are about to be made anew. Children that are left over may keep it from
+ * ending, and would take it along when they end.
+ */
+static void await_tracker(const struct ph_recovery *r, const struct ph_file_pm *f, uint64_t n)
+{
+    const struct timespec nap = {0, 5000000};
+    while (n && !(f->flags & PH_FILE_TRACKER))
+        f++, n--;
+    pid_t pid = n ? (pid_t)f->position : 0;
+    if (pid <= 0 || !f->birth_ns)
+        return;
+    for (int i = 0; i < 400 && is_alive(pid, f->birth_ns); i++)
+        nanosleep(&nap, NULL);
+    if (!has_segments(r->record) || !is_alive(pid, f->birth_ns) || kill(pid, SIGKILL) != 0)
+        return;
+    for (int i = 0; i < 400 && is_alive(pid, f->birth_ns); i++)
+        nanosleep(&nap, NULL);
+}
+
 int ph_recovery_open_files(struct ph_recovery *r, const int *keep, size_t n)
 {
     uint64_t count;
     const struct ph_file_pm *f = ph_reopen_all(r, &count);
+    await_tracker(r, f, count);
     int rc = put_given_aside(r);
     if (rc)
         return rc;

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """case_mapped - a program that goes on before its heap has been read: it is mapped from the pool"""
 import os
+import pathlib
 import re
 import signal
 
@@ -28,6 +29,50 @@ EPOCH_THEN_END = STEPS + """
     step("second")
     print("done", zlib.crc32(data) == total)
 """
+
+
+class Segments(Case):
+    TRACKED = """
+        import os, signal, types, pyheap
+        from multiprocessing import resource_tracker, shared_memory
+        def write(fd, message):
+            if armed and message.startswith(b"UN"):
+                armed.clear()
+                pyheap.epoch(wait=True)
+                if not pyheap.status()["recoveries"]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return os.write(fd, message)
+        armed = []
+        resource_tracker.os = types.SimpleNamespace(**{**vars(os), "write": write})
+        held = [shared_memory.SharedMemory(create=True, size=5000) for _ in range(3)]
+        held[0].buf[4999] = 7
+        armed.append(1)
+        held.pop().unlink()  # and an epoch before the tracker is told of it
+        again = shared_memory.SharedMemory(held[0].name)
+        assert again.buf[4999] == 7
+        again.close()
+        held.pop().unlink()
+        print(held[0].name, resource_tracker._resource_tracker._pid, flush=True)
+        if os.path.exists("die"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        held.pop().unlink()
+        shared_memory.SharedMemory(create=True, size=5000).unlink()
+    """
+
+    def test_pythons_tracker_is_another_one(self):
+        """At the same descriptor, to which the program was just about to write; nothing is said."""
+        done = self.run_program(self.TRACKED, options=["--strict"])
+        self.assert_killed(done.returncode, signal.SIGKILL)
+        (self.directory / "die").touch()
+        done = self.recover()
+        self.assert_killed(done.returncode, signal.SIGKILL)
+        path = pathlib.Path("/dev/shm") / done.stdout.split()[0]
+        self.wait_until(lambda: not path.exists(), "the tracker has removed what is left over")
+        (self.directory / "die").unlink()
+        done = self.recover("--strict")
+        self.assert_ended(done)
+        self.assertNotIn("resource_tracker", done.stderr)
+        self.assertFalse(path.exists())
 
 
 class Mapped(Case):

@@ -155,15 +155,6 @@ def fifos(me):
     os.unlink(name)
 
 
-def tell_tracker(function):
-    """Python's tracker of shared memory is a child: an epoch may have lost it just then, and that
-    of a life that was killed may take a name away that has been given anew meanwhile."""
-    try:
-        return function()
-    except (BrokenPipeError, FileNotFoundError):
-        return None
-
-
 @piece
 def shared_memory(me):
     """Segments under names, made, held, opened once more by name, and removed."""
@@ -171,27 +162,22 @@ def shared_memory(me):
     held = []
     for r in me.rounds:
         if r % 5 == 0:
-            size, made = me.rng.randint(1, 50000), None
-            while not made:
-                made = tell_tracker(lambda: multiprocessing.shared_memory.SharedMemory(
-                    create=True, size=size))
-            held.append((made, size))
+            size = me.rng.randint(1, 50000)
+            held.append((multiprocessing.shared_memory.SharedMemory(create=True, size=size), size))
         for segment, size in held:
             segment.buf[size - 1] = r % 256
         yield
         for segment, size in held:
             assert segment.buf[size - 1] == r % 256
         if unknown:
-            again = tell_tracker(lambda: multiprocessing.shared_memory.SharedMemory(
-                held[0][0].name, **unknown))
-            if again:
-                assert again.buf[held[0][1] - 1] == r % 256
-                again.close()
+            again = multiprocessing.shared_memory.SharedMemory(held[0][0].name, **unknown)
+            assert again.buf[held[0][1] - 1] == r % 256
+            again.close()
         if len(held) > 3:
             segment, size = held.pop(me.rng.randrange(3))
             segment.close()
-            tell_tracker(segment.unlink)
+            segment.unlink()
             me.say(r, size)
     for segment, _ in held:
         segment.close()
-        tell_tracker(segment.unlink)
+        segment.unlink()
