@@ -48,7 +48,8 @@ class HookTest(unittest.TestCase):
         return self.execute(command, environment, **keywords)
 
     def execute(self, command, environment=(), **keywords):
-        variables = {n: v for n, v in os.environ.items() if n not in OURS}
+        variables = {n: v for n, v in os.environ.items()
+                     if n not in OURS and not n.startswith("PYHEAP_")}
         variables.pop("PYTHONDONTWRITEBYTECODE", None)
         variables.update(environment)
         done = subprocess.run([str(word) for word in command], env=variables, text=True,
