@@ -208,9 +208,8 @@ class Descriptors(Waiting):
         os.mkfifo(self.directory / "two")
         self.assert_recovers()
 
-    def test_a_removed_file_by_name_alone(self):
-        self.stopped("open('file', 'w').close(); fd = os.open('file', os.O_PATH);"
-                     "os.remove('file')",
+    def test_a_removed_fifo_by_name_alone(self):
+        self.stopped("os.mkfifo('fifo'); fd = os.open('fifo', os.O_PATH); os.remove('fifo')",
                      "import errno\n"
                      "    try: os.stat('', dir_fd=fd)\n"
                      "    except OSError as error: print(error)")
