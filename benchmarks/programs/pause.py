@@ -9,7 +9,8 @@ mapped shared: the copy's destination, which is not part of an epoch and is as w
 staging ring. With --direct the same bytes are also written to FILE with O_DIRECT and made
 durable. Reports a list of samples for each PAGES:STEP, and as PAGES:STEP:first the first one
 after what was before, which is not among them, nor are the next few: what changes in every epoch
-is treated otherwise than what begins to.
+is treated otherwise than what begins to. Before all that some seconds pass, as they do in any
+program that epochs are taken of, in which the pool gets its copies of the libraries.
 """
 import json
 import mmap
@@ -24,6 +25,7 @@ import pyheap
 PAGE = 4096
 WRITE = 8 << 20
 FEW = 8
+SETTLING = 5  # seconds
 
 
 def shared_memory(path, size):
@@ -67,6 +69,7 @@ def main():
     memory, copy = shared_memory(copy_file, most * PAGE)
     samples = {f"{count}:{step}": [] for count, step in cases}
     pyheap.epoch(wait=True)
+    time.sleep(SETTLING)
     for count, step in cases:
         for i in range(-FEW, int(rounds)):
             some = array[: count * step : step]
