@@ -29,7 +29,7 @@ def parse_arguments():
     parser.add_argument("--only", action="append", choices=NAMES, metavar="NAME",
                         help="one of: " + ", ".join(NAMES) + "; may be repeated")
     parser.add_argument("--directory", help="where pools are made while measuring (default: "
-                        "beside BIN); at most 20 GiB are used")
+                        "beside BIN); needs as much room as there is memory")
     parser.add_argument("--results", type=pathlib.Path,
                         default=harness.HERE / "results", help="where results are written")
     return parser.parse_args()
