@@ -358,6 +358,8 @@ void ph_park_note_pending(void)
          * the process; to a thread only the program itself does. */
         if (shared && (t[i].flags & PH_THREAD_LEADER))
             t[i].pending |= strtoull(shared + 7, NULL, 16) & ~ph_signals_withheld();
+        /* Who stops the program lets it go on later, but not the one that is recovered. */
+        t[i].pending &= ~(UINT64_C(1) << (SIGSTOP - 1));
     }
 }
 

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 from case import COUNTING, Case
 from commands import PATIENCE
@@ -107,7 +108,7 @@ class Asked(Case):
     other.join()
     assert other.exitcode == -signal.SIGTERM, other.exitcode
     steps =""")
-        steps = 2000
+        steps = 8000
         expected = self.expected(steps)
         options = ["--on-signal", "USR1", "--final-epoch"]
         keeper, target = self.start(self.argv(text, steps, options=options),
@@ -128,6 +129,36 @@ class Asked(Case):
                                         start_new_session=True)
         self.assertEqual(keeper.wait(PATIENCE), 0, self.err.read_text())
         self.assertEqual(self.out.read_text(), expected)
+
+    def test_a_program_that_is_stopped_and_let_go_on(self):
+        """At whatever moment of an epoch: a recovered one is not stopped. That another signal waits
+        makes the epoch look for those, last for the main thread's, which takes a while."""
+        text = """
+            import os, signal, threading
+            import pyheap
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+            os.kill(os.getpid(), signal.SIGUSR1)
+            never = threading.Event()
+            for _ in range(30):
+                threading.Thread(target=never.wait).start()
+            def epochs():
+                n = 0
+                while True:
+                    pyheap.epoch()
+                    n += 1
+                    print(n, flush=True)
+            threading.Thread(target=epochs).start()
+            """
+        keeper, target = self.start(self.argv(text))
+        for _ in range(25):
+            time.sleep(0.1)
+            target.signal(signal.SIGSTOP)
+            time.sleep(0.05)
+            target.signal(signal.SIGKILL)
+            keeper.wait(PATIENCE)
+            lines = len(self.out.read_text())
+            keeper, target = self.start([self.commands.recover, self.pool])
+            self.wait_until(lambda: len(self.out.read_text()) > lines, "it goes on")
 
     def test_what_a_program_sends_to_itself_is_its_own(self):
         options = ["--on-signal", "USR1", "--final-epoch"]

@@ -42,15 +42,15 @@ def pyenv(version):
 
 
 def free_threaded():
-    """An interpreter that runs without its lock, or None: PYHEAP_FREE_THREADED names it, or it is
+    """An interpreter that runs without its lock, or None: FREE_THREADED_PYTHON names it, or it is
     on PATH under its name (python3.13t), or pyenv's."""
     names = [f"3.{minor}t" for minor in range(14, 12, -1)]
-    found = [os.environ.get("PYHEAP_FREE_THREADED"),
+    found = [os.environ.get("FREE_THREADED_PYTHON"),
              *(shutil.which(f"python{name}") for name in names), *map(pyenv, names)]
     return next(filter(None, found), None)
 
 
-NO_FREE_THREADED = ("no free-threaded Python here: PYHEAP_FREE_THREADED names none, and there is "
+NO_FREE_THREADED = ("no free-threaded Python here: FREE_THREADED_PYTHON names none, and there is "
                     "no python3.14t or python3.13t on PATH or from pyenv")
 
 
