@@ -207,6 +207,8 @@ struct asking {
     uint64_t next_ns;  /* when the clock asks again; 0: never */
     uint64_t final_ns; /* until when the last epoch may take; 0: none has been asked for */
     bool ended;        /* the program was ended after its last epoch */
+    uint64_t alone_ns; /* when a signal came whose twin has not; 0: none */
+    bool alone_passed; /* it came by the program */
 };
 
 #define FINAL_GRACE_NS UINT64_C(60000000000)
@@ -262,6 +264,21 @@ static void finish_final(struct ph_keeper *k, struct asking *a, pid_t child)
     }
 }
 
+#define TWIN_NS UINT64_C(20000000)
+
+/**
+ * Sent to all processes of a job it comes to us twice, once by the program (@p passed); or once,
+ * since two that wait are one. A twin that comes late costs an epoch more, and none is lost.
+ */
+static bool is_twin(struct asking *a, bool passed)
+{
+    uint64_t now = ph_now_ns();
+    bool twin = a->alone_ns && a->alone_passed != passed && now - a->alone_ns < TWIN_NS;
+    a->alone_ns = twin ? 0 : now;
+    a->alone_passed = passed;
+    return twin;
+}
+
 /** Pass on the signals that have come, but for those that mean us. */
 static void forward(struct ph_keeper *k, struct asking *a, int signals, pid_t child)
 {
@@ -274,8 +291,7 @@ static void forward(struct ph_keeper *k, struct asking *a, int signals, pid_t ch
                 ask(k, PH_ASK_FINAL);
             }
         } else if (sig == k->options.on_signal) {
-            /* Sent to all processes of a job it comes to us twice, once by the program. */
-            if ((pid_t)info.ssi_pid != child || answered(k))
+            if (!is_twin(a, (pid_t)info.ssi_pid == child))
                 ask(k, PH_ASK_SIGNAL);
         } else if (info.ssi_code != SI_KERNEL) {
             /* What the terminal sends, it sends to the whole foreground group. */

@@ -108,7 +108,7 @@ class Asked(Case):
     other.join()
     assert other.exitcode == -signal.SIGTERM, other.exitcode
     steps =""")
-        steps = 8000
+        steps = 4000
         expected = self.expected(steps)
         options = ["--on-signal", "USR1", "--final-epoch"]
         keeper, target = self.start(self.argv(text, steps, options=options),
@@ -150,6 +150,7 @@ class Asked(Case):
             threading.Thread(target=epochs).start()
             """
         keeper, target = self.start(self.argv(text))
+        self.wait_epoch(1)
         for _ in range(25):
             time.sleep(0.1)
             target.signal(signal.SIGSTOP)
