@@ -47,7 +47,9 @@ uint64_t ph_holes_in(uint64_t start, uint64_t end)
 {
     struct ph_track_region r[16];
     uint64_t pages = 0, from = start;
-    if (end - start < TABLE)
+    /* Otherwise what is populated cannot be told, nothing is protected, and what was written
+     * may well be whole page tables: a huge page. */
+    if (end - start < TABLE || !ph_track_protects(&ph_agent.track))
         return 0;
     unsigned scans = 0;
     for (uint64_t at = start; at < end;) {

@@ -2,8 +2,8 @@
 """Private mappings outside of the heap, with pages that come, change, go and come again.
 
 Pages lie alone, near others, and far from them; some belong to a file and become the program's
-own; protection is taken away and given back; mappings appear, move and vanish. The expected
-content is computed, not remembered.
+own; protection is taken away and given back; mappings appear, move and vanish; where the kernel
+has huge pages, one write makes one of them. The expected content is computed, not remembered.
 
 live: rounds=60
 """
@@ -22,6 +22,7 @@ PAGE = mmap.PAGESIZE
 PAGES = 4096
 PROT_READ, PROT_WRITE = 1, 2
 MAP_PRIVATE, MAP_ANONYMOUS, MAP_FIXED, MREMAP_MAYMOVE, MADV_DONTNEED = 2, 32, 16, 1, 4
+MADV_HUGEPAGE, HUGE = 14, 512  # pages
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = libc.mremap.restype = ctypes.c_void_p
@@ -71,6 +72,19 @@ class Mapping:
             assert value == expected, (hex(self.at), page, value, expected)
 
 
+class Huge(Mapping):
+    """In each step one of its huge pages is made anew, by a write to one page."""
+
+    def __init__(self):
+        super().__init__()
+        libc.madvise(self.at, PAGES * PAGE, MADV_HUGEPAGE)  # the kernel may have none
+
+    def step(self, step):
+        start = -(self.at // PAGE) % HUGE + HUGE * (step % (PAGES // HUGE - 1))
+        self.forget(start, HUGE)
+        self.write(start + step % HUGE, step + 1)
+
+
 def file_of_pages(path):
     with open(path, "wb") as file:
         for page in range(PAGES):
@@ -102,6 +116,7 @@ def main():
     file_of_pages("pages.bin")
     fd = os.open("pages.bin", os.O_RDONLY)
     mappings = [Mapping(), Mapping(fd), Mapping()]
+    huge = Huge()
     for step in range(steps):
         for mapping in mappings:
             mapping.protect(PROT_READ | PROT_WRITE)
@@ -115,8 +130,9 @@ def main():
             old = mappings.pop(2)
             libc.munmap(old.at, PAGES * PAGE)
             mappings.append(Mapping())
+        huge.step(step)
         pyheap.epoch()
-        for mapping in mappings:
+        for mapping in [huge, *mappings]:
             mapping.check(chance.sample(range(PAGES), 100) + sorted(mapping.number))
     for mapping in mappings:
         mapping.check(range(PAGES))
