@@ -203,9 +203,12 @@ def lines_of(process, silence):
     streams = selectors.DefaultSelector()
     for stream in rest:
         streams.register(stream, selectors.EVENT_READ)
+    silent = 0  # turns of 10 s: what we are stopped for, too, counts as one
     while streams.get_map():
-        ready = streams.select(silence)
-        if not ready:
+        ready = streams.select(10)
+        silent = 0 if ready else silent + 1
+        if silent > silence / 10:
+            silent = 0
             print(f"the machine has printed nothing for {silence / 60:.0f} minutes: ended",
                   flush=True)
             process.kill()
