@@ -21,6 +21,7 @@
 
 #include <signal.h>
 #include <stdatomic.h>
+#include <string.h>
 
 /* ---- scratch ---------------------------------------------------------------------- */
 
@@ -114,6 +115,11 @@ void ph_agent_say(const char *piece, ...) __attribute__((sentinel));
 
 /** Write the given pieces, NULL-terminated, into @p buf, as many as fit. @return buf. */
 char *ph_join(char *buf, size_t size, const char *piece, ...) __attribute__((sentinel));
+
+static inline bool ph_starts_with(const char *s, const char *prefix)
+{
+    return strncmp(s, prefix, strlen(prefix)) == 0;
+}
 
 /** Decimal digits of @p v into @p buf (at least 24 bytes). @return buf. */
 char *ph_format_u64(char *buf, uint64_t v);

@@ -7,6 +7,7 @@
  * with tee(2).
  */
 #include "files.h"
+#include "proc_stat.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -233,7 +234,7 @@ static bool has_other_end(const struct ph_file_pm *f)
     return false;
 }
 
-/** When a process was started, in ticks (proc_pid_stat(5), 22); 0: it is not there. */
+/** When a process was started, in ticks; 0: it is not there. */
 static uint64_t started_at(pid_t pid)
 {
     char path[64] = "/proc/", number[24];
@@ -241,10 +242,8 @@ static uint64_t started_at(pid_t pid)
     ph_agent.areas.text.used = 0;
     if (ph_read_file(path, &ph_agent.areas.text) <= 0)
         return 0;
-    const char *p = strrchr((const char *)ph_agent.areas.text.base, ')');
-    for (int field = 2; p && field < 22; field++)
-        p = strchr(p + 1, ' ');
-    return p ? strtoull(p, NULL, 10) : 0;
+    const char *start = ph_stat_field((const char *)ph_agent.areas.text.base, PH_STAT_START);
+    return start ? strtoull(start, NULL, 10) : 0;
 }
 
 /** Python's tracker of segments reads from it: recovery starts another one (segments.c). */

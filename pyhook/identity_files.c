@@ -13,13 +13,13 @@
 #include "agent.h"
 #include "allocator/syscall.h"
 #include "libc_next.h"
+#include "proc_stat.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define ROOM       8192 /* bytes; more than both files have */
-#define START_TIME 22   /* fields of stat, counted from 1 as in proc(5) */
+#define ROOM 8192 /* bytes; more than both files have */
 
 static unsigned long long first_start; /* clock ticks since the boot of then; 0: unknown */
 
@@ -38,22 +38,12 @@ static ssize_t read_all(const char *path, char *text)
     return n == 0 ? (ssize_t)length : -1;
 }
 
-/** Field 3 of a stat file: behind the command's name, which may hold anything; NULL if not so.
- */
-static char *behind_name(char *text)
-{
-    char *end = strrchr(text, ')');
-    return end && end[1] == ' ' ? end + 2 : NULL;
-}
-
 void ph_identity_files_enable(void)
 {
-    char text[ROOM], *p;
-    if (read_all("/proc/self/stat", text) < 0 || !(p = behind_name(text)))
-        return;
-    for (int field = 3; field < START_TIME && p; field++)
-        p = (p = strchr(p, ' ')) ? p + 1 : NULL;
-    first_start = p ? strtoull(p, NULL, 10) : 0;
+    char text[ROOM];
+    const char *start =
+        read_all("/proc/self/stat", text) < 0 ? NULL : ph_stat_field(text, PH_STAT_START);
+    first_start = start ? strtoull(start, NULL, 10) : 0;
 }
 
 static pid_t same(pid_t real)
@@ -69,18 +59,18 @@ static size_t show_stat(char *from, char *to)
                                             [6] = ph_identity_shown_session,
                                             [7] = same,
                                             [8] = ph_identity_shown_group};
-    char *p = behind_name(from);
+    const char *p = ph_stat_field(from, PH_STAT_STATE);
     if (!p)
         return 0;
     char *name = strchr(from, ' ');
     size_t n = (size_t)snprintf(to, ROOM, "%d%.*s", ph_identity_shown(atoi(from)),
                                 (int)(p - name), name);
-    for (int field = 3; p && *p && n < ROOM; field++) {
+    for (int field = PH_STAT_STATE; *p && n < ROOM; field++) {
         int length = (int)strcspn(p, " ");
         const char *gap = p[length] ? " " : "";
         if (field >= 4 && field <= 8)
             n += (size_t)snprintf(to + n, ROOM - n, "%d%s", shown[field](atoi(p)), gap);
-        else if (field == START_TIME && first_start)
+        else if (field == PH_STAT_START && first_start)
             n += (size_t)snprintf(to + n, ROOM - n, "%llu%s", first_start, gap);
         else
             n += (size_t)snprintf(to + n, ROOM - n, "%.*s%s", length, p, gap);

@@ -8,6 +8,7 @@
  */
 #include "agent_internal.h"
 #include "files.h"
+#include "proc_stat.h"
 
 #include "allocator/syscall.h"
 
@@ -55,11 +56,6 @@ static uint32_t prot_of(const char *mode)
            (mode[2] == 'x' ? PROT_EXEC : 0u);
 }
 
-static bool starts_with(const char *s, const char *prefix)
-{
-    return strncmp(s, prefix, strlen(prefix)) == 0;
-}
-
 /** Whether [start, end) is ours or the kernel's, and so not to be captured. */
 static bool foreign(uint64_t start, uint64_t end, const char *name)
 {
@@ -70,8 +66,8 @@ static bool foreign(uint64_t start, uint64_t end, const char *name)
     /* In a recovered program jumps to this kernel's vdso may lie where the first one's was. */
     if (start < ph_agent.vdso_end && end > ph_agent.vdso_start)
         return true;
-    return starts_with(name, "[vvar") || starts_with(name, "[vdso]") ||
-           starts_with(name, "[vsyscall]");
+    return ph_starts_with(name, "[vvar") || ph_starts_with(name, "[vdso]") ||
+           ph_starts_with(name, "[vsyscall]");
 }
 
 /** Whether the file of @p v, which has its path, still has that name; its size and time. May be
@@ -203,25 +199,23 @@ static int read_mappings(void)
             classify_file(v, mode[3] == 's', name, length);
         } else {
             v->kind = mode[3] == 's' ? PH_VMA_SHARED_ANON : PH_VMA_ANON;
-            if (starts_with(name, "[stack]"))
+            if (ph_starts_with(name, "[stack]"))
                 v->flags |= PH_VMA_GROWSDOWN;
         }
     }
     return 0;
 }
 
-/** Field numbers as in proc_pid_stat(5), counted from 1. */
 static int read_mm(struct ph_mm_pm *mm)
 {
     struct ph_area *text = &ph_agent.areas.text;
     text->used = 0;
     if (ph_read_file("/proc/self/stat", text) < 0)
         return PH_EKERNEL;
-    const char *p = strrchr((const char *)text->base, ')');
+    const char *p = ph_stat_field((const char *)text->base, 4);
     uint64_t field[64] = {0};
     if (!p)
         return PH_EKERNEL;
-    p += 4; /* ") S": fields 2 and 3 */
     for (int i = 4; i < 64 && *p; i++) {
         char *end;
         field[i] = strtoull(p, &end, 10);

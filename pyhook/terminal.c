@@ -12,6 +12,7 @@
  */
 #include "files.h"
 #include "hook.h"
+#include "proc_stat.h"
 
 #include "allocator/syscall.h"
 
@@ -119,8 +120,8 @@ void ph_terminal_let_main_wait(void)
         if (fd >= 0)
             close(fd);
         text[n > 0 ? n : 0] = 0;
-        const char *state = strrchr(text, ')');
-        if (!state || strncmp(state, ") S", 3) == 0)
+        const char *state = ph_stat_field(text, PH_STAT_STATE);
+        if (!state || *state == 'S')
             return;
         nanosleep(&nap, NULL);
     }

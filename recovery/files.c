@@ -16,6 +16,8 @@
 #include "files.h"
 #include "plan.h"
 
+#include "pyhook/proc_stat.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -514,12 +516,9 @@ static bool is_alive(pid_t pid, uint64_t started)
     if (fd >= 0)
         close(fd);
     text[n > 0 ? n : 0] = 0;
-    const char *p = strrchr(text, ')');
-    if (!p || p[1] != ' ' || p[2] == 'Z' || p[2] == 'X')
-        return false;
-    for (int field = 2; p && field < 22; field++)
-        p = strchr(p + 1, ' ');
-    return p && strtoull(p, NULL, 10) == started;
+    const char *state = ph_stat_field(text, PH_STAT_STATE),
+               *start = ph_stat_field(text, PH_STAT_START);
+    return start && *state != 'Z' && *state != 'X' && strtoull(start, NULL, 10) == started;
 }
 
 static bool has_segments(const struct ph_record_pm *record)
