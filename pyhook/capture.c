@@ -18,7 +18,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -169,9 +168,12 @@ static struct ph_record_pm record;
 /** A part of the header that any thread may ask for: signal actions, then the limits. */
 static void fill_piece(uint32_t number)
 {
-    for (uint32_t i = number * SIGNALS; i < 64 && i < (number + 1) * SIGNALS; i++)
-        ph_syscall(SYS_rt_sigaction, i + 1, NULL, &record.sigaction[i], 8);
-    for (unsigned i = 0; number == 64 / SIGNALS && i < PH_LIMITS; i++) {
+    if (number < 64 / SIGNALS) {
+        for (uint32_t i = number * SIGNALS; i < (number + 1) * SIGNALS; i++)
+            ph_syscall(SYS_rt_sigaction, i + 1, NULL, &record.sigaction[i], 8);
+        return;
+    }
+    for (unsigned i = 0; i < PH_LIMITS; i++) {
         uint64_t limit[2];
         if (ph_syscall(SYS_prlimit64, 0, i, NULL, limit) == 0)
             record.limit[i] = (struct ph_limit_pm){limit[0], limit[1]};

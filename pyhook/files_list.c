@@ -7,8 +7,8 @@
  *
  *   D1  As many descriptors as at the epoch before, each of which is still open, are the same
  *       numbers. How many there are is what Linux 6.2 and newer call the directory's size.
- *   D2  A number that leads to the same inode as at the epoch before has the name that it had,
- * if that leads there now, or is made of the inode ("pipe:[...]").
+ *   D2  A number that leads to the same inode as at the epoch before has the name that it
+ *       had, if that leads there now, or is made of the inode ("pipe:[...]").
  */
 #include "files.h"
 
@@ -66,23 +66,13 @@ static struct known *known_of(int fd)
 /** Keep the names of those in @p list that were known; of the others there are none yet. */
 static void remember(const int *list, size_t n)
 {
-    if (n > FEW) {
-        nknown = 0;
-        return;
+    static struct known fresh[FEW];
+    for (size_t i = 0; i < n && n <= FEW; i++) {
+        const struct known *k = known_of(list[i]);
+        fresh[i] = k ? *k : (struct known){.fd = list[i]};
     }
-    for (size_t i = 0; i < n; i++) {
-        struct known *k = known_of(list[i]);
-        struct known swapped = known[i];
-        if (k && k != &known[i]) {
-            known[i] = *k;
-            *k = swapped;
-        } else if (!k) {
-            known[i] = (struct known){.fd = list[i]};
-        }
-        if (nknown <= i)
-            nknown = i + 1;
-    }
-    nknown = n;
+    nknown = n <= FEW ? n : 0;
+    memcpy(known, fresh, nknown * sizeof *known);
 }
 
 long ph_files_numbers(int *list, size_t max)
@@ -109,11 +99,6 @@ long ph_files_numbers(int *list, size_t max)
     return (long)count;
 }
 
-static bool starts_with(const char *s, const char *prefix)
-{
-    return strncmp(s, prefix, strlen(prefix)) == 0;
-}
-
 static bool has_name(const struct known *k, const struct stat *st)
 {
     struct stat now;
@@ -123,7 +108,7 @@ static bool has_name(const struct known *k, const struct stat *st)
     if (*k->name == '/')
         return fstatat(AT_FDCWD, k->name, &now, how) == 0 && now.st_dev == st->st_dev &&
                now.st_ino == st->st_ino;
-    return starts_with(k->name, "pipe:[") || starts_with(k->name, "socket:[");
+    return ph_starts_with(k->name, "pipe:[") || ph_starts_with(k->name, "socket:[");
 }
 
 size_t ph_files_name(int fd, const struct stat *st, char *name, size_t size)
