@@ -27,6 +27,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "live"))
+from case import data_of  # noqa: E402
 from processes import children_of, describe  # noqa: E402
 
 PYTHON = "/usr/bin/python3"
@@ -52,24 +53,14 @@ def content(path):
     """Of a file what is in it and where, holes left out."""
     total = hashlib.sha256()
     leave_out = OF_LIBPMEMOBJ if path.name == "test.pm" else (0, 0)
-    with open(path, "rb", 0) as file:
-        end = at = 0
-        size = os.fstat(file.fileno()).st_size
-        while end < size:
-            try:
-                at = os.lseek(file.fileno(), end, os.SEEK_DATA)
-            except OSError:  # only a hole is left
-                break
-            end = os.lseek(file.fileno(), at, os.SEEK_HOLE)
-            os.lseek(file.fileno(), at, os.SEEK_SET)
-            total.update(b"%d-%d:" % (at, end))
-            while at < end:
-                part = bytearray(file.read(min(end - at, 1 << 20)))
-                left_out = slice(*(max(0, n - at) for n in leave_out))
-                part[left_out] = bytes(len(part[left_out]))
-                total.update(part)
-                at += len(part)
-        return size, total.hexdigest()
+    with open(path, "rb") as file:
+        for at, part in data_of(file):
+            part = bytearray(part)
+            total.update(b"%d-%d:" % (at, at + len(part)))
+            left_out = slice(*(max(0, n - at) for n in leave_out))
+            part[left_out] = bytes(len(part[left_out]))
+            total.update(part)
+    return path.stat().st_size, total.hexdigest()
 
 
 def state(directory):
