@@ -267,8 +267,8 @@ static void finish_final(struct ph_keeper *k, struct asking *a, pid_t child)
 #define TWIN_NS UINT64_C(20000000)
 
 /**
- * Sent to all processes of a job it comes to us twice, once by the program (@p passed); or once,
- * since two that wait are one. A twin that comes late costs an epoch more, and none is lost.
+ * Sent to all processes of a job it comes to us twice, once by the program (@p passed); or
+ * once, since two that wait are one. A twin that comes late costs an epoch more, none is lost.
  */
 static bool is_twin(struct asking *a, bool passed)
 {

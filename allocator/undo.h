@@ -20,10 +20,10 @@
  *   U2  It is there before the thing is done, and as durable. What is in a regular file has
  *       been synced, and is whole if its checksum is right; what is mapped at an epoch is
  *       synced by the keeper before it commits that, since the one before has its own. A note
- * is one change of a directory, and journaling file systems keep these in order, so it is
- * waited for only where that is not known. What the program makes has no inode before, so it is
- * noted that it will be made, and then, in the same note, what it is. Between the two it is
- *       empty.
+ *       is one change of a directory, and journaling file systems keep these in order, so it
+ *       is waited for only where that is not known. What the program makes has no inode
+ *       before, so it is noted that it will be made, and then, in the same note, what it is.
+ *       Between the two it is empty.
  *   U3  The keeper removes what belongs to epochs that cannot be recovered any more; so does a
  *       recovery that has gone back to before them. A pool may hold hundreds of epochs: all
  *       this is kept for the newest ones alone, as many as the pool has promised to keep. Of

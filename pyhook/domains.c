@@ -16,8 +16,8 @@
  *       a call that is ours to see: then ours are put below the debug hooks. After start-up
  *       nothing of the sort is undone.
  *   D5  In a free-threaded build MEM and OBJ stay the interpreter's: its collector finds
- * objects by walking the heaps of its own allocator. What they give is memory as any other to
- * an epoch, outside of our heap. RAW and the arenas are ours there, too.
+ *       objects by walking the heaps of its own allocator. What they give is memory as any
+ *       other to an epoch, outside of our heap. RAW and the arenas are ours there, too.
  */
 #include "hook.h"
 

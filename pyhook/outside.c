@@ -9,8 +9,8 @@
  *       was called (moved.c), or the mapping is a new one, which shows by not being registered.
  *       So nobody is asked about those.
  *   O2  A file's mapping that may not be written to has not changed: it was the same at the
- * epoch before, by its bounds, protection and registration, and mprotect has not let anybody
- *       write to it in between (moved.c). Through /proc/self/mem a debugger can, whose
+ *       epoch before, by its bounds, protection and registration, and mprotect has not let
+ *       anybody write to it in between (moved.c). Through /proc/self/mem a debugger can, whose
  *       breakpoints are not the program's.
  *   O3  In other mappings libc discards pages by itself, of the stacks of threads that have
  *       ended: the kernel is asked about all that was present.
