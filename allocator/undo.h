@@ -31,6 +31,10 @@
  *   U4  The directory belongs to the pool whose id is in the name of that empty file
  *       (PH_UNDO_BASE), if it has one: a pool may have been renamed since, and another have
  *       got its name. Nobody else writes or removes there.
+ *   U5  Whatever is there, that file is: the keeper, to remove the directory when it is empty,
+ *       first gives it another name (PH_UNDO_GOING) and then looks again; the program looks
+ *       for it after it has made something, which is one more name of it, or made anew if the
+ *       file was not there. One of the two sees what the other has done.
  */
 #ifndef PH_UNDO_H
 #define PH_UNDO_H
@@ -75,6 +79,7 @@ _Static_assert(sizeof(struct ph_undo_pm) == 64, "ph_undo_pm is part of the forma
 #define PH_UNDO_CLONE     (UINT64_C(1) << 16) /* a multiple of any file system's blocks */
 
 #define PH_UNDO_BASE      "note-" /* and the first half of the pool's id, 16 digits */
+#define PH_UNDO_GOING     '~'     /* behind that name: the keeper is about to remove it */
 #define PH_UNDO_LINK      ".file"
 #define PH_UNDO_ASIDE     ".aside" /* what recovery took from a file, or a file it removed */
 

@@ -72,19 +72,6 @@ void *ph_area_push(struct ph_area *area, size_t n)
     return p;
 }
 
-char *ph_format_u64(char *buf, uint64_t v)
-{
-    char tmp[24];
-    int n = 0;
-    do
-        tmp[n++] = (char)('0' + v % 10);
-    while (v /= 10);
-    for (int i = 0; i < n; i++)
-        buf[i] = tmp[n - 1 - i];
-    buf[n] = 0;
-    return buf;
-}
-
 #define READ_MOST ((size_t)64 << 10) /* the files of /proc give less at once */
 
 long ph_read_file(const char *path, struct ph_area *area)
@@ -134,52 +121,32 @@ uint32_t ph_record_string(const char *s, size_t n)
     return (uint32_t)((unsigned char *)p - a->base);
 }
 
-static size_t append(char *buf, size_t used, size_t size, const char *s)
-{
-    while (s && *s && used + 1 < size)
-        buf[used++] = *s++;
-    buf[used] = 0;
-    return used;
-}
-
 void ph_agent_detail(const char *text, const char *subject, int err)
 {
     char *d = ph_agent.detail;
-    size_t size = sizeof ph_agent.detail, n = append(d, 0, size, text);
+    size_t size = sizeof ph_agent.detail, n = ph_append(d, 0, size, text);
     if (subject) {
-        n = append(d, n, size, " ");
-        n = append(d, n, size, subject);
+        n = ph_append(d, n, size, " ");
+        n = ph_append(d, n, size, subject);
     }
     if (err) {
-        n = append(d, n, size, ": ");
-        append(d, n, size, strerrordesc_np(err));
+        n = ph_append(d, n, size, ": ");
+        ph_append(d, n, size, strerrordesc_np(err));
     }
 }
 
 void ph_agent_say(const char *piece, ...)
 {
     char line[512];
-    size_t n = append(line, 0, sizeof line - 1, "pyheap: ");
+    size_t n = ph_append(line, 0, sizeof line - 1, "pyheap: ");
     va_list ap;
     va_start(ap, piece);
     for (const char *p = piece; p; p = va_arg(ap, const char *))
-        n = append(line, n, sizeof line - 1, p);
+        n = ph_append(line, n, sizeof line - 1, p);
     va_end(ap);
     line[n++] = '\n';
     ssize_t ignored = write(2, line, n);
     (void)ignored;
-}
-
-char *ph_join(char *buf, size_t size, const char *piece, ...)
-{
-    size_t n = 0;
-    va_list ap;
-    va_start(ap, piece);
-    buf[0] = 0;
-    for (const char *p = piece; p; p = va_arg(ap, const char *))
-        n = append(buf, n, size, p);
-    va_end(ap);
-    return buf;
 }
 
 /* ---- connecting --------------------------------------------------------------------- */
@@ -424,8 +391,8 @@ static int earlier_failure(void)
     char number[24];
     ph_agent_detail("epoch", ph_format_u64(number, failed), 0);
     size_t n = strlen(ph_agent.detail);
-    n = append(ph_agent.detail, n, sizeof ph_agent.detail, ": ");
-    append(ph_agent.detail, n, sizeof ph_agent.detail, c->failed_detail);
+    n = ph_append(ph_agent.detail, n, sizeof ph_agent.detail, ": ");
+    ph_append(ph_agent.detail, n, sizeof ph_agent.detail, c->failed_detail);
     return atomic_load(&c->failed_code);
 }
 

@@ -91,11 +91,13 @@ static bool is_others(long dir)
 {
     const struct ph_dirent *d;
     _Alignas(8) char buf[4096];
+    char own[32];
     long n;
+    base_name(own);
     while ((n = ph_syscall(SYS_getdents64, dir, buf, sizeof buf)) > 0)
         for (long at = 0; at < n; at += d->reclen) {
             d = (void *)(buf + at);
-            if (strncmp(d->name, PH_UNDO_BASE, strlen(PH_UNDO_BASE)) == 0)
+            if (ph_starts_with(d->name, PH_UNDO_BASE) && !ph_starts_with(d->name, own))
                 return true;
         }
     return false;
@@ -126,6 +128,25 @@ static long open_directory(void)
     }
     ph_syscall(SYS_close, dir);
     return fd;
+}
+
+#define BASE_SIZE (PH_UNDO_MAX + 32)
+
+static char *base_path(char buf[BASE_SIZE])
+{
+    char own[32];
+    return ph_join(buf, BASE_SIZE, PH_CONTROL->undo_directory, "/", base_name(own), NULL);
+}
+
+/** After @p at has been made (U5). @return 0; -ENOENT: it is gone again, and has to be made
+ *  once more after open_directory. */
+static long make_sure_of(const char *at)
+{
+    char base[BASE_SIZE];
+    if (ph_syscall(SYS_access, base_path(base), F_OK) == 0)
+        return 0;
+    ph_syscall(SYS_unlink, at);
+    return -ENOENT;
 }
 
 /** What is in the directory, and its own name. */
@@ -199,23 +220,30 @@ static bool name_it(char name[AT_SIZE + NAME_MAX], const char *at, const char *t
     return true;
 }
 
+static long link_text(const char *at, const char *text)
+{
+    char base[BASE_SIZE];
+    long err = ph_syscall(SYS_access, base_path(base), F_OK);
+    if (!err)
+        err = ph_syscall(SYS_symlink, text, at);
+    return err ? err : make_sure_of(at);
+}
+
 /** @param named whether it may be a name. */
 static long write_note(const char *at, const char *text, bool named)
 {
-    char name[AT_SIZE + NAME_MAX], base[PH_UNDO_MAX + 32], own[32];
-    ph_join(base, sizeof base, PH_CONTROL->undo_directory, "/", base_name(own), NULL);
+    char name[AT_SIZE + NAME_MAX], base[BASE_SIZE];
+    base_path(base);
     long err;
-    if (!named || !name_it(name, at, text)) {
-        err = ph_syscall(SYS_access, base, F_OK);
-        return err ? err : ph_syscall(SYS_symlink, text, at);
-    }
+    if (!named || !name_it(name, at, text))
+        return link_text(at, text);
     err = ph_syscall(SYS_link, base, name);
     if (err == -EMLINK) { /* of another one there may be as many */
         ph_syscall(SYS_unlink, base);
         return -ENOENT;
     }
     if (err && err != -ENOENT && err != -EEXIST)
-        return ph_syscall(SYS_symlink, text, at);
+        return link_text(at, text);
     if (!err && text[0] == PH_UNDO_MAKES)
         ph_join(ph_undo_making, sizeof ph_undo_making,
                 name + strlen(PH_CONTROL->undo_directory) + 1, NULL);
@@ -399,6 +427,10 @@ static long make_file(char at[AT_SIZE])
     do
         fd = ph_syscall(SYS_open, next_name(at), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     while (fd == -EEXIST);
+    if (fd >= 0 && make_sure_of(at)) {
+        ph_syscall(SYS_close, fd);
+        return -ENOENT;
+    }
     return fd;
 }
 
