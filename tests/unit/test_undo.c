@@ -50,8 +50,9 @@ static void *keeper(void *directory)
 /** A directory in memory where there is one: what is made in it is synced. */
 static struct ph_control *control(void)
 {
-    struct ph_control *c = mmap((void *)PH_CONTROL_BASE, PH_CONTROL_SIZE, PROT_READ | PROT_WRITE,
-                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    struct ph_control *c =
+        mmap((void *)PH_CONTROL_BASE, PH_CONTROL_SIZE, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     cr_assert(c == (void *)PH_CONTROL_BASE);
     char root[] = "/dev/shm/undo-XXXXXX", other[] = "/tmp/undo-XXXXXX";
     const char *made = mkdtemp(root);

@@ -2,8 +2,9 @@
 """Private mappings outside of the heap, with pages that come, change, go and come again.
 
 Pages lie alone, near others, and far from them; some belong to a file and become the program's
-own; protection is taken away and given back; mappings appear, move and vanish; where the kernel
-has huge pages, one write makes one of them. The expected content is computed, not remembered.
+own; protection is taken away and given back; mappings appear, move and vanish; a whole page
+table's worth is written at once; where the kernel has huge pages, one write makes one of them.
+The expected content is computed, not remembered.
 
 live: rounds=60
 """
@@ -22,12 +23,13 @@ PAGE = mmap.PAGESIZE
 PAGES = 4096
 PROT_READ, PROT_WRITE = 1, 2
 MAP_PRIVATE, MAP_ANONYMOUS, MAP_FIXED, MREMAP_MAYMOVE, MADV_DONTNEED = 2, 32, 16, 1, 4
-MADV_HUGEPAGE, HUGE = 14, 512  # pages
+MADV_HUGEPAGE, HUGE = 14, 512  # pages, as many as a page table has entries
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = libc.mremap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
 libc.mremap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
 libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 libc.mprotect.argtypes = libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
@@ -85,6 +87,22 @@ class Huge(Mapping):
         self.write(start + step % HUGE, step + 1)
 
 
+class Table:
+    """All pages of a page table, written in each step."""
+
+    def __init__(self):
+        self.number = 0
+        mapping = Mapping()
+        self.at = mapping.at + -mapping.at % (HUGE * PAGE)
+
+    def write(self, number):
+        self.number = number % 256
+        libc.memset(self.at, self.number, HUGE * PAGE)
+
+    def check(self):
+        assert ctypes.string_at(self.at, HUGE * PAGE) == bytes([self.number]) * (HUGE * PAGE)
+
+
 def file_of_pages(path):
     with open(path, "wb") as file:
         for page in range(PAGES):
@@ -116,7 +134,7 @@ def main():
     file_of_pages("pages.bin")
     fd = os.open("pages.bin", os.O_RDONLY)
     mappings = [Mapping(), Mapping(fd), Mapping()]
-    huge = Huge()
+    huge, table = Huge(), Table()
     for step in range(steps):
         for mapping in mappings:
             mapping.protect(PROT_READ | PROT_WRITE)
@@ -131,7 +149,9 @@ def main():
             libc.munmap(old.at, PAGES * PAGE)
             mappings.append(Mapping())
         huge.step(step)
+        table.write(step + 1)
         pyheap.epoch()
+        table.check()
         for mapping in [huge, *mappings]:
             mapping.check(chance.sample(range(PAGES), 100) + sorted(mapping.number))
     for mapping in mappings:
