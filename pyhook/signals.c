@@ -441,7 +441,11 @@ static bool pass_on(int sig, const siginfo_t *info)
     ph_signals_directed();
     passed_on[sig].info = *info;
     atomic_store(&passed_on[sig].state, FULL);
-    return ph_syscall(SYS_tgkill, pid, pid, sig) == 0;
+    pid = (pid_t)ph_syscall(SYS_getpid); /* another one if an epoch was recovered meanwhile */
+    if (ph_syscall(SYS_tgkill, pid, pid, sig) == 0)
+        return true;
+    atomic_store(&passed_on[sig].state, FREE);
+    return false;
 }
 
 static _Atomic bool directed;
