@@ -17,7 +17,7 @@ NAMES = ["async_generators", "chaos", "comprehensions", "coroutines", "deepcopy"
 
 def run(bench):
     out = harness.Outcome()
-    seconds, rounds = (0.6, 1) if bench.quick else (0.7, 3)
+    seconds, rounds = (0.6, 1) if bench.quick else (0.7, 5)
     table = out.table("CPU seconds under plain python3, and times that under pyheap-run",
                       "pyperformance", "plain", "no epochs", "an epoch a second")
     medians = {"cpu": ([], []), "seconds": ([], [])}
