@@ -107,13 +107,20 @@ struct ph_batch *ph_stage_reserve(struct ph_stage *stage, uint32_t npages)
     return header_at(stage, npages);
 }
 
+/** Where going on at the start leaves less room than may be needed, until the keeper has seen it:
+ *  waiting for that takes longer than to copy this much, in pages. */
+#define SMALL 8192
+
 void ph_stage_rewind(struct ph_stage *stage)
 {
     uint64_t position = stage->position % stage->ring_pages;
-    if (!position || atomic_load(&stage->control->consumed) != stage->position)
+    uint64_t taken = stage->position - stage->began;
+    stage->began = stage->position;
+    if (!position || atomic_load(&stage->control->consumed) != stage->position ||
+        (taken < SMALL && position < 2 * taken))
         return;
     header_at(stage, (uint32_t)(stage->ring_pages - position - 1))->kind = PH_BATCH_SKIP;
-    stage->shown = stage->position; /* nothing to wake the keeper for */
+    stage->began = stage->shown = stage->position; /* nothing to wake the keeper for */
 }
 
 void ph_stage_publish(struct ph_stage *stage)

@@ -152,6 +152,7 @@ struct ph_stage {
     unsigned char *ring;
     uint64_t ring_pages;
     uint64_t position;        /* next page to fill; published up to control->produced */
+    uint64_t began;           /* position at the last ph_stage_rewind */
     uint64_t wait_ns;         /* time spent waiting for room, since cleared */
     bool (*peer_alive)(void); /* asked now and then while waiting */
     bool quiet;               /* wake the keeper for much only, and at ph_stage_wake */
@@ -170,7 +171,8 @@ struct ph_batch *ph_stage_reserve(struct ph_stage *stage, uint32_t npages);
 
 /**
  * Before an epoch: if the keeper has consumed everything, go on at the ring's start, whose
- * pages are there already. So the ring takes as much memory as the largest epoch, not its size.
+ * pages are there already, unless the last epoch was small and had more than half of what lies
+ * before. So the ring takes as much memory as the largest epoch, not its size.
  */
 void ph_stage_rewind(struct ph_stage *stage);
 

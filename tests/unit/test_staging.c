@@ -103,25 +103,49 @@ Test(staging, batches_arrive_in_order_and_whole_while_the_ring_wraps)
     cr_assert_gt(stage.wait_ns, 0u, "and the producer must have waited");
 }
 
+static void consume_all(struct ph_drain *drain)
+{
+    bool broken;
+    const struct ph_batch *got;
+    while ((got = ph_drain_next(drain, 0, 0, &broken)))
+        done(drain, got);
+    cr_assert(!broken);
+}
+
 Test(staging, a_ring_that_is_empty_is_used_from_its_start)
 {
     struct ph_stage stage;
     struct ph_drain drain;
     open_ring(&stage, &drain, RING);
-    for (int round = 0; round < 10; round++) {
+    for (unsigned round = 0; round < 10; round++) {
         ph_stage_rewind(&stage);
-        struct ph_batch *b = ph_stage_reserve(&stage, 10);
-        cr_assert_eq((unsigned char *)b, stage.ring, "round %d", round);
+        /* At its start there would be room for no more than what the last one took. */
+        uint32_t npages = 11 - round % 2;
+        unsigned char *place = stage.ring + (round % 2 ? 12 * PH_PAGE : 0);
+        struct ph_batch *b = ph_stage_reserve(&stage, npages);
+        cr_assert_eq((unsigned char *)b, place, "round %u", round);
         b->kind = PH_BATCH_PAGES;
-        ph_stage_rewind(&stage); /* not while the keeper has something to do */
-        cr_assert_eq((unsigned char *)ph_stage_reserve(&stage, 1), stage.ring + 11 * PH_PAGE);
         ph_stage_publish(&stage);
-        bool broken;
-        const struct ph_batch *got;
-        while ((got = ph_drain_next(&drain, 0, 0, &broken)))
-            done(&drain, got);
-        cr_assert(!broken);
+        consume_all(&drain);
     }
+    cr_assert_eq(stage.wait_ns, 0u);
+}
+
+Test(staging, a_ring_is_not_used_from_its_start_while_the_keeper_has_something_to_do)
+{
+    struct ph_stage stage;
+    struct ph_drain drain;
+    open_ring(&stage, &drain, RING);
+    for (unsigned i = 0; i < 4; i++) {
+        ph_stage_rewind(&stage);
+        struct ph_batch *b = ph_stage_reserve(&stage, 1);
+        cr_assert_eq((unsigned char *)b, stage.ring + 2 * i * PH_PAGE);
+        b->kind = PH_BATCH_PAGES;
+        ph_stage_publish(&stage);
+    }
+    consume_all(&drain);
+    ph_stage_rewind(&stage);
+    cr_assert_eq((unsigned char *)ph_stage_reserve(&stage, 1), stage.ring);
 }
 
 Test(staging, room_is_given_back_in_order_and_only_when_its_ticket_is_reached)
