@@ -23,6 +23,7 @@ void ph_command_parse(struct ph_command *out, int argc, char *const *argv)
             continue;
         /* Letters may be joined; c, m, X and W take the rest of the word or the next one. */
         for (const char *p = a + 1; *p; p++) {
+            out->runs_something |= *p == 'i';
             if (!strchr("cmXW", *p))
                 continue;
             const char *value = p[1] ? p + 1 : i + 1 < argc ? argv[++i] : "";

@@ -9,7 +9,7 @@
 struct ph_command {
     const char *script;  /* file of the program; NULL with -c, -m, or from stdin */
     const char *module;  /* of -m */
-    bool runs_something; /* a script, -c or -m */
+    bool runs_something; /* a script, -c, -m, or -i: what is typed */
 };
 
 /** Read Python's own options from @p argv (@p argc words, without the interpreter). */

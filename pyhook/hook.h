@@ -70,9 +70,9 @@ void ph_segments_note_tracker(void);
 /** In a recovered program that had it: start it. The GIL is held. */
 void ph_segments_track_again(void);
 
-/* screen.c: programs with a whole screen */
+/* screen.c: programs with a whole screen, or a prompt */
 
-/** In a recovered program: what curses has on the screen is drawn again. The GIL is held. */
+/** In a recovered program: what curses or readline shows is drawn again. The GIL is held. */
 void ph_screen_redraw(void);
 
 /* terminal.c, of the agent */

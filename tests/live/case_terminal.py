@@ -8,6 +8,7 @@ import signal
 import struct
 import termios
 import time
+from unittest import mock
 
 from case import Case
 from commands import PATIENCE
@@ -225,3 +226,43 @@ class Terminals(Case):
             window.wait_asleep()  # in input(), which does not see what came just before it
             window.type(b"\x03")  # the terminal's SIGINT is the program's
             window.show(b"KeyboardInterrupt")
+
+    def interactive(self, *options):
+        return Window(self, [self.commands.run, "--pool", self.pool, "--python", self.python,
+                             *options, "-qi"])
+
+    def test_an_interactive_interpreter_knows_what_was_typed(self):
+        window = self.interactive()
+        typed = 0
+        for _ in range(3):
+            window.show(b">>> ")
+            for line in ("import pyheap", f"x = globals().get('x', []) + [{typed}]",
+                         "pyheap.epoch(wait=True)"):
+                window.type(line.encode() + b"\n")
+            typed += 1
+            self.wait_epoch(typed)
+            window.type(b"x = None\n")
+            window.kill_program()
+            window = self.again()
+        window.show(b">>> ")
+        window.type(b"print('typed', sum(x) * 1000)\n")
+        window.show(b"typed 3000")
+        window.type(b"exit()\n")
+        self.assertEqual(window.wait(), 0)
+
+    def test_readline_shows_its_prompt_again(self):
+        options = ["--every", "50ms"]
+        with mock.patch.dict(os.environ, PYTHON_BASIC_REPL="1"):  # from 3.13 on
+            window = self.interactive(*options)
+        window.show(b">>> ")
+        window.type(b"x = [1]\nprint(x * 3)\n")
+        window.show(b"[1, 1, 1]")
+        for shown in b"[1, 2, 1, 2]", b"[1, 2, 2, 1, 2, 2]":
+            self.wait_epoch(self.commands.newest(self.pool) + 2)
+            window.kill_program()
+            window = self.again(*options)
+            window.show(b">>> ")
+            window.type(b"x += [2]; print(x * 2)\n")
+            window.show(shown)
+        window.type(b"exit()\n")
+        self.assertEqual(window.wait(), 0)

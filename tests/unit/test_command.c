@@ -43,6 +43,10 @@ Test(command, knows_whether_anything_runs_at_all)
 {
     POOL("-V");
     cr_assert(!command.runs_something);
+    cr_assert_str_eq(POOL("-qi"), "python.pm");
+    cr_assert(command.runs_something);
+    POOL("-X", "i");
+    cr_assert(!command.runs_something);
     POOL("-");
     cr_assert(command.runs_something);
     cr_assert_null(command.script);
