@@ -107,8 +107,8 @@ struct ph_batch *ph_stage_reserve(struct ph_stage *stage, uint32_t npages)
     return header_at(stage, npages);
 }
 
-/** Where going on at the start leaves less room than may be needed, until the keeper has seen it:
- *  waiting for that takes longer than to copy this much, in pages. */
+/** Where going on at the start leaves less room than may be needed, until the keeper has seen
+ * it: waiting for that takes longer than to copy this much, in pages. */
 #define SMALL 8192
 
 void ph_stage_rewind(struct ph_stage *stage)

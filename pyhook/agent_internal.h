@@ -116,8 +116,8 @@ void ph_agent_say(const char *piece, ...) __attribute__((sentinel));
 /** Write the given pieces, NULL-terminated, into @p buf, as many as fit. @return buf. */
 char *ph_join(char *buf, size_t size, const char *piece, ...) __attribute__((sentinel));
 
-/** Write @p s, may be NULL, behind the @p used bytes of @p buf, as much as fits. @return as many
- *  are used then. */
+/** Write @p s, may be NULL, behind the @p used bytes of @p buf, as much as fits. @return as
+ * many are used then. */
 size_t ph_append(char *buf, size_t used, size_t size, const char *s);
 
 static inline bool ph_starts_with(const char *s, const char *prefix)
