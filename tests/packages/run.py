@@ -126,8 +126,17 @@ class Environment:
         return self.versions[module]
 
 
+class Bare(Environment):
+    """Debian's interpreter itself, for what PyPI has no binaries of and Debian has."""
+
+    def __init__(self):
+        super().__init__(interpreters.DEBIAN, pathlib.Path())
+        self.python = interpreters.DEBIAN
+
+
 class Subject(live.Program):
-    """A program, with words that only these have: `python=3.12` (at least), `environment=`."""
+    """A program, with words that only these have: `python=3.12` (at least), `environment=`,
+    `debian=` (the package that has what it needs, on Debian's Python alone)."""
 
     def __init__(self, path):
         about = dict(word.split("=", 1) for line in path.read_text().splitlines()
@@ -135,6 +144,9 @@ class Subject(live.Program):
         self.oldest = tuple(map(int, about.pop("python", "3.9").split(".")))
         self.environment = dict([about.pop("environment").split("=")]
                                 if "environment" in about else [])
+        self.debian = about.pop("debian", None)
+        if self.debian:
+            self.environment["PYTHONPATH"] = str(ROOT / "pyhook" / "python")
         needs = about.pop("needs", "")
         super().__init__(path, **about)
         self.modules = needs.split(",") if needs else []
@@ -239,22 +251,36 @@ def main():
     good = True
     for environment in environments:
         print(f"{environment.name}, seed {args.seed}", flush=True)
-        todo = [s for s in subjects if environment.short >= s.oldest]
-        environment.make({m for s in todo for m in s.modules}, args.offline)
-        interpreter = interpreters.Interpreter(environment.python)
-        interpreter.name = environment.name
+        todo = [s for s in subjects if environment.short >= s.oldest
+                and (environment.base == interpreters.DEBIAN or not s.debian)]
+        environment.make({m for s in todo if not s.debian for m in s.modules}, args.offline)
 
         def work(some):
             found = collections.Counter(
-                test(Session(args), subject, environment, interpreter, table) for subject in some)
+                test(Session(args), subject, Bare() if subject.debian else environment, table)
+                for subject in some)
             print(", ".join(f"{n} {what}" for what, n in found.items()), flush=True)
             return not found["failed"]
         good &= jobs.run(args.jobs, todo, work)
     sys.exit(0 if good else 1)
 
 
-def test(session, subject, environment, interpreter, table):
+def test(session, subject, environment, table):
     """One program. @return what to count it as."""
+    before = os.environ.copy()
+    os.environ.update(subject.environment)
+    try:
+        return tried(session, subject, environment, table)
+    finally:
+        for name in subject.environment:
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def tried(session, subject, environment, table):
+    """The same, with the program's environment."""
+    interpreter = interpreters.Interpreter(environment.python)
+    interpreter.name = environment.name
     versions = {m: environment.version(m) for m in subject.modules}
     reasons = [reason for _, reason in versions.values() if reason]
     if reasons:
@@ -262,10 +288,7 @@ def test(session, subject, environment, interpreter, table):
         table.add(subject.name, ", ".join(versions), environment.name,
                   "left out: " + first_lines(reasons[0]))
         return "left out"
-    os.environ.update(subject.environment)
     held, text = session.test(subject, interpreter)
-    for name in subject.environment:
-        del os.environ[name]
     uses = ", ".join(f"{m} {version}" for m, (version, _) in versions.items())
     table.add(subject.name, uses or "the standard library", environment.name,
               text if held else "FAILED: " + first_lines(text))
