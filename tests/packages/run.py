@@ -37,7 +37,8 @@ REQUIREMENT = {"PIL": "pillow", "sklearn": "scikit-learn", "zmq": "pyzmq",
                "tensorflow": "tensorflow-cpu", "z3": "z3-solver", "flint": "python-flint",
                "skimage": "scikit-image", "pywt": "pywavelets", "mpi4py.MPI": "mpi4py",
                "torch": "torch==2.13.0+cpu",  # its other builds are of gigabytes
-               "xgboost": "xgboost-cpu", "Bio": "biopython", "qiskit_aer": "qiskit-aer"}
+               "xgboost": "xgboost-cpu", "Bio": "biopython", "qiskit_aer": "qiskit-aer",
+               "jpype": "jpype1"}
 
 # What a module loads, and its package does not ask for.
 BESIDES = {"mpi4py.MPI": ["mpich"]}
