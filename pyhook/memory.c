@@ -70,6 +70,14 @@ static bool foreign(uint64_t start, uint64_t end, const char *name)
            ph_starts_with(name, "[vsyscall]");
 }
 
+/** Whether it is what a Java machine in the program shows to other processes, under the number
+ * of this one: any other Java machine removes it as soon as that is gone, and none looks for it
+ * under the number that a recovered program has. */
+static bool is_javas(const char *path)
+{
+    return strstr(path, "/hsperfdata_") != NULL;
+}
+
 /** Whether the file of @p v, which has its path, still has that name; its size and time. May be
  * called by any thread (pieces.c, W3). */
 static void look_at_file(struct ph_vma_pm *v, bool shared)
@@ -79,13 +87,13 @@ static void look_at_file(struct ph_vma_pm *v, bool shared)
     bool named = ph_syscall(SYS_newfstatat, AT_FDCWD, path, &st, 0) == 0 &&
                  st.st_ino == v->ino && st.st_dev == v->dev;
     bool segment = named && shared && ph_segments_made(path);
-    if (named && S_ISREG(st.st_mode) && !segment) {
+    if (named && S_ISREG(st.st_mode) && !segment && !(shared && is_javas(path))) {
         v->kind = shared ? PH_VMA_SHARED_FILE : PH_VMA_FILE;
         v->size = (uint64_t)st.st_size;
         v->mtime_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
     } else {
         /* Deleted, or replaced by an upgrade: nobody but us has its pages any more. Or they
-         * are gone when we are (segments.c). */
+         * are gone when we are (segments.c, is_javas). */
         v->kind = shared ? PH_VMA_SHARED_ANON : PH_VMA_ANON;
         v->flags |= PH_VMA_WHOLE;
         if (segment) {

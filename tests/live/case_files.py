@@ -410,6 +410,22 @@ class Replaced(Waiting):
         self.assertEqual((self.directory / "data").read_bytes(), b"x" * 8192)
         self.assertEqual((self.directory / "data.1").read_bytes().count(b"mine"), 2)
 
+    def test_what_a_java_machine_shows_to_others_may_be_gone(self):
+        # Any other Java machine removes this file, once the process of this number is gone.
+        shown = self.directory / "hsperfdata_root" / "4711"
+        shown.parent.mkdir()
+        shown.write_bytes(bytes(32768))
+        # By libc's mmap: Python's own keeps a descriptor, as Java does not.
+        self.stopped(f"import ctypes, mmap; f = open({str(shown)!r}, 'r+b');"
+                     "call = ctypes.CDLL(None).mmap; call.restype = ctypes.c_void_p;"
+                     "at = call(None, ctypes.c_size_t(32768), mmap.PROT_READ | mmap.PROT_WRITE,"
+                     "mmap.MAP_SHARED, f.fileno(), ctypes.c_size_t(0)); f.close();"
+                     "m = (ctypes.c_char * 32768).from_address(at); m[5000:5004] = b'mine'",
+                     "assert m[5000:5004] == b'mine' and not any(m[:5000]); m[9:10] = b'x'")
+        shown.unlink()
+        self.assert_recovers()
+        self.assertFalse(shown.exists())
+
 
 class Renamed(Waiting):
     """Files that the program itself renames or removes after the epoch."""
