@@ -38,7 +38,7 @@ REQUIREMENT = {"PIL": "pillow", "sklearn": "scikit-learn", "zmq": "pyzmq",
                "skimage": "scikit-image", "pywt": "pywavelets", "mpi4py.MPI": "mpi4py",
                "torch": "torch==2.13.0+cpu",  # its other builds are of gigabytes
                "xgboost": "xgboost-cpu", "Bio": "biopython", "qiskit_aer": "qiskit-aer",
-               "jpype": "jpype1"}
+               "jpype": "jpype1", "grpc": "grpcio"}
 
 # What a module loads, and its package does not ask for.
 BESIDES = {"mpi4py.MPI": ["mpich"]}
