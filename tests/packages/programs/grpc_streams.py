@@ -6,6 +6,7 @@ live: rounds=40 needs=grpc
 """
 import os
 import sys
+import threading
 from concurrent import futures
 
 import grpc
@@ -30,12 +31,11 @@ class Numbers(grpc.GenericRpcHandler):
 
 class Connection:
     def __init__(self):
-        self.made = 0
+        self.lock = threading.Lock()
         self.make()
         pyheap.on_restore(self.make_anew)
 
     def make(self):
-        self.made += 1
         self.server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[Numbers()])
         self.server.add_insecure_port("unix:socket")
         self.server.start()
@@ -43,8 +43,9 @@ class Connection:
         grpc.channel_ready_future(self.channel).result(30)
 
     def make_anew(self):
-        self.close()
-        self.make()
+        with self.lock:
+            self.close()
+            self.make()
 
     def close(self):
         self.channel.close()
@@ -57,8 +58,8 @@ def main():
     rounds = int(sys.argv[1])
     connection = Connection()
 
-    def ask(numbers, in_the_middle):
-        call = connection.channel.stream_stream("/numbers/sum")(b"%d" % n for n in numbers)
+    def ask(channel, numbers, in_the_middle):
+        call = channel.stream_stream("/numbers/sum")(b"%d" % n for n in numbers)
         found = []
         for answer in call:
             found.append(int(answer))
@@ -68,12 +69,15 @@ def main():
 
     epochs = []
     for r in range(rounds):
-        numbers = range(r, r + 6)
-        try:
-            found = ask(numbers, lambda: epochs.append(pyheap.epoch()))
-        except grpc.RpcError as error:  # the stream is none of the new connection's
-            assert connection.made > 1, error
-            found = ask(numbers, lambda: None)
+        numbers, found = range(r, r + 6), None
+        while found is None:
+            with connection.lock:  # not while it is being made
+                channel = connection.channel
+            try:
+                found = ask(channel, numbers, lambda: len(epochs) > r
+                            or epochs.append(pyheap.epoch()))
+            except (grpc.RpcError, ValueError) as error:  # the channel is of the killed program
+                assert pyheap.status()["recoveries"], error
         assert found == [sum(range(r, r + 1 + i)) for i in range(6)], found
         assert len(epochs) == r + 1
         if r % 10 == 0:
