@@ -104,9 +104,13 @@ class Environment:
                 print(f"{requirement} is not installed: {why(done)}", flush=True)
 
     def pip(self, wanted):
+        # What a package asks for is not to be another version than what we ask for ourselves.
+        pinned = self.path / "pinned.txt"
+        pinned.write_text("".join(f"{r}\n" for r in REQUIREMENT.values() if "==" in r))
         return subprocess.run([self.python, "-m", "pip", "install", "--quiet", "--only-binary",
-                               ":all:", "--disable-pip-version-check", *wanted],
-                              stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                               ":all:", "--disable-pip-version-check", "--constraint", pinned,
+                               *wanted], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                              text=True)
 
     def version(self, module):
         """
