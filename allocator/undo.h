@@ -59,6 +59,7 @@ enum ph_undo_kind {
     PH_UNDO_REMOVED = 'd',        /* removed PATH1; the file is linked here as EPOCH-N.file */
     PH_UNDO_REMOVED_DIRECTORY = 'D', /* VALUE: its mode */
     PH_UNDO_KEPT = 'k', /* said that a file, or if INO is 0 a name, is to be left as it is */
+    PH_UNDO_LIFE = 'l', /* nothing: it has been recovered to this epoch, all before is undone */
 };
 
 /* Host byte order. The path follows, padded to 8; then the pieces, each with its bytes behind

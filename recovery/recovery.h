@@ -37,7 +37,7 @@ struct ph_recovery {
     uint64_t pool_id;      /* half of it */
     struct ph_undo **undo; /* what is to be undone, newest first (undo.c) */
     size_t nundo;
-    uint64_t undo_number; /* the highest one there is */
+    uint64_t undo_number; /* the highest one there is, or is to be */
     bool undo_forgotten;  /* some of it is there no more */
     bool undo_kept;       /* some of it says what is to be left as it is */
     char undo_directory[PH_UNDO_MAX];

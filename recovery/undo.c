@@ -255,14 +255,38 @@ static int undo_bytes(struct ph_recovery *r, const struct ph_undo *u)
     return rc;
 }
 
+/**
+ * All is undone. A life that takes its first epoch before it does anything to its files has no
+ * note of this epoch, by which one could tell (mark_undone), so there is one of ours. Without
+ * it only going back to this epoch once more is at risk, so a full disk is no reason to end.
+ */
+static void note_life(struct ph_recovery *r)
+{
+    char at[PATH_MAX], text[64];
+    bool needed = false;
+    for (size_t i = 0; i < r->nundo && !needed; i++) {
+        const struct ph_undo *u = r->undo[i];
+        needed = u->epoch == r->record->epoch && !u->undone && u->kind != PH_UNDO_BYTES &&
+                 u->kind != PH_UNDO_LIFE;
+    }
+    if (!needed)
+        return;
+    snprintf(at, sizeof at, "%.3900s/%llu-%llu", r->undo_directory,
+             (unsigned long long)r->record->epoch, (unsigned long long)r->undo_number);
+    snprintf(text, sizeof text, "%c:%llu:0:0:0:0:0:2:/.", PH_UNDO_LIFE,
+             (unsigned long long)r->undo_number - 1);
+    if (symlink(text, at) == 0)
+        ph_undo_sync_directory(r, at);
+}
+
 int ph_recovery_undo(struct ph_recovery *r)
 {
     int rc = 0;
     for (size_t i = 0; i < r->nundo && rc == 0; i++) {
         const struct ph_undo *u = r->undo[i];
         const struct ph_file_pm *f = open_at_epoch(r, u);
-        if (u->forgotten || u->kind == PH_UNDO_KEPT || ph_undo_is_left(r, u) ||
-            (f && ph_recovery_of_database(r, f)))
+        if (u->forgotten || u->kind == PH_UNDO_KEPT || u->kind == PH_UNDO_LIFE ||
+            ph_undo_is_left(r, u) || (f && ph_recovery_of_database(r, f)))
             continue;
         /* A directory that was made anew is another one than the note tells of, and may have
          * another name by now. Notes of older epochs are to learn which one it is. */
@@ -271,6 +295,8 @@ int ph_recovery_undo(struct ph_recovery *r)
         bool bytes = u->kind == PH_UNDO_BYTES || u->kind == PH_UNDO_OPENED;
         rc = bytes ? undo_bytes(r, u) : ph_recovery_undo_name(r, i);
     }
+    if (rc == 0)
+        note_life(r);
     ph_undo_sync_directory(r, NULL);
     /* Epochs after this one will get their numbers anew, and must not find what is theirs. */
     if (rc == 0)

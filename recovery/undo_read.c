@@ -106,6 +106,7 @@ static int read_note(const char *text, uint64_t epoch, uint64_t number, uint64_t
                                  PH_UNDO_REMOVED,
                                  PH_UNDO_REMOVED_DIRECTORY,
                                  PH_UNDO_KEPT,
+                                 PH_UNDO_LIFE,
                                  0};
     unsigned long long life, dev, ino, birth, value;
     unsigned long sum, length;
@@ -209,7 +210,8 @@ static int compare(const void *a, const void *b)
 
 /**
  * A life before the last one ended with a recovery that has undone what was noted since its
- * epoch. Which that was the life that it began tells, by the epochs of its own notes.
+ * epoch. Which that was the life that it began tells, by the epochs of its own notes, or the
+ * recovery's (note_life).
  */
 static void mark_undone(struct ph_recovery *r)
 {
@@ -281,6 +283,8 @@ int ph_recovery_undo_read(struct ph_recovery *r)
     if (r->nundo)
         qsort(r->undo, r->nundo, sizeof(struct ph_undo *), compare);
     mark_undone(r);
+    if (r->nundo)
+        r->undo_number++; /* that of note_life */
     return rc;
 }
 
