@@ -267,8 +267,8 @@ static int copy_one(int from, int to, const char *name, struct links *links)
     struct stat st;
     if (fstatat(from, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
         return errno;
-    if (S_ISFIFO(st.st_mode))
-        return mkfifoat(to, name, st.st_mode & 07777) == 0 ? 0 : errno;
+    if (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode))
+        return mknodat(to, name, st.st_mode, 0) == 0 ? 0 : errno;
     if (st.st_nlink > 1 && link_again(links, st.st_ino, to, name))
         return 0;
     int in = openat(from, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);

@@ -166,16 +166,19 @@ class Cuts(Waiting):
     os.mkfifo('p')
     ends = os.open('p', os.O_RDONLY | os.O_NONBLOCK), os.open('p', os.O_WRONLY)
     os.write(ends[1], b'abc')
+    import socket, stat
+    socket.socket(socket.AF_UNIX).bind('socket')
     def after():
         os.rename('moved', 'other')
-        for name in 'named', 'linked', 'open', 'other', 'p':
+        for name in 'named', 'linked', 'open', 'other', 'p', 'socket':
             os.remove(name)
 """, """
     assert [open(name).read() for name in ('named', 'open', 'moved')] == ['named', 'open', 'moved']
     assert file.read() == 'open' and os.stat('open').st_ino == os.fstat(file.fileno()).st_ino
     assert os.path.samefile('named', 'linked')
     assert os.stat('named').st_mode & 0o777 == 0o640 and not os.path.exists('other')
-    assert os.read(ends[0], 9) == b'abc' and os.stat('p').st_ino == os.fstat(ends[0]).st_ino""")
+    assert os.read(ends[0], 9) == b'abc' and os.stat('p').st_ino == os.fstat(ends[0]).st_ino
+    assert stat.S_ISSOCK(os.stat('socket').st_mode)""")
         packed = self.directory / "packed.pm"
         self.assert_ended(self.finish([self.commands.recover, "--pack", packed, self.pool]))
         shutil.rmtree(self.UNDO)
