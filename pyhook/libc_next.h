@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
@@ -84,11 +85,16 @@
     X(symlinkat)                                                                               \
     X(linkat)                                                                                  \
     X(mkfifoat)                                                                                \
+    X(mknodat)                                                                                 \
+    X(bind)                                                                                    \
     X(write)                                                                                   \
     X(pwrite)                                                                                  \
     X(writev)                                                                                  \
     X(pwritev)                                                                                 \
     X(pwritev2)                                                                                \
+    X(copy_file_range)                                                                         \
+    X(sendfile)                                                                                \
+    X(fallocate)                                                                               \
     X(ftruncate)                                                                               \
     X(truncate)                                                                                \
     X(opendir)                                                                                 \

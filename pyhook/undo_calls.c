@@ -8,6 +8,10 @@
 #include "libc_next.h"
 #include "undo.h"
 
+#include <stddef.h>
+#include <string.h>
+#include <sys/un.h>
+
 #define EXPORT __attribute__((visibility("default")))
 
 EXPORT int ftruncate(int fd, off_t length)
@@ -84,7 +88,11 @@ EXPORT int renameat(int from_dir, const char *from, int to_dir, const char *to)
 
 EXPORT int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
 {
-    bool undo = flags == 0 && ph_undo_before_rename(from_dir, from, to_dir, to);
+    struct stat st;
+    bool fails =
+        (flags & RENAME_NOREPLACE) && fstatat(to_dir, to, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    bool undo = !(flags & ~RENAME_NOREPLACE) && !fails &&
+                ph_undo_before_rename(from_dir, from, to_dir, to);
     int rc = ph_libc_next()->renameat2(from_dir, from, to_dir, to, flags);
     ph_undo_after(undo);
     return rc;
@@ -144,6 +152,33 @@ EXPORT int mkfifoat(int dir, const char *path, mode_t mode)
     bool undo = ph_undo_before_making(dir, path, S_IFIFO);
     int rc = ph_libc_next()->mkfifoat(dir, path, mode);
     ph_undo_after_making(undo, dir, rc ? NULL : path);
+    return rc;
+}
+
+EXPORT int mknod(const char *path, mode_t mode, dev_t dev)
+{
+    return mknodat(AT_FDCWD, path, mode, dev);
+}
+
+EXPORT int mknodat(int dir, const char *path, mode_t mode, dev_t dev)
+{
+    mode_t type = mode & S_IFMT ? mode & S_IFMT : S_IFREG;
+    bool undo = ph_undo_before_making(dir, path, type);
+    int rc = ph_libc_next()->mknodat(dir, path, mode, dev);
+    ph_undo_after_making(undo, dir, rc ? NULL : path);
+    return rc;
+}
+
+/** A socket may get a name among the files. */
+EXPORT int bind(int fd, const struct sockaddr *address, socklen_t size)
+{
+    char path[sizeof((struct sockaddr_un *)0)->sun_path + 1] = "";
+    size_t before = offsetof(struct sockaddr_un, sun_path);
+    if (size > before && size <= sizeof(struct sockaddr_un) && address->sa_family == AF_UNIX)
+        memcpy(path, (const char *)address + before, size - before);
+    bool undo = path[0] && ph_undo_before_making(AT_FDCWD, path, S_IFSOCK);
+    int rc = ph_libc_next()->bind(fd, address, size);
+    ph_undo_after_making(undo, AT_FDCWD, rc ? NULL : path);
     return rc;
 }
 
@@ -210,4 +245,50 @@ EXPORT ssize_t pwritev2(int fd, const struct iovec *v, int n, off_t at, int flag
 EXPORT ssize_t pwritev64v2(int fd, const struct iovec *v, int n, off64_t at, int flags)
 {
     return pwritev2(fd, v, n, at, flags);
+}
+
+EXPORT ssize_t copy_file_range(int in, off64_t *from, int fd, off64_t *at, size_t n,
+                               unsigned flags)
+{
+    bool undo = ph_undo_before_write(fd, at ? *at : -1, n);
+    ssize_t rc = ph_libc_next()->copy_file_range(in, from, fd, at, n, flags);
+    ph_undo_after(undo);
+    return rc;
+}
+
+EXPORT ssize_t sendfile(int fd, int in, off_t *from, size_t n)
+{
+    bool undo = ph_undo_before_write(fd, -1, n);
+    ssize_t rc = ph_libc_next()->sendfile(fd, in, from, n);
+    ph_undo_after(undo);
+    return rc;
+}
+
+EXPORT ssize_t sendfile64(int fd, int in, off64_t *from, size_t n)
+{
+    return sendfile(fd, in, from, n);
+}
+
+/** Bytes may become zero, or all from there on move: then the file may become shorter. */
+static bool before_fallocate(int fd, int mode, off_t at, off_t n)
+{
+    struct stat st;
+    if (mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE))
+        return ph_undo_before_ftruncate(fd, at);
+    return (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) && at >= 0 && n > 0 &&
+           fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink && at < st.st_size &&
+           ph_undo_before_overwriting(fd, &st, (uint64_t)at, (uint64_t)at + (uint64_t)n);
+}
+
+EXPORT int fallocate(int fd, int mode, off_t at, off_t n)
+{
+    bool undo = before_fallocate(fd, mode, at, n);
+    int rc = ph_libc_next()->fallocate(fd, mode, at, n);
+    ph_undo_after(undo);
+    return rc;
+}
+
+EXPORT int fallocate64(int fd, int mode, off64_t at, off64_t n)
+{
+    return fallocate(fd, mode, at, n);
 }

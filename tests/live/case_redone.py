@@ -70,7 +70,11 @@ with open('d/e/f', 'x') as f:
 os.symlink('f', 'd/e/s')
 os.link('d/e/f', 'd/g')
 os.mkfifo('d/p')
-assert sorted(os.listdir('d')) == ['e', 'g', 'p'] and os.listdir('d/e') in (['f', 's'], ['s', 'f'])""")
+os.mknod('d/n')
+import socket
+with socket.socket(socket.AF_UNIX) as server:
+    server.bind('d/socket')
+assert sorted(os.listdir('d')) == ['e', 'g', 'n', 'p', 'socket'] and os.listdir('d/e') in (['f', 's'], ['s', 'f'])""")
         self.assertEqual(self.text("d/e/s"), "once")
 
     def test_files_directories_and_links_that_are_removed(self):
@@ -78,12 +82,15 @@ assert sorted(os.listdir('d')) == ['e', 'g', 'p'] and os.listdir('d/e') in (['f'
     os.makedirs('d/e', 0o750)
     open('d/e/f', 'w').write('content')
     os.symlink('nowhere', 'd/s')
-    os.mkfifo('d/p')""", """
+    os.mkfifo('d/p')
+    import socket
+    socket.socket(socket.AF_UNIX).bind('d/socket')""", """
 assert open('d/e/f').read() == 'content' and os.stat('d/e').st_mode & 0o777 == 0o750
 os.remove('d/e/f')
 assert os.readlink('d/s') == 'nowhere'
 os.unlink('d/s')
 os.unlink('d/p')
+os.unlink('d/socket')
 os.rmdir('d/e')
 os.rmdir('d')""")
         self.assertFalse((self.directory / "d").exists())
@@ -135,6 +142,13 @@ for n in range(3):
         f.write(str(n + 1))
     os.replace('state.new', 'state')""")
         self.assertEqual(self.text("state"), "3")
+
+    def test_files_that_are_renamed_where_nothing_is(self):
+        """By a call that fails otherwise."""
+        self.redo("import ctypes; libc = ctypes.CDLL(None); open('a', 'w').close(); open('c', 'w').close()", """
+assert libc.renameat2(-100, b'a', -100, b'c', 1) == -1
+assert libc.renameat2(-100, b'a', -100, b'b', 1) == 0""")
+        self.assertEqual((os.path.exists(self.directory / "a"), os.path.exists(self.directory / "b")), (False, True))
 
     def test_directories_that_are_renamed(self):
         self.redo("os.mkdir('new'); open('new/f', 'w').write('x')", """
@@ -332,6 +346,32 @@ libc.fclose(ctypes.c_void_p(f))""")
             self.assertEqual(content[3 << 20:], b"end")
             self.assertEqual(sum(content[:3 << 20]), 5)
         self.assertEqual((self.directory / "stream").read_bytes()[:2], b"\1\0")
+
+    def test_bytes_that_are_overwritten_by_the_kernel_alone(self):
+        """From another file, by zeros, and by what comes behind them, which moves."""
+        names = ("copied", "sent", "punched", "moved")
+        self.redo(f"""
+    import ctypes
+    libc = ctypes.CDLL(None, use_errno=True)
+    for name in {names}:
+        open(name, 'wb').write(b'a' * 4096 + b'b' * 8192)
+    open('source', 'wb').write(b'c' * 100)
+    held = [os.open(name, os.O_RDWR) for name in {names}]
+    source = os.open('source', os.O_RDONLY)
+    def fallocate(fd, mode, at, n):
+        if libc.fallocate(fd, mode, ctypes.c_long(at), ctypes.c_long(n)):
+            assert ctypes.get_errno() == errno.EOPNOTSUPP, ctypes.get_errno()
+            os.pwrite(fd, b'x', at)
+            os.ftruncate(fd, 8192)""", """
+import errno
+for fd in held:
+    assert os.pread(fd, 99999, 0) == b'a' * 4096 + b'b' * 8192
+assert os.copy_file_range(source, held[0], 100, 0, 10) == 100
+os.lseek(held[1], 4095, os.SEEK_SET)
+assert os.sendfile(held[1], source, 0, 100) == 100
+fallocate(held[2], 3, 0, 4097)
+fallocate(held[3], 8, 0, 4096)""")
+        self.assertEqual((self.directory / "sent").read_bytes()[4090:4200], b"a" * 5 + b"c" * 100 + b"b" * 5)
 
     def test_a_kill_while_what_is_mapped_is_kept(self):
         """Either there is no such epoch, or what it needs is there."""
