@@ -233,7 +233,10 @@ class Chain:
         now, text = self.stderr.stat(), self.stderr.read_bytes()
         if (now.st_size, now.st_mtime_ns) == (note.st_size, note.st_mtime_ns):
             return ""
-        last_line = text.rfind(b"\n", 0, -1) + 1
+        lines = text.splitlines(keepends=True)
+        while lines and (b"resource_tracker" in lines[-1] or lines[-1].startswith(b" ")):
+            lines.pop()  # of children that have ended later than the keeper
+        last_line = len(b"".join(lines[:-1]))
         text = text[min(note.st_size, last_line):]
         return text.decode(errors="replace")
 
