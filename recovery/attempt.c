@@ -91,7 +91,8 @@ static int make_plan(const struct ph_recovery *r, const struct ph_view *view,
                         .parent = getpid(),
                         .undoing = r->discards || r->nundo || r->undo_forgotten};
     uint64_t end = PH_PAGE, sums = pages_to_read(place, nplaces, false);
-    p.record_offset = take(&end, record_size + ph_recovery_located_size(r));
+    p.record_offset =
+        take(&end, record_size + ph_recovery_located_size(r) + ph_recovery_moved_size(r));
     p.places_offset = take(&end, nplaces * sizeof *place);
     p.cuts_offset = take(&end, r->record->files.count * sizeof(struct ph_cut));
     p.marked_offset = take(&end, nmarked * sizeof *marked);

@@ -9,11 +9,13 @@
  * restorer knows nothing of all this; no descriptor is needed; and later epochs hold these
  * pages like any others, each of them staged once.
  */
+#include "files.h"
 #include "plan.h"
 #include "recovery.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,13 +61,57 @@ static bool its_own(const struct ph_record_pm *record, const struct ph_vma_pm *v
     return writes;
 }
 
+/** Where the file of @p v is, if the program has renamed or removed it, or put another in its
+ *  place, and has it open or not. */
+static const char *new_name(const struct ph_recovery *r, const struct ph_vma_pm *v)
+{
+    const char *name = ph_recovery_new_name(r, v->dev, v->ino);
+    const struct ph_vma_pm *all = vmas(r->record);
+    for (size_t i = 0; !name && i < r->record->vmas.count; i++)
+        if (r->moved[i] && all[i].dev == v->dev && all[i].ino == v->ino)
+            name = r->moved[i];
+    return name;
+}
+
+/** @return 0, PH_ENOMEM */
+static int look_for(struct ph_recovery *r, size_t i)
+{
+    const struct ph_vma_pm *v = vmas(r->record) + i;
+    const char *path = ph_record_text(r->record, v->path);
+    char buf[PATH_MAX];
+    struct stat st;
+    if (new_name(r, v) || (stat(path, &st) == 0 && st.st_ino == v->ino) ||
+        !ph_recovery_undo_left_at(r, path, buf) || stat(buf, &st) != 0 || st.st_ino != v->ino)
+        return 0;
+    r->moved[i] = strdup(buf);
+    return r->moved[i] ? 0 : PH_ENOMEM;
+}
+
+size_t ph_recovery_moved_size(const struct ph_recovery *r)
+{
+    size_t size = 0;
+    for (size_t i = 0; i < r->record->vmas.count; i++)
+        size += r->moved[i] ? strlen(r->moved[i]) + 1 : 0;
+    return size;
+}
+
+void ph_recovery_mapped_free(struct ph_recovery *r)
+{
+    for (size_t i = 0; r->moved && i < r->record->vmas.count; i++)
+        free(r->moved[i]);
+    free(r->moved);
+    free(r->copy);
+    r->moved = NULL;
+    r->copy = NULL;
+}
+
 /** What keeps the file on disk from being mapped, "": nothing. */
 static const char *objection(struct ph_recovery *r, const struct ph_vma_pm *v,
                              const struct ph_stored *copy)
 {
     struct stat st;
     const char *why = "";
-    const char *renamed = ph_recovery_new_name(r, v->dev, v->ino);
+    const char *renamed = new_name(r, v);
     int fd = open(renamed ? renamed : ph_record_text(r->record, v->path),
                   O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
@@ -100,7 +146,8 @@ int ph_recovery_check_mapped(struct ph_recovery *r)
     const struct ph_vma_pm *v = vmas(r->record), *end = v + r->record->vmas.count, *before = v;
     const struct ph_stored *used = NULL;
     r->copy = calloc(r->record->vmas.count + 1, sizeof *r->copy);
-    if (!r->copy)
+    r->moved = calloc(r->record->vmas.count + 1, sizeof *r->moved);
+    if (!r->copy || !r->moved)
         return PH_ENOMEM;
     for (size_t i = 0; v + i < end; i++) {
         if (v[i].kind != PH_VMA_FILE && v[i].kind != PH_VMA_SHARED_FILE)
@@ -111,6 +158,8 @@ int ph_recovery_check_mapped(struct ph_recovery *r)
         }
         struct ph_file_id id = id_of(r->record, v + i);
         const struct ph_stored *copy = r->pool ? ph_pool_file_find(r->pool, &id) : NULL;
+        if (look_for(r, i) != 0)
+            return PH_ENOMEM;
         const char *why = objection(r, v + i, copy);
         used = NULL;
         before = v + i;
@@ -259,7 +308,7 @@ static void rename_mapped(const struct ph_recovery *r, struct ph_record_pm *reco
     struct ph_vma_pm *v = (void *)((char *)record + record->vmas.offset);
     for (size_t i = 0; i < record->vmas.count; i++) {
         const char *name = v[i].kind == PH_VMA_FILE || v[i].kind == PH_VMA_SHARED_FILE
-                               ? ph_recovery_new_name(r, v[i].dev, v[i].ino)
+                               ? new_name(r, &v[i])
                                : NULL;
         if (!name)
             continue;

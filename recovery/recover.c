@@ -185,7 +185,7 @@ static void try_epoch(struct ph_pool *pool, const struct options *o, struct ph_v
     }
     if (rc == PH_ECORRUPT) {
         snprintf(detail, size, "epoch %llu: %.64s", (unsigned long long)number, r.detail);
-        free(r.copy);
+        ph_recovery_mapped_free(&r);
         ph_recovery_undo_free(&r);
         ph_recovery_locate_free(&r);
         return;
@@ -196,7 +196,7 @@ static void try_epoch(struct ph_pool *pool, const struct options *o, struct ph_v
     if (!newest && !o->epoch)
         fprintf(stderr, "%s: going on from epoch %llu, the newest that is intact\n", ME,
                 (unsigned long long)number);
-    free(r.copy);
+    ph_recovery_mapped_free(&r);
     ph_recovery_undo_free(&r);
     ph_recovery_locate_free(&r);
     if (!mapped)

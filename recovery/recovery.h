@@ -26,6 +26,7 @@ struct ph_recovery {
     struct ph_pool *pool;          /* for copies of mapped files; NULL: it has none */
     int pool_fd;                   /* in the child: the pool */
     const struct ph_stored **copy; /* of each vma: what takes the place of its file, or NULL */
+    char **moved;        /* of each vma: where the program has left its file since; or NULL */
     struct ph_cut *cut;  /* in the child: files to be cut back, when all memory is right */
     uint64_t ncut;       /* at most as many as the record has files */
     bool count_downtime; /* in monotonic clocks */
@@ -108,8 +109,9 @@ bool ph_recovery_is_very_file(const struct ph_file_pm *f, int dir, const char *p
 bool ph_recovery_is_copy_at(const struct ph_recovery *r, const struct ph_file_pm *f,
                             const char *path);
 
-/** Bytes that the names of such files take, for ph_recovery_detach. */
+/** Bytes that the names of such files, and of mapped ones, take, for ph_recovery_detach. */
 size_t ph_recovery_located_size(const struct ph_recovery *r);
+size_t ph_recovery_moved_size(const struct ph_recovery *r);
 
 /** The name of the file with this number, if it has another one than at the epoch; NULL. */
 const char *ph_recovery_new_name(const struct ph_recovery *r, uint64_t dev, uint64_t ino);
@@ -150,9 +152,10 @@ void ph_recovery_undo_free(struct ph_recovery *r);
 
 /**
  * Part of that, and before the plan is made: whether the mapped files are there, or the pool
- * has copies; fills r->copy. @return 0, PH_EFILES, PH_ECORRUPT, PH_EIO, PH_ENOMEM.
+ * has copies; fills r->copy and r->moved. @return 0, PH_EFILES, PH_ECORRUPT, PH_EIO, PH_ENOMEM.
  */
 int ph_recovery_check_mapped(struct ph_recovery *r);
+void ph_recovery_mapped_free(struct ph_recovery *r);
 
 /** A line on stderr about the copies that take the place of files, if there are any. */
 void ph_recovery_say_copies(const struct ph_recovery *r, const char *command);

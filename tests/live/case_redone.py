@@ -150,6 +150,31 @@ assert libc.renameat2(-100, b'a', -100, b'c', 1) == -1
 assert libc.renameat2(-100, b'a', -100, b'b', 1) == 0""")
         self.assertEqual((os.path.exists(self.directory / "a"), os.path.exists(self.directory / "b")), (False, True))
 
+    def test_files_that_are_mapped_and_not_open(self):
+        """And are renamed, removed or replaced: what is mapped is still the same."""
+        self.redo("""
+    import ctypes
+    libc = ctypes.CDLL(None)
+    libc.mmap.restype = ctypes.c_void_p
+    def mapped(name, flags):
+        with open(name, 'rb') as file:
+            return libc.mmap(None, ctypes.c_size_t(4096), 1, flags, file.fileno(), ctypes.c_long(0))
+    places = []
+    for name in 'replaced', 'removed', 'renamed':
+        with open(name, 'w') as file:
+            file.write(name * 1000)
+        places += [(name, mapped(name, flags)) for flags in (1, 2)]
+    def check():
+        for name, place in places:
+            found = ctypes.string_at(place, len(name))
+            assert found == name.encode(), (name, found)""", """
+check()
+with open('new', 'w') as file:
+    file.write('another' * 1000)
+os.replace('new', 'replaced')
+os.remove('removed')
+os.rename('renamed', 'other')""", "check()")
+
     def test_directories_that_are_renamed(self):
         self.redo("os.mkdir('new'); open('new/f', 'w').write('x')", """
 with open('new/f', 'a') as f:
