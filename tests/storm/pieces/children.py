@@ -5,6 +5,7 @@ import multiprocessing.sharedctypes
 import os
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -197,3 +198,23 @@ def alarms(me):
 def computed_alarms(me):
     """A timer of the CPU time that the program has taken."""
     return ticking(me, signal.ITIMER_VIRTUAL, signal.SIGVTALRM, 0.005, every=10)
+
+
+@main_piece
+def woken_by_signals(me):
+    """A descriptor that signals are written to, as a loop has it that waits for both."""
+    here, there = socket.socketpair()
+    for end in (here, there):
+        end.setblocking(False)
+    old = signal.signal(signal.SIGUSR1, lambda *_: None)
+    before = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
+    for r in me.rounds:
+        signal.raise_signal(signal.SIGUSR1)
+        yield
+        assert select.select([here], [], [], PATIENCE)[0]
+        assert bytes([signal.SIGUSR1]) in here.recv(4096)
+        me.say(r)
+    signal.set_wakeup_fd(before)
+    signal.signal(signal.SIGUSR1, old)
+    for end in (here, there):
+        end.close()

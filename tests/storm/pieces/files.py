@@ -2,6 +2,8 @@
 """Files and other descriptors."""
 import bz2
 import collections
+import csv
+import ctypes
 import fcntl
 import functools
 import gzip
@@ -15,9 +17,10 @@ import struct
 import tempfile
 import threading
 import time
+import zipfile
 import zlib
 
-from .base import PATIENCE, anew, end, libc, piece, start
+from .base import PATIENCE, anew, end, libc, piece, start, try_import
 
 
 @piece
@@ -418,3 +421,87 @@ def directories(me):
         os.rmdir(f"{name}/c")
         yield
         os.rmdir(name)
+
+
+@piece
+def copied(me):
+    """Bytes that the kernel copies into the middle of a file, or makes zero there."""
+    size = 200_000
+    with open(f"{me.name}.data", "wb") as file:
+        file.write(bytes(size))
+    wanted = bytearray(size)
+    source = me.rng.randbytes(5000)
+    with open(f"{me.name}.source", "wb") as file:
+        file.write(source)
+    held = os.open(f"{me.name}.data", os.O_RDWR)
+    for r in me.rounds:
+        at, n = me.rng.randrange(size - 5000), me.rng.randint(1, 5000)
+        how = me.rng.randrange(3)
+        with open(f"{me.name}.source", "rb") as file:
+            assert os.pread(held, size, 0) == wanted
+            if how == 0:
+                assert os.copy_file_range(file.fileno(), held, n, 0, at) == n
+            elif how == 1:
+                os.lseek(held, at, os.SEEK_SET)
+                assert os.sendfile(held, file.fileno(), 0, n) == n
+            elif libc.fallocate(held, 3, ctypes.c_long(at), ctypes.c_long(n)) != 0:
+                os.pwrite(held, bytes(n), at)
+        wanted[at:at + n] = source[:n] if how < 2 else bytes(n)
+        yield
+        me.say(r, hashlib.sha256(wanted).hexdigest())
+    os.close(held)
+
+
+@piece
+def half_read(me):
+    """Files that are read bit by bit: lines, rows, members of archives, in odd encodings."""
+    with open(f"{me.name}.text", "w", encoding="utf-16") as file:
+        file.writelines(f"{n},häßlich €\n" for n in range(5000))
+    with open(f"{me.name}.gz", "wb") as file:
+        file.write(gzip.compress(b"".join(b"%d\n" % n for n in range(5000)), mtime=0))
+    with zipfile.ZipFile(f"{me.name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo("a"), "".join(f"{n}\n" for n in range(5000)))
+    lines = open(f"{me.name}.text", encoding="utf-16")
+    rows = csv.reader(open(f"{me.name}.text", encoding="utf-16"))
+    packed = gzip.open(f"{me.name}.gz", "rt")
+    archive = zipfile.ZipFile(f"{me.name}.zip")
+    member = archive.open("a")
+    for r in me.rounds:
+        line = lines.readline()
+        if r % 5 == 4:
+            place = lines.tell()
+            lines.readline()
+            yield
+            lines.seek(place)
+        yield
+        me.say(r, repr(line), next(rows)[0], next(packed).strip(), member.readline())
+        if r % 1000 == 999:
+            break
+    for one in (lines, packed, member, archive):
+        one.close()
+
+
+@piece
+def tables(me):
+    """Tables of gdbm and ndbm, which are mapped, held open; and a shelf."""
+    kinds = [kind for kind in map(try_import, ("dbm.gnu", "dbm.ndbm")) if kind]
+    held = [kind.open(f"{me.name}.{n}", "n") for n, kind in enumerate(kinds)]
+    kept = {}
+    for r in me.rounds:
+        key, value = f"{me.rng.randrange(200)}", me.rng.randbytes(me.rng.randint(0, 700))
+        kept[key] = value
+        for table in held:
+            table[key] = value
+        yield
+        for table in held:
+            assert len(table.keys()) == len(kept) and all(table[k] == v for k, v in kept.items())
+            if r % 9 == 8:
+                del table[key]
+        if r % 9 == 8:
+            del kept[key]
+        me.say(r, len(kept))
+    for n, table in enumerate(held):
+        table.close()
+    for name in os.listdir():
+        if name.startswith(f"{me.name}."):
+            os.remove(name)  # what is in them depends on what their memory was before

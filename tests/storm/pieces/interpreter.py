@@ -493,3 +493,68 @@ def inner(me):
         yield
         me.say(r)
     module.destroy(number)
+
+
+@piece
+def encrypted(me):
+    """Both ends of TLS in memory, in the midst of their handshake and after it."""
+    ssl = try_import("ssl")
+    for r in me.rounds:
+        if not ssl or r % 5:
+            yield
+            continue
+        ends = []
+        a, b = ssl.MemoryBIO(), ssl.MemoryBIO()
+        for server in (False, True):
+            about = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+            about.check_hostname = False
+            about.verify_mode = ssl.CERT_NONE
+            about.maximum_version = ssl.TLSVersion.TLSv1_2
+            about.set_ciphers("aNULL:@SECLEVEL=0")
+            ends.append(about.wrap_bio(*((a, b) if server else (b, a)), server_side=server))
+        waiting = set(ends)
+        while waiting:
+            for end in list(waiting):
+                try:
+                    end.do_handshake()
+                    waiting.discard(end)
+                except ssl.SSLWantReadError:
+                    pass
+                yield
+        text = me.rng.randbytes(me.rng.randint(1, 9000))
+        ends[0].write(text)
+        yield
+        got = b""
+        while len(got) < len(text):
+            got += ends[1].read(5000)
+        assert got == text
+        me.say(r, len(got), ends[1].version())
+
+
+@piece
+def monitored(me):
+    """sys.monitoring, over epochs."""
+    watch = getattr(sys, "monitoring", None)
+    calls = collections.Counter()
+
+    def work(n):
+        return n if n < 2 else work(n - 1) + work(n - 2)
+    if not watch or watch.get_tool(4):
+        watch = None
+    if watch:
+        watch.use_tool_id(4, "storm")
+        watch.register_callback(4, watch.events.PY_START, lambda *_: calls.update(["start"]))
+        watch.register_callback(4, watch.events.PY_RETURN, lambda *_: calls.update(["return"]))
+    for r in me.rounds:
+        if watch:
+            watch.set_local_events(4, work.__code__, watch.events.PY_START | watch.events.PY_RETURN)
+        before = sum(calls.values())
+        total = work(6)
+        yield
+        total += work(5)
+        if watch:
+            assert sum(calls.values()) - before == 2 * (25 + 15)
+            watch.set_local_events(4, work.__code__, 0)
+        me.say(r, total)
+    if watch:
+        watch.free_tool_id(4)

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Files as names: archives, logs that rotate, trees that are copied and moved, FIFOs, shared memory."""
+import _ctypes
+import ctypes
 import dbm.dumb
+import fileinput
+import importlib.util
+import inspect
 import io
 import logging
 import logging.handlers
+import mailbox
 import multiprocessing.shared_memory
 import os
 import shutil
@@ -11,6 +17,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+import zipimport
 
 from .base import piece
 
@@ -163,7 +170,12 @@ def shared_memory(me):
     for r in me.rounds:
         if r % 5 == 0:
             size = me.rng.randint(1, 50000)
-            held.append((multiprocessing.shared_memory.SharedMemory(create=True, size=size), size))
+            make = multiprocessing.shared_memory.SharedMemory
+            try:
+                segment = make(create=True, size=size)
+            except BrokenPipeError:  # its tracker is a child, and was alive a moment ago
+                segment = make(create=True, size=size)
+            held.append((segment, size))
         for segment, size in held:
             segment.buf[size - 1] = r % 256
         yield
@@ -181,3 +193,117 @@ def shared_memory(me):
     for segment, _ in held:
         segment.close()
         segment.unlink()
+
+
+@piece
+def put_in_place(me):
+    """What installers and editors do: links that are turned, files rewritten in place, locks by
+    links."""
+    page, current = f"{me.name}.page", f"{me.name}.current"
+    with open(page, "w") as file:
+        file.writelines(f"line {n}\n" for n in range(20))
+    for r in me.rounds:
+        os.mkdir(f"{me.name}.v{r}")
+        with open(f"{me.name}.v{r}/number", "w") as file:
+            file.write(f"{r}")
+        yield
+        os.symlink(f"{me.name}.v{r}", f"{current}.new")
+        os.replace(f"{current}.new", current)
+        if r > 1:
+            shutil.rmtree(f"{me.name}.v{r - 2}")
+        yield
+        with open(f"{current}/number") as file:
+            assert file.read() == f"{r}"
+        with fileinput.FileInput(page, inplace=True) as lines:
+            for line in lines:
+                lines._output.write(line if "9" in line else f"{line.rstrip()}.{r % 10}\n"[-40:])
+        yield
+        fd, name = tempfile.mkstemp(dir=".")
+        os.write(fd, b"locked")
+        os.fsync(fd)
+        os.link(name, f"{me.name}.lock")
+        os.close(fd)
+        try:
+            os.open(f"{me.name}.lock", os.O_CREAT | os.O_EXCL)
+            raise AssertionError("it is not locked")
+        except FileExistsError:
+            yield
+        os.unlink(name)
+        with open(f"{me.name}.given", "x") as file:
+            file.write(f"{r}")
+        os.replace(f"{me.name}.given", f"{me.name}.lock")
+        yield
+        with open(page) as file, open(f"{me.name}.lock") as lock:
+            me.say(r, file.read().count("\n"), lock.read())
+        os.unlink(f"{me.name}.lock")
+
+
+@piece
+def own_modules(me):
+    """Modules that the program writes itself and imports, from a directory and from an archive."""
+    root = f"{me.name}.modules"
+    os.mkdir(root)
+    keep = sys.dont_write_bytecode
+    for r in me.rounds:
+        name = f"{me.name[3:]}_{me.name[:2]}_{r}"
+        with open(f"{root}/{name}.py", "w") as file:
+            file.write(f"import json\nvalue = {r}\ndef f(n):\n    yield from range(n + value)\n")
+        with zipfile.ZipFile(f"{root}/{name}.zip", "w") as archive:
+            archive.write(f"{root}/{name}.py", "inner.py")
+        yield
+        spec = importlib.util.spec_from_file_location(name, f"{root}/{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        code = spec.loader.source_to_code(spec.loader.get_data(spec.origin), spec.origin)
+        exec(code, module.__dict__)
+        inner = zipimport.zipimporter(f"{root}/{name}.zip").get_code("inner")
+        values = {}
+        exec(inner, values)
+        going = module.f(3)
+        first = next(going)
+        os.remove(f"{root}/{name}.py")
+        yield
+        me.say(r, first, sum(going), sum(values["f"](2)), len(inspect.signature(module.f).parameters))
+        os.remove(f"{root}/{name}.zip")
+    os.rmdir(root)
+    assert sys.dont_write_bytecode == keep
+
+
+@piece
+def mails(me):
+    """A mailbox, locked by a link, which is rewritten as a whole."""
+    box = mailbox.mbox(f"{me.name}.mbox")
+    for r in me.rounds:
+        box.lock()
+        mail = mailbox.mboxMessage(f"Subject: {r}\n\n" + "text\n" * me.rng.randrange(100))
+        mail.set_from("me", (2026, 1, 1, 0, 0, 0, 0, 0, 0))
+        box.add(mail)
+        yield
+        if len(box) > 5:
+            box.remove(min(box.keys()))
+        box.flush()
+        box.unlock()
+        yield
+        me.say(r, len(box), [one["subject"] for one in box])
+    box.close()
+
+
+@piece
+def libraries(me):
+    """Copies of a library that are loaded, used, closed, and whose file goes meanwhile."""
+    library = "/lib/x86_64-linux-gnu/libm.so.6"
+    for r in me.rounds:
+        yield
+        if r % 4 or not os.path.exists(library):
+            continue
+        shutil.copyfile(library, f"{me.name}.so")
+        loaded = ctypes.CDLL(f"./{me.name}.so")
+        if r % 8:
+            os.remove(f"{me.name}.so")
+        yield
+        loaded.floor.restype = ctypes.c_double
+        assert loaded.floor(ctypes.c_double(2.5)) == 2
+        _ctypes.dlclose(loaded._handle)
+        yield
+        if not r % 8:
+            os.remove(f"{me.name}.so")
+        me.say(r)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Connections, which a recovery breaks and a callback makes again."""
+import os
 import socket
 import time
 
@@ -51,3 +52,32 @@ def connections(me):
     for pair in made:
         for end in pair:
             end.close()
+
+
+@piece
+def named_sockets(me):
+    """Servers that have a name among the files, which their next life must find free again."""
+    for r in me.rounds:
+        name, got = f"{me.name}.socket{r % 3}", b""
+        while not got:
+            kind = socket.SOCK_STREAM if r % 2 else socket.SOCK_DGRAM
+            with socket.socket(socket.AF_UNIX, kind) as server, \
+                    socket.socket(socket.AF_UNIX, kind) as client:
+                for end in (server, client):
+                    end.settimeout(PATIENCE)
+                server.bind(name)
+                try:
+                    if r % 2:
+                        server.listen()
+                    client.connect(name)
+                    yield
+                    client.sendall(b"%d" % r)
+                    with server.accept()[0] if r % 2 else server.dup() as there:
+                        there.settimeout(PATIENCE)
+                        got = there.recv(99)
+                except OSError:  # a recovery has broken it
+                    pass
+            os.unlink(name)
+            yield
+        assert got == b"%d" % r
+        me.say(r)
