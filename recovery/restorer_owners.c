@@ -65,6 +65,15 @@ static bool writable(const struct ph_vma_pm *v)
     return (v->prot & (PROT_READ | PROT_WRITE)) == (PROT_READ | PROT_WRITE);
 }
 
+/** Where what there is of a mapping ends: past the end of its file there is nothing. */
+static uint64_t end_of(const struct ph_vma_pm *v)
+{
+    uint64_t size =
+        v->size > v->offset ? (v->size - v->offset + PH_PAGE - 1) & ~(PH_PAGE - 1) : 0;
+    bool of_file = (v->kind == PH_VMA_FILE || v->kind == PH_VMA_SHARED_FILE) && v->size;
+    return of_file && size < v->end - v->start ? v->start + size : v->end;
+}
+
 void ph_r_fix_owners(const struct ph_plan *plan, const struct ph_record_pm *record)
 {
     const struct ph_vma_pm *v = ph_r_table(&record->vmas), *end = v + record->vmas.count;
@@ -75,10 +84,10 @@ void ph_r_fix_owners(const struct ph_plan *plan, const struct ph_record_pm *reco
     nthreads = record->threads.count;
     while (v < end) {
         /* Mappings that follow each other are one piece of memory. */
-        uint64_t from = v->start, to = v->end;
+        uint64_t from = v->start, to = end_of(v);
         bool search_it = writable(v);
         for (v++; search_it && v < end && v->start == to && writable(v); v++)
-            to = v->end;
+            to = end_of(v);
         for (; span < spans_end && span->start < to; span++) {
             uint64_t start = span->start > from ? span->start : from;
             if (search_it && start < span->end)
