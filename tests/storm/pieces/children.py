@@ -206,15 +206,15 @@ def woken_by_signals(me):
     here, there = socket.socketpair()
     for end in (here, there):
         end.setblocking(False)
-    old = signal.signal(signal.SIGUSR1, lambda *_: None)
+    old = signal.signal(signal.SIGWINCH, lambda *_: None)
     before = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
     for r in me.rounds:
-        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGWINCH)
         yield
         assert select.select([here], [], [], PATIENCE)[0]
-        assert bytes([signal.SIGUSR1]) in here.recv(4096)
+        assert bytes([signal.SIGWINCH]) in here.recv(4096)
         me.say(r)
     signal.set_wakeup_fd(before)
-    signal.signal(signal.SIGUSR1, old)
+    signal.signal(signal.SIGWINCH, old)
     for end in (here, there):
         end.close()
