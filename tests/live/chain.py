@@ -74,6 +74,10 @@ def first_difference(wanted, found):
             f"{found[at:at + 60]!r} instead of {wanted[at:at + 60]!r}")
 
 
+class PythonDied(ChainError):
+    """The interpreter crashed by itself, without pyheap."""
+
+
 def run_plain(program, python, rounds, directory):
     """The reference: plain Python, never killed."""
     work = pathlib.Path(directory, "work")
@@ -85,6 +89,8 @@ def run_plain(program, python, rounds, directory):
                               stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, text=True,
                               env={**os.environ, **ENVIRONMENT}, timeout=20 * PATIENCE)
     seconds = time.monotonic() - started
+    if done.returncode < 0:
+        raise PythonDied(f"{program.name}: plain Python died of signal {-done.returncode}")
     if done.returncode != program.exit:
         raise ChainError(f"{program.name} itself is wrong: in plain Python it ended with "
                          f"{done.returncode} instead of {program.exit}:\n{done.stderr}")

@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT / "tests" / "live"))
 import interpreters  # noqa: E402
 import processes  # noqa: E402
 import stage  # noqa: E402
-from chain import ChainError, run_plain  # noqa: E402
+from chain import ChainError, PythonDied, run_plain  # noqa: E402
 from commands import Commands  # noqa: E402
 from run import Program  # noqa: E402
 from ways import Storm  # noqa: E402
@@ -48,7 +48,11 @@ def lasting(program, python, seconds, directory):
 
 
 def one(args, commands, seed):
-    """One program. @return a line of what it was, and what is wrong or None."""
+    """
+    One program. @return a line of what it was, and what is wrong or None.
+
+    @raise PythonDied: of no use as a reference
+    """
     rng = random.Random(seed)
     python = rng.choice(args.python)
     mode = rng.choice(["calls", "clock", "both"])
@@ -83,6 +87,9 @@ def one(args, commands, seed):
             about += f" {chain.kills} kills, epoch {chain.newest}"
         shutil.rmtree(directory)
         return about, None
+    except PythonDied:
+        shutil.rmtree(directory)
+        raise
     except (ChainError, TimeoutError) as error:
         said = chain.read_stderr()[-6000:] if chain else ""
         log = "\n".join(chain.log[-5:]) if chain else ""
@@ -119,19 +126,24 @@ def main():
     args.pool_on = args.pool_on or ["/tmp", "/dev/shm"]
     processes.adopt_orphans()
     commands = Commands(args.bin)
-    started, done, failed = time.monotonic(), 0, 0
+    started, done, failed, died = time.monotonic(), 0, 0, 0
     while done < args.count if args.count else time.monotonic() - started < args.seconds:
         seed = args.seed or str(random.SystemRandom().randrange(10**9))
         began = time.monotonic()
-        about, wrong = one(args, commands, seed)
         done += 1
+        try:
+            about, wrong = one(args, commands, seed)
+        except PythonDied as error:
+            died += 1
+            print(f"none  {seed} {error}", flush=True)
+            continue
         print(f"{'FAIL' if wrong else 'ok  '}  {about}, {time.monotonic() - began:.0f} s",
               flush=True)
         if wrong:
             failed += 1
             print(wrong, flush=True)
-    print(f"{done} programs, {failed} failed")
-    sys.exit(1 if failed else 0)
+    print(f"{done} programs, {failed} failed" + (f", {died} of which plain Python could not run" if died else ""))
+    sys.exit(1 if failed or died == done else 0)
 
 
 if __name__ == "__main__":
