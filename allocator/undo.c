@@ -147,54 +147,24 @@ static int each(const char *directory, uint64_t pool, uint64_t first, uint64_t l
     return others;
 }
 
-/** Give the bases of @p pool, 0: all of them, a name that nothing is made under, or their own
- *  one back. */
-static void set_aside(DIR *d, uint64_t pool, bool aside)
-{
-    const struct dirent *e;
-    uint64_t whose;
-    rewinddir(d);
-    while ((e = readdir(d))) {
-        char own[NAME_MAX + 2];
-        size_t n = (size_t)snprintf(own, sizeof own, "%s", e->d_name);
-        bool is_aside = e->d_name[n - 1] == PH_UNDO_GOING;
-        if (!is_base(e->d_name, &whose) || (pool && whose != pool) || is_aside == aside)
-            continue;
-        if (aside)
-            snprintf(own + n, sizeof own - n, "%c", PH_UNDO_GOING);
-        else
-            own[n - 1] = 0;
-        renameat(dirfd(d), e->d_name, dirfd(d), own);
-    }
-}
-
-/** Those that are aside. */
-static void remove_bases(DIR *d)
-{
-    const struct dirent *e;
-    uint64_t whose;
-    rewinddir(d);
-    while ((e = readdir(d)))
-        if (is_base(e->d_name, &whose) && e->d_name[strlen(e->d_name) - 1] == PH_UNDO_GOING)
-            unlinkat(dirfd(d), e->d_name, 0);
-}
-
 void ph_undo_remove(const char *directory, uint64_t pool, uint64_t first, uint64_t last)
 {
+    char base[PH_UNDO_MAX + 32], going[sizeof base + 1];
     if (each(directory, pool, first, last, remove_one) != 0)
         return;
-    DIR *d = opendir(directory);
-    if (!d)
-        return;
+    if (!pool)
+        pool = ph_undo_owner(directory);
+    snprintf(base, sizeof base, "%s/%s%016llx", directory, PH_UNDO_BASE,
+             (unsigned long long)pool);
+    snprintf(going, sizeof going, "%s%c", base, PH_UNDO_GOING);
+    rename(base, going);
     /* Something may be made there at any moment; if it has been, it is seen here (U5). */
-    set_aside(d, pool, true);
-    if (each(directory, pool, 1, 0, remove_one) == 0) {
-        remove_bases(d);
-        rmdir(directory);
-    } else {
-        set_aside(d, pool, false);
+    if (each(directory, pool, 1, 0, remove_one) != 0) {
+        rename(going, base);
+        return;
     }
-    closedir(d);
+    unlink(going);
+    rmdir(directory);
 }
 
 void ph_undo_forget(const char *directory, uint64_t pool, uint64_t first, uint64_t last)
