@@ -112,6 +112,15 @@ static void consume_all(struct ph_drain *drain)
     cr_assert(!broken);
 }
 
+/** Hand over a batch, which must be @p at pages of the ring. */
+static void stage_at(struct ph_stage *stage, uint32_t npages, uint64_t at)
+{
+    struct ph_batch *b = ph_stage_reserve(stage, npages);
+    cr_assert_eq((unsigned char *)b, stage->ring + at * PH_PAGE, "not at %u", (unsigned)at);
+    b->kind = PH_BATCH_PAGES;
+    ph_stage_publish(stage);
+}
+
 Test(staging, a_ring_that_is_empty_is_used_from_its_start)
 {
     struct ph_stage stage;
@@ -120,12 +129,7 @@ Test(staging, a_ring_that_is_empty_is_used_from_its_start)
     for (unsigned round = 0; round < 10; round++) {
         ph_stage_rewind(&stage);
         /* At its start there would be room for no more than what the last one took. */
-        uint32_t npages = 11 - round % 2;
-        unsigned char *place = stage.ring + (round % 2 ? 12 * PH_PAGE : 0);
-        struct ph_batch *b = ph_stage_reserve(&stage, npages);
-        cr_assert_eq((unsigned char *)b, place, "round %u", round);
-        b->kind = PH_BATCH_PAGES;
-        ph_stage_publish(&stage);
+        stage_at(&stage, 11 - round % 2, round % 2 ? 12 : 0);
         consume_all(&drain);
     }
     cr_assert_eq(stage.wait_ns, 0u);
@@ -138,10 +142,7 @@ Test(staging, a_ring_is_not_used_from_its_start_while_the_keeper_has_something_t
     open_ring(&stage, &drain, RING);
     for (unsigned i = 0; i < 4; i++) {
         ph_stage_rewind(&stage);
-        struct ph_batch *b = ph_stage_reserve(&stage, 1);
-        cr_assert_eq((unsigned char *)b, stage.ring + 2 * i * PH_PAGE);
-        b->kind = PH_BATCH_PAGES;
-        ph_stage_publish(&stage);
+        stage_at(&stage, 1, UINT64_C(2) * i);
     }
     consume_all(&drain);
     ph_stage_rewind(&stage);
