@@ -72,7 +72,8 @@ UNREADABLE = """
     print("end", pyheap.status()["epoch"] > 3)
 """
 
-# More than the disk takes, for a while: the epoch fails as it is copied ahead.
+# More than the disk takes, for a while: the epoch fails as it is copied ahead. At once, since
+# of an epoch with a part of it the pool would have to keep that, and have no room for the next.
 TOO_MUCH = """
     import os, sys, time, zlib
     import pyheap
@@ -84,7 +85,7 @@ TOO_MUCH = """
     kept = os.urandom(16 << 20)
     sum = zlib.crc32(kept)
     until(lambda: pyheap.status()["durable"] >= 2)
-    much = [os.urandom(16 << 20) for _ in range(20)]
+    much = kept * 20
     until(lambda: errors)
     print(sorted(set(errors)), flush=True)
     del much
