@@ -67,7 +67,7 @@ static const char *new_name(const struct ph_recovery *r, const struct ph_vma_pm 
 {
     const char *name = ph_recovery_new_name(r, v->dev, v->ino);
     const struct ph_vma_pm *all = vmas(r->record);
-    for (size_t i = 0; !name && i < r->record->vmas.count; i++)
+    for (size_t i = 0; r->nmoved && !name && i < r->record->vmas.count; i++)
         if (r->moved[i] && all[i].dev == v->dev && all[i].ino == v->ino)
             name = r->moved[i];
     return name;
@@ -84,6 +84,7 @@ static int look_for(struct ph_recovery *r, size_t i)
         !ph_recovery_undo_left_at(r, path, buf) || stat(buf, &st) != 0 || st.st_ino != v->ino)
         return 0;
     r->moved[i] = strdup(buf);
+    r->nmoved++;
     return r->moved[i] ? 0 : PH_ENOMEM;
 }
 

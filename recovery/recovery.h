@@ -27,6 +27,7 @@ struct ph_recovery {
     int pool_fd;                   /* in the child: the pool */
     const struct ph_stored **copy; /* of each vma: what takes the place of its file, or NULL */
     char **moved;        /* of each vma: where the program has left its file since; or NULL */
+    size_t nmoved;       /* as a rule none, and there may be many mappings */
     struct ph_cut *cut;  /* in the child: files to be cut back, when all memory is right */
     uint64_t ncut;       /* at most as many as the record has files */
     bool count_downtime; /* in monotonic clocks */
