@@ -90,6 +90,14 @@ void ph_children_note(void)
         add_of(t[i].tid);
 }
 
+bool ph_children_any(void)
+{
+    for (unsigned i = 0; i < nchildren; i++)
+        if (child[i].pid && !is_lost(&child[i]))
+            return true;
+    return false;
+}
+
 void ph_children_name(void)
 {
     pid_t tracker;

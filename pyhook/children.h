@@ -20,6 +20,9 @@
 /** Before an epoch's pages are copied, threads parked: which children there are. */
 void ph_children_note(void);
 
+/** Whether there was any then, be it one that has ended and was not waited for. */
+bool ph_children_any(void);
+
 /** Say of those that live that they cannot come back. */
 void ph_children_name(void);
 

@@ -101,6 +101,8 @@ static int64_t us_of(struct timeval tv)
     return tv.tv_sec * INT64_C(1000000) + tv.tv_usec;
 }
 
+static uint64_t ended;
+
 void ph_clock_note_usage(void)
 {
     for (int i = 0; i < PH_USAGES; i += 2) {
@@ -108,7 +110,14 @@ void ph_clock_note_usage(void)
         ph_libc_next()->getrusage(i == PH_USAGE_USER ? RUSAGE_SELF : RUSAGE_CHILDREN, &u);
         offsets.usage[i].then_us = us_of(u.ru_utime) + offsets.usage[i].offset_us;
         offsets.usage[i + 1].then_us = us_of(u.ru_stime) + offsets.usage[i + 1].offset_us;
+        if (i == PH_USAGE_CHILDREN_USER)
+            ended = (uint64_t)(u.ru_minflt + u.ru_nvcsw + u.ru_nivcsw);
     }
+}
+
+uint64_t ph_clock_children_ended(void)
+{
+    return ended;
 }
 
 void ph_clock_fork_child(void)

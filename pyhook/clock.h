@@ -17,6 +17,9 @@ void ph_clock_note(struct ph_record_pm *record, struct ph_thread_pm *thread, siz
 /** The CPU time of getrusage, into the program's memory: before that is copied. */
 void ph_clock_note_usage(void);
 
+/** A number, as of then, that is another one when a child has been waited for since. */
+uint64_t ph_clock_children_ended(void);
+
 /** In a forked child: its CPU time is its own. */
 void ph_clock_fork_child(void);
 

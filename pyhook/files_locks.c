@@ -4,6 +4,10 @@
  */
 #include "files.h"
 
+#include "children.h"
+#include "clock.h"
+#include "locks.h"
+
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +33,30 @@ static bool word(const char **p, char *buf, size_t size)
     return n > 0;
 }
 
+#define EVERY 16 /* epochs: look all the same, for what is not seen (locks.h) */
+
+/** Descriptors that had no lock when they were last looked at. */
+static struct without {
+    int fd;
+    uint64_t dev, ino;
+    uint64_t generation, epoch; /* of then, as these: ph_locks_calls(), _children_ended() */
+    uint64_t calls, ended;
+} without[256];
+
+static struct without *without_of(const struct ph_file_pm *f)
+{
+    return &without[(size_t)f->fd % (sizeof without / sizeof without[0])];
+}
+
+static bool has_none(const struct ph_file_pm *f)
+{
+    const struct without *w = without_of(f);
+    return w->fd == f->fd && w->dev == f->dev && w->ino == f->ino &&
+           w->generation == ph_agent.generation && ph_capture.epoch - w->epoch < EVERY &&
+           w->calls == ph_locks_calls() && w->ended == ph_clock_children_ended() &&
+           !ph_children_any();
+}
+
 /**
  * Those that the program holds by this description, from fdinfo (proc_pid_fdinfo(5)):
  * "lock: 1: POSIX  ADVISORY  WRITE 359 00:13:11691 0 EOF": number, kind, mode, type, pid, file,
@@ -36,6 +64,9 @@ static bool word(const char **p, char *buf, size_t size)
  */
 void ph_files_capture_locks(const struct ph_file_pm *f)
 {
+    bool any = false;
+    if (has_none(f))
+        return;
     for (const char *p = ph_files_info(f->fd); (p = strstr(p, "lock:\t"));) {
         char w[8][32];
         p += strlen("lock:\t");
@@ -48,6 +79,7 @@ void ph_files_capture_locks(const struct ph_file_pm *f)
                    : strcmp(w[1], "OFDLCK") == 0 ? PH_LOCK_OFD
                    : strcmp(w[1], "FLOCK") == 0  ? PH_LOCK_FLOCK
                                                  : 0;
+        any = true;
         if (!kind) {
             lose_lease(f);
             continue;
@@ -60,6 +92,14 @@ void ph_files_capture_locks(const struct ph_file_pm *f)
         if (strcmp(w[7], "EOF") != 0)
             l->length = strtoull(w[7], NULL, 10) - l->start + 1;
     }
+    if (!any && ph_locks_calls() != UINT64_MAX)
+        *without_of(f) = (struct without){.fd = f->fd,
+                                          .dev = f->dev,
+                                          .ino = f->ino,
+                                          .generation = ph_agent.generation,
+                                          .epoch = ph_capture.epoch,
+                                          .calls = ph_locks_calls(),
+                                          .ended = ph_clock_children_ended()};
 }
 
 /* fcntl(2) */

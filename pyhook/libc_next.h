@@ -17,6 +17,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
@@ -75,6 +76,8 @@
     X(dup2)                                                                                    \
     X(dup3)                                                                                    \
     X(fcntl)                                                                                   \
+    X(flock)                                                                                   \
+    X(lockf)                                                                                   \
     X(recvmsg)                                                                                 \
     X(recvmmsg)                                                                                \
     X(unlinkat)                                                                                \

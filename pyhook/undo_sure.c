@@ -16,6 +16,7 @@
  * write(2).
  */
 #include "libc_next.h"
+#include "locks.h"
 #include "undo.h"
 
 #include <stdarg.h>
@@ -115,7 +116,13 @@ EXPORT int fcntl(int fd, int command, ...)
     va_start(ap, command);
     long argument = va_arg(ap, long); /* or a pointer, or nothing */
     va_end(ap);
+    bool locks = command == F_SETLK || command == F_SETLKW || command == F_OFD_SETLK ||
+                 command == F_OFD_SETLKW || command == F_SETLEASE;
+    if (locks)
+        ph_locks_begin();
     int result = ph_libc_next()->fcntl(fd, command, argument);
+    if (locks)
+        ph_locks_end();
     if (command == F_SETFL || command == F_DUPFD || command == F_DUPFD_CLOEXEC)
         ph_undo_new_turn();
     return result;

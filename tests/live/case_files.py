@@ -109,6 +109,24 @@ class Locks(Waiting):
         "flock": "f = open('locked', 'w'); fcntl.flock(f, fcntl.LOCK_EX)",
     }
 
+    def test_a_lock_on_a_file_that_was_known_without(self):
+        """By each of libc's calls, by a child that shares the description, and in the end by a
+        system call that nobody sees: that one may take some epochs."""
+        known = "f = open('locked', 'w'); [pyheap.epoch(wait=True) for _ in range(3)];"
+        unseen = "libc.syscall(73, f.fileno(), fcntl.LOCK_EX)"  # flock
+        for taken in ("fcntl.flock(f, fcntl.LOCK_EX)", "fcntl.lockf(f, fcntl.LOCK_EX)",
+                      "libc.lockf(f.fileno(), 1, 0)",
+                      "fcntl.fcntl(f, 37, struct.pack('hhlli', fcntl.F_WRLCK, 0, 0, 0, 0))",
+                      "subprocess.run(['flock', str(f.fileno())], pass_fds=[f.fileno()], check=True)",
+                      unseen + "; [pyheap.epoch(wait=True) for _ in range(16)]"):
+            with self.subTest(taken):
+                for path in (self.directory / "test.pm", self.out):
+                    path.unlink(missing_ok=True)
+                self.stopped("import ctypes, struct, subprocess; libc = ctypes.CDLL(None);" + known + taken,
+                             "with open('/proc/locks') as locks: print(' WRITE ' in"
+                             " ''.join(l for l in locks if f':{os.stat(\"locked\").st_ino} ' in l))")
+                self.assertIn("True\n", self.assert_recovers().stdout)
+
     def test_a_lock_that_another_process_holds_refuses(self):
         for kind, prepare in self.LOCKS.items():
             with self.subTest(kind), open(self.directory / "locked", "w") as mine:
