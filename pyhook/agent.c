@@ -443,8 +443,7 @@ static int take(const char *label, uint64_t *number, bool *was_recovered)
         ph_heap_epoch_mark();
     }
     *number = ph_agent.epoch;
-    if (was_recovered)
-        *was_recovered = second;
+    *was_recovered = second;
     return 0;
 }
 
@@ -462,8 +461,13 @@ int ph_agent_epoch(const char *label, uint64_t *number, bool *was_recovered)
         atomic_store(&ph_agent.in_epoch, 1);
         ph_undo_epoch_begin();
         ph_ahead_end();
-        rc = take(label, number, was_recovered);
+        bool second = false;
+        rc = take(label, number, &second);
         ph_undo_epoch_end();
+        if (was_recovered)
+            *was_recovered = second;
+        if (rc == 0 && !second)
+            ph_hot_mend(ph_agent.status.pause_ns / 2);
         atomic_store(&ph_agent.in_epoch, 0);
     }
     pthread_mutex_unlock(&turn);

@@ -270,6 +270,8 @@ void ph_hot_changed(uint64_t start, uint64_t end, bool ahead);
 void ph_hot_staged(uint64_t start, uint64_t n, const void *copy);
 /** The epoch has seen all of [start, end). */
 void ph_hot_settle(uint64_t start, uint64_t end);
+/** After an epoch, while all runs: make hot blocks whole again, for @p most_ns at most. */
+void ph_hot_mend(uint64_t most_ns);
 /** There is no live page in [start, end): whatever comes there is new. */
 void ph_hot_dead(uint64_t start, uint64_t end);
 

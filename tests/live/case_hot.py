@@ -45,6 +45,7 @@ REWRITING = f"""
     rounds = int(sys.argv[1])
     for i in range(rounds):
         steps(10 + 10 * i, 6)
+        print("whole", before, huge(), flush=True)
     print("sum", sum(data[::4096]), flush=True)
 """
 
@@ -106,6 +107,8 @@ class Hot(Case):
         self.assertGreater(faults[0], PAGES // 2, "it was protected while it rested")
         for n in faults[2:]:
             self.assertLess(n, PAGES // 20)
+        ((before, after),) = self.said("whole")
+        self.assertGreaterEqual(after, before * 0.9, "the writes have split its huge pages")
 
     def test_memory_that_nobody_has_touched_gets_no_page_tables(self):
         """pyhook/holes.c"""
