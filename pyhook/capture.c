@@ -15,6 +15,7 @@
 #include "record_cpu.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -170,7 +171,8 @@ static void fill_piece(uint32_t number)
 {
     if (number < 64 / SIGNALS) {
         for (uint32_t i = number * SIGNALS; i < (number + 1) * SIGNALS; i++)
-            ph_syscall(SYS_rt_sigaction, i + 1, NULL, &record.sigaction[i], 8);
+            if (i + 1 != SIGKILL && i + 1 != SIGSTOP) /* have none */
+                ph_syscall(SYS_rt_sigaction, i + 1, NULL, &record.sigaction[i], 8);
         return;
     }
     for (unsigned i = 0; i < PH_LIMITS; i++) {

@@ -29,8 +29,6 @@
 
 #define PSEUDO_TERMINAL_MASTER makedev(5, 2)
 
-#define SPARE                  4 /* at once: /proc/self/fd, both ends of a pipe, a file */
-
 uint64_t ph_files_mtime(const struct stat *st)
 {
     return (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec;
@@ -276,7 +274,7 @@ static void classify_device(struct ph_file_pm *f, const char *name)
     char line[64], number[24];
     int pair;
     f->kind = PH_FILE_CHAR;
-    if (major(f->rdev) == 1 || is_own_terminal(f, name))
+    if (major(f->rdev) == PH_MEMORY_DEVICES || is_own_terminal(f, name))
         return;
     if (f->rdev == PSEUDO_TERMINAL_MASTER && ioctl(f->fd, TIOCGPTN, &pair) == 0)
         name = ph_join(line, sizeof line, "the master of /dev/pts/",
@@ -326,7 +324,7 @@ static void capture_one(int fd)
         return;
     f->fd = fd;
     f->open_flags = (uint32_t)flags;
-    f->fd_flags = (uint32_t)fcntl(fd, F_GETFD);
+    f->fd_flags = ph_files_flags(fd);
     f->same_as = f->peer = -1;
     f->mode = st.st_mode;
     f->size = (uint64_t)st.st_size;
@@ -345,7 +343,7 @@ static void capture_one(int fd)
         f->flags |= ph_files_is_kept(f->dev, f->ino, name) ? PH_FILE_WRITABLE | PH_FILE_KEPT
                                                            : PH_FILE_WRITABLE;
 
-    if (S_ISCHR(st.st_mode) && isatty(fd))
+    if (S_ISCHR(st.st_mode) && major(st.st_rdev) != PH_MEMORY_DEVICES && isatty(fd))
         f->flags |= PH_FILE_TTY;
     const struct ph_file_pm *same = known_description(f);
     /* stdout and stderr are often one description, and need not be the next time. */
@@ -361,19 +359,6 @@ static void capture_one(int fd)
         return;
     }
     classify(f, name, &st);
-}
-
-int ph_files_spare(void)
-{
-    int fd[SPARE], n = 0;
-    while (n < SPARE && (fd[n] = fcntl(ph_agent.socket_fd, F_DUPFD_CLOEXEC, 0)) >= 0)
-        n++;
-    int rc = n < SPARE ? ph_error_of(errno) : 0;
-    while (n > 0)
-        close(fd[--n]);
-    if (rc)
-        ph_agent_detail("for the epoch itself", NULL, 0);
-    return rc;
 }
 
 int ph_files_capture(uint64_t epoch)

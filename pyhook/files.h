@@ -11,6 +11,8 @@
 
 #include <sys/stat.h>
 
+#define PH_MEMORY_DEVICES 1 /* major number of null, zero, random: none is a terminal */
+
 /** The descriptors found so far. */
 struct ph_file_pm *ph_files_all(size_t *n);
 
@@ -42,6 +44,9 @@ uint64_t ph_files_mtime(const struct stat *st);
 /** The numbers of the program's descriptors, ascending, at most @p max.
  *  @return how many; -1 with errno. */
 long ph_files_numbers(int *list, size_t max);
+
+/** F_GETFD of one of them. */
+uint32_t ph_files_flags(int fd);
 
 /** What the kernel calls @p fd, of which fstat says @p st. @return its length; 0: unknown. */
 size_t ph_files_name(int fd, const struct stat *st, char *name, size_t size);

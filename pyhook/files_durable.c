@@ -23,9 +23,9 @@ static struct seen {
 } seen[256];
 
 /** Whether the file of @p f has changed since it was last sent; notes that it is sent now. */
-static bool needs_sync(const struct ph_file_pm *f, const struct stat *st)
+static bool needs_sync(const struct ph_file_pm *f)
 {
-    uint64_t mtime = ph_files_mtime(st);
+    uint64_t mtime = f->mtime_ns;
     struct seen *s = &seen[(f->ino ^ f->dev) % (sizeof seen / sizeof seen[0])];
     if (s->dev == f->dev && s->ino == f->ino && s->size == f->size && s->mtime_ns == mtime)
         return false;
@@ -107,10 +107,8 @@ int ph_files_make_durable(uint64_t epoch)
     const struct ph_file_pm *f = ph_files_all(&n);
     int fd[SEND_MAX], own[SEND_MAX];
     for (size_t i = 0; i < n; i++) {
-        struct stat st;
         if (!(f[i].flags & PH_FILE_WRITABLE) || f[i].same_as >= 0 ||
-            (f[i].flags & PH_FILE_DELETED) || fstat(f[i].fd, &st) != 0 ||
-            !needs_sync(&f[i], &st))
+            (f[i].flags & PH_FILE_DELETED) || !needs_sync(&f[i]))
             continue;
         own[pending] = f[i].fd;
         fd[pending++] = to_send(&f[i]);

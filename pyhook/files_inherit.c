@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 static struct origin {
@@ -27,10 +28,9 @@ static struct origin {
 } origin[64];
 static unsigned norigins;
 
-static bool is(int fd, const struct origin *o)
+static bool is(const struct stat *st, const struct origin *o)
 {
-    struct stat st;
-    return o->ino && fstat(fd, &st) == 0 && st.st_dev == o->dev && st.st_ino == o->ino;
+    return o->ino && st->st_dev == o->dev && st->st_ino == o->ino;
 }
 
 static void note(struct origin *o, int at)
@@ -69,13 +69,19 @@ void ph_files_inherit(void)
 
 void ph_files_find_inherited(void)
 {
-    ph_terminal_note();
+    bool terminal = false; /* one of the standard streams may be one */
     for (struct origin *o = origin; o < origin + norigins; o++) {
-        o->at = is(o->fd, o) ? o->fd : -1;
+        struct stat st;
+        bool open = fstat(o->fd, &st) == 0;
+        terminal |=
+            open && o->fd < 3 && S_ISCHR(st.st_mode) && major(st.st_rdev) != PH_MEMORY_DEVICES;
+        o->at = open && is(&st, o) ? o->fd : -1;
         for (int fd = 0; o->at < 0 && o->ino && fd < 1024; fd++)
-            if (is(fd, o))
+            if (fstat(fd, &st) == 0 && is(&st, o))
                 o->at = fd;
     }
+    if (terminal)
+        ph_terminal_note();
 }
 
 void ph_files_inherit_again(void)

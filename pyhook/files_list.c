@@ -6,27 +6,32 @@
  * of the epoch before.
  *
  *   D1  As many descriptors as at the epoch before, each of which is still open, are the same
- *       numbers. How many there are is what Linux 6.2 and newer call the directory's size.
+ *       numbers. How many there are is what Linux 6.2 and newer call the directory's size; it
+ *       is asked once, as the epoch begins, and until all are listed what is opened is closed.
  *   D2  A number that leads to the same inode as at the epoch before has the name that it
  *       had, if that leads there now, or is made of the inode ("pipe:[...]").
  */
 #include "files.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define FEW 64 /* descriptors; of more, all is asked anew */
+#define FEW   64 /* descriptors; of more, all is asked anew */
+#define SPARE 4  /* at once: /proc/self/fd, both ends of a pipe, a file */
 
 static struct known {
-    int fd;
+    int fd, flags;     /* F_GETFD, now; -1: not asked */
     uint64_t dev, ino; /* of what `name` is the name of */
     char name[128];
 } known[FEW];
-static size_t nknown; /* 0: not known */
-static int dir = -1;  /* /proc/self/fd, when it is needed */
+static size_t nknown;  /* 0: not known */
+static size_t counted; /* all there are, ours among them; 0: the kernel does not tell */
+static int dir = -1;   /* /proc/self/fd, when it is needed */
 
 static bool ours(int fd)
 {
@@ -41,16 +46,40 @@ static bool open_dir(void)
     return dir >= 0;
 }
 
+/** By having them: 0, or errno. */
+static int try_spare(void)
+{
+    int fd[SPARE], n = 0;
+    while (n < SPARE && (fd[n] = fcntl(ph_agent.socket_fd, F_DUPFD_CLOEXEC, 0)) >= 0)
+        n++;
+    int err = n < SPARE ? errno : 0;
+    while (n > 0)
+        close(fd[--n]);
+    return err;
+}
+
+int ph_files_spare(void)
+{
+    struct stat st;
+    struct rlimit limit;
+    counted = stat("/proc/self/fd", &st) == 0 ? (size_t)st.st_size : 0;
+    if (counted && getrlimit(RLIMIT_NOFILE, &limit) == 0 && counted + SPARE <= limit.rlim_cur)
+        return 0;
+    int err = try_spare();
+    if (err)
+        ph_agent_detail("for the epoch itself", NULL, 0);
+    return err ? ph_error_of(err) : 0;
+}
+
 /** Whether the numbers are those that are known (D1). */
 static bool same_numbers(void)
 {
-    struct stat st;
     size_t own =
         (ph_agent.socket_fd >= 0) + (ph_agent.track.uffd >= 0) + (ph_agent.track.pagemap >= 0);
-    if (!nknown || stat("/proc/self/fd", &st) != 0 || (size_t)st.st_size != nknown + own)
+    if (!nknown || counted != nknown + own)
         return false;
     for (size_t i = 0; i < nknown; i++)
-        if (ours(known[i].fd) || fcntl(known[i].fd, F_GETFD) < 0)
+        if (ours(known[i].fd) || (known[i].flags = fcntl(known[i].fd, F_GETFD)) < 0)
             return false;
     return true;
 }
@@ -70,6 +99,7 @@ static void remember(const int *list, size_t n)
     for (size_t i = 0; i < n && n <= FEW; i++) {
         const struct known *k = known_of(list[i]);
         fresh[i] = k ? *k : (struct known){.fd = list[i]};
+        fresh[i].flags = -1;
     }
     nknown = n <= FEW ? n : 0;
     memcpy(known, fresh, nknown * sizeof *known);
@@ -97,6 +127,12 @@ long ph_files_numbers(int *list, size_t max)
         }
     remember(list, count);
     return (long)count;
+}
+
+uint32_t ph_files_flags(int fd)
+{
+    const struct known *k = known_of(fd);
+    return (uint32_t)(k && k->flags >= 0 ? k->flags : fcntl(fd, F_GETFD));
 }
 
 static bool has_name(const struct known *k, const struct stat *st)

@@ -285,14 +285,21 @@ static bool bounds_same(size_t from, size_t to)
     return true;
 }
 
-/** Whether any of the neighbours of @p v that are of the same file, in [all, end), is text. */
+/** Whether a mapping of the file of @p v, of those in [all, end), is text: one of its
+ * neighbours, or one further away, if what has no file lies between. */
 static bool has_text(const struct ph_vma_pm *all, const struct ph_vma_pm *end,
                      const struct ph_vma_pm *v)
 {
-    while (v > all && v[-1].path == v->path)
-        v--;
-    for (uint32_t path = v->path; v < end && v->path == path; v++)
-        if (v->prot & PROT_EXEC)
+    const char *strings = (const char *)ph_agent.areas.strings.base;
+    const struct ph_vma_pm *o = v;
+    while (o > all && o[-1].path == v->path)
+        o--;
+    for (; o < end && o->path == v->path; o++)
+        if (o->prot & PROT_EXEC)
+            return true;
+    for (o = all; o < end; o++)
+        if ((o->prot & PROT_EXEC) && o->kind == PH_VMA_FILE && o->ino == v->ino &&
+            o->dev == v->dev && strcmp(strings + o->path, strings + v->path) == 0)
             return true;
     return false;
 }

@@ -10,7 +10,8 @@
  * Invariants
  *  P1  When the body runs, every thread of the process but the caller waits in `parked_here`,
  *      and no other can come into being: a scan of /proc/self/task found none that had not
- *      announced itself, and only running threads create threads. Or there is no other.
+ *      announced itself, or the kernel counts as many as have, and only running threads create
+ *      threads. Or there is no other.
  *  P2  A parked thread has made no libc call since the signal: its errno is the program's.
  *      That goes for what it helps with, too (pieces.c).
  *  P3  In a recovered program no thread returns to parked_here; `parking` may hold any value.
@@ -34,6 +35,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -62,7 +64,8 @@ static struct {
     _Atomic uint32_t parked;  /* futex */
     _Atomic uint32_t awaited; /* how many must be parked before the caller is to be woken */
     _Atomic uint32_t main_left, others_left;
-    uint32_t number; /* how many were parked the last time: as many are expected at first */
+    uint32_t number;     /* how many were parked the last time: as many are expected at first */
+    uint32_t nsignalled; /* whose numbers are in `signalled`, in this turn or the last one */
     bool ran;
 } parking;
 
@@ -97,7 +100,7 @@ static void announce(void *context, int tid)
     t->timer_slack = (uint64_t)ph_syscall(SYS_prctl, PR_GET_TIMERSLACK);
     ph_syscall(SYS_prctl, PR_GET_NAME, t->name);
     t->pending = ph_timers_parked((uint32_t)tid);
-    t->flags = (tid == ph_syscall(SYS_getpid) ? PH_THREAD_LEADER : 0) |
+    t->flags = (tid == parking.main ? PH_THREAD_LEADER : 0) |
                (tid == parking.caller ? PH_THREAD_CALLER : 0);
     __atomic_store_n(&t->tid, (uint32_t)tid, __ATOMIC_SEQ_CST);
 }
@@ -149,7 +152,7 @@ static void parked_here(int sig, siginfo_t *info, void *context)
         count_inside(turn, -1);
         return;
     }
-    bool is_main = tid == ph_syscall(SYS_getpid);
+    bool is_main = tid == parking.main;
     _Atomic uint32_t *released = is_main ? &parking.main_released : &parking.rest_released;
     uint32_t before = atomic_load(released);
     if (atomic_fetch_add(&parking.parked, 1) + 1 == atomic_load(&parking.awaited)) {
@@ -174,21 +177,39 @@ static bool has_announced(uint32_t tid)
     return false;
 }
 
+/** The numbers of those that have been signalled, behind the table of threads. */
+static uint32_t *signalled(void)
+{
+    return (uint32_t *)(ph_agent.areas.threads.base +
+                        MAX_THREADS * sizeof(struct ph_thread_pm));
+}
+
+static void signal_one(uint32_t tid)
+{
+    if (parking.nsignalled < MAX_THREADS && send_signal(parking.main, (pid_t)tid) == 0)
+        signalled()[parking.nsignalled++] = tid;
+}
+
+static bool was_signalled(uint32_t tid)
+{
+    for (uint32_t i = 0; i < parking.nsignalled; i++)
+        if (signalled()[i] == tid)
+            return true;
+    return false;
+}
+
 /**
- * Signal every thread that has not been signalled; the main thread only when @p with_main. The
- * memory of whom is the tid written into `signalled`, an area of its own.
+ * Signal every thread that has not been signalled; the main thread only when @p with_main.
  * @param to_park counts those that are to be parked, whether they have announced themselves
  * or not.
  * @param task /proc/self/task, to be read from its start.
  * @return how many have not announced themselves, or -1.
  */
-static int signal_rest(int task, uint32_t *signalled, uint32_t *nsignalled, bool with_main,
-                       uint32_t *to_park, uint32_t *some_tid)
+static int signal_rest(int task, bool with_main, uint32_t *to_park, uint32_t *some_tid)
 {
     char buf[4096];
     int missing = 0;
     *to_park = 0;
-    int pid = (int)syscall(SYS_getpid);
     if (lseek(task, 0, SEEK_SET) != 0)
         return -1;
     long n;
@@ -199,18 +220,15 @@ static int signal_rest(int task, uint32_t *signalled, uint32_t *nsignalled, bool
             if (d->name[0] == '.')
                 continue;
             uint32_t tid = (uint32_t)strtoul(d->name, NULL, 10);
-            if ((int)tid == parking.caller || ((int)tid == pid && !with_main))
+            if ((int)tid == parking.caller || ((int)tid == parking.main && !with_main))
                 continue;
             (*to_park)++;
             if (has_announced(tid))
                 continue;
             missing++;
             *some_tid = tid;
-            bool known = false;
-            for (uint32_t i = 0; i < *nsignalled && !known; i++)
-                known = signalled[i] == tid;
-            if (!known && *nsignalled < MAX_THREADS && send_signal(pid, (pid_t)tid) == 0)
-                signalled[(*nsignalled)++] = tid;
+            if (!was_signalled(tid))
+                signal_one(tid);
         }
     }
     return n < 0 ? -1 : missing;
@@ -231,15 +249,45 @@ static void await_parked(uint32_t number)
         syscall(SYS_futex, &parking.parked, FUTEX_WAIT_PRIVATE, parked, &moment);
 }
 
+/** Whether the caller and those that are parked are all threads, but for @p running others. */
+static bool are_all(uint32_t running)
+{
+    struct stat st;
+    uint32_t announced = atomic_load(&parking.announced);
+    return announced <= MAX_THREADS && atomic_load(&parking.parked) == announced - 1 &&
+           fstatat(AT_FDCWD, "/proc/self/task", &st, 0) == 0 &&
+           st.st_nlink == announced + running + 2; /* each thread is a directory in it */
+}
+
+/**
+ * Signal the threads that were there the last time, and wait for them a moment: to list all
+ * takes longer than to count them. @return whether there are no others, and all are parked.
+ */
+static bool park_known(void)
+{
+    uint32_t known = parking.nsignalled, main_too = parking.caller == parking.main ? 0 : 1;
+    parking.nsignalled = 0;
+    for (uint32_t i = 0; i < known; i++) {
+        uint32_t tid = signalled()[i]; /* what is written there now lies below */
+        if ((int)tid != parking.caller && (int)tid != parking.main)
+            signal_one(tid);
+    }
+    if (parking.nsignalled)
+        await_parked(parking.nsignalled);
+    if (!main_too || !are_all(1))
+        return !main_too && are_all(0);
+    signal_one((uint32_t)parking.main);
+    await_parked(parking.nsignalled);
+    return are_all(0);
+}
+
 static int park_listed(int task)
 {
-    uint32_t *signalled =
-        (uint32_t *)(ph_agent.areas.threads.base + MAX_THREADS * sizeof(struct ph_thread_pm));
-    uint32_t nsignalled = 0, to_park = 0, some_tid = 0;
+    uint32_t to_park = 0, some_tid = 0;
     uint64_t began = ph_now_ns();
     bool with_main = parking.caller == parking.main;
     for (;;) {
-        int missing = signal_rest(task, signalled, &nsignalled, with_main, &to_park, &some_tid);
+        int missing = signal_rest(task, with_main, &to_park, &some_tid);
         uint32_t announced = atomic_load(&parking.announced);
         if (missing < 0 || announced > MAX_THREADS)
             return PH_ETHREAD;
@@ -262,6 +310,8 @@ static int park_listed(int task)
 
 static int park_others(void)
 {
+    if (parking.nsignalled && park_known())
+        return 0;
     /* Without effect, and allowed, where there is no other thread (unshare(2)). */
     if (parking.caller == parking.main && ph_syscall(SYS_unshare, CLONE_THREAD) == 0)
         return 0;
