@@ -60,8 +60,8 @@ enum { PARTLY = 1, UNCHANGED = 4 };
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
 #endif
-#define TRIES 4 /* to make a block whole: a page may be in use by a device, or never present   \
-                 */
+/* To make a block whole: a page may be in use by a device, or never have been present. */
+#define TRIES 4
 
 enum state { HOT, RESTING, COLD, WARM, COPIED };
 
