@@ -7,6 +7,7 @@
  * epoch that fails half-way is never committed: the keeper drops what it has at the next BEGIN.
  */
 #include "agent_internal.h"
+#include "calls.h"
 #include "children.h"
 #include "clock.h"
 #include "undo.h"
@@ -58,6 +59,20 @@ static uint64_t clock_ns(clockid_t clock)
     struct timespec ts;
     clock_gettime(clock, &ts);
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+#define HOLDS UINT64_C(1000000000) /* ns (calls.h, K2) */
+
+struct ph_asked ph_asked_now(enum ph_calls kind)
+{
+    return (struct ph_asked){ph_now_ns(), ph_agent.generation, ph_calls_made(kind)};
+}
+
+bool ph_asked_holds(const struct ph_asked *then, enum ph_calls kind)
+{
+    uint64_t made = ph_calls_made(kind);
+    return then->ns && then->generation == ph_agent.generation && then->calls == made &&
+           made != UINT64_MAX && ph_now_ns() - then->ns < HOLDS;
 }
 
 uint32_t ph_record_link(const char *path)
@@ -175,11 +190,17 @@ static void fill_piece(uint32_t number)
                 ph_syscall(SYS_rt_sigaction, i + 1, NULL, &record.sigaction[i], 8);
         return;
     }
-    for (unsigned i = 0; i < PH_LIMITS; i++) {
-        uint64_t limit[2];
-        if (ph_syscall(SYS_prlimit64, 0, i, NULL, limit) == 0)
-            record.limit[i] = (struct ph_limit_pm){limit[0], limit[1]};
+    static struct ph_asked asked;
+    static struct ph_limit_pm limits[PH_LIMITS];
+    if (!ph_asked_holds(&asked, PH_CALLS_LIMITS)) {
+        asked = ph_asked_now(PH_CALLS_LIMITS);
+        for (unsigned i = 0; i < PH_LIMITS; i++) {
+            uint64_t limit[2];
+            if (ph_syscall(SYS_prlimit64, 0, i, NULL, limit) == 0)
+                limits[i] = (struct ph_limit_pm){limit[0], limit[1]};
+        }
     }
+    memcpy(record.limit, limits, sizeof limits);
 }
 
 static int fill_images(void)

@@ -20,6 +20,7 @@
 
 #include "agent.h"
 #include "allocator/syscall.h"
+#include "calls.h"
 #include "hook.h"
 #include "libc_next.h"
 
@@ -346,7 +347,9 @@ static void note_timer(timer_t timer, clockid_t clock)
 
 EXPORT int timer_create(clockid_t clock, struct sigevent *event, timer_t *timer)
 {
+    ph_calls_begin(PH_CALLS_TIMERS);
     int rc = ph_libc_next()->timer_create(clock, event, timer);
+    ph_calls_end(PH_CALLS_TIMERS);
     if (rc == 0)
         note_timer(*timer, clock);
     return rc;

@@ -6,7 +6,7 @@
 
 #include "children.h"
 #include "clock.h"
-#include "locks.h"
+#include "calls.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -33,14 +33,13 @@ static bool word(const char **p, char *buf, size_t size)
     return n > 0;
 }
 
-#define EVERY 16 /* epochs: look all the same, for what is not seen (locks.h) */
-
-/** Descriptors that had no lock when they were last looked at. */
+/** Descriptors that had no lock when they were last looked at. A child may take one, too: there
+ * must have been none since. */
 static struct without {
     int fd;
     uint64_t dev, ino;
-    uint64_t generation, epoch; /* of then, as these: ph_locks_calls(), _children_ended() */
-    uint64_t calls, ended;
+    struct ph_asked asked;
+    uint64_t ended; /* ph_clock_children_ended() of then */
 } without[256];
 
 static struct without *without_of(const struct ph_file_pm *f)
@@ -52,9 +51,8 @@ static bool has_none(const struct ph_file_pm *f)
 {
     const struct without *w = without_of(f);
     return w->fd == f->fd && w->dev == f->dev && w->ino == f->ino &&
-           w->generation == ph_agent.generation && ph_capture.epoch - w->epoch < EVERY &&
-           w->calls == ph_locks_calls() && w->ended == ph_clock_children_ended() &&
-           !ph_children_any();
+           w->ended == ph_clock_children_ended() && !ph_children_any() &&
+           ph_asked_holds(&w->asked, PH_CALLS_LOCKS);
 }
 
 /**
@@ -92,14 +90,9 @@ void ph_files_capture_locks(const struct ph_file_pm *f)
         if (strcmp(w[7], "EOF") != 0)
             l->length = strtoull(w[7], NULL, 10) - l->start + 1;
     }
-    if (!any && ph_locks_calls() != UINT64_MAX)
-        *without_of(f) = (struct without){.fd = f->fd,
-                                          .dev = f->dev,
-                                          .ino = f->ino,
-                                          .generation = ph_agent.generation,
-                                          .epoch = ph_capture.epoch,
-                                          .calls = ph_locks_calls(),
-                                          .ended = ph_clock_children_ended()};
+    if (!any)
+        *without_of(f) = (struct without){f->fd, f->dev, f->ino, ph_asked_now(PH_CALLS_LOCKS),
+                                          ph_clock_children_ended()};
 }
 
 /* fcntl(2) */

@@ -288,18 +288,6 @@ EXPORT int setpriority(__priority_which_t which, id_t who, int value)
     return ph_libc_next()->setpriority(which, ph_identity_real_who((int)which, who), value);
 }
 
-EXPORT int prlimit(pid_t pid, __rlimit_resource_t resource, const struct rlimit *new,
-                   struct rlimit *old)
-{
-    return ph_libc_next()->prlimit(ph_identity_real(pid), resource, new, old);
-}
-
-EXPORT int prlimit64(pid_t pid, __rlimit_resource_t resource, const struct rlimit64 *new,
-                     struct rlimit64 *old)
-{
-    return ph_libc_next()->prlimit64(ph_identity_real(pid), resource, new, old);
-}
-
 /* ---- other processes' insides --------------------------------------------------------------
  */
 

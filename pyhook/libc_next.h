@@ -64,6 +64,8 @@
     X(setpriority)                                                                             \
     X(prlimit)                                                                                 \
     X(prlimit64)                                                                               \
+    X(setrlimit)                                                                               \
+    X(setrlimit64)                                                                             \
     X(open)                                                                                    \
     X(open64)                                                                                  \
     X(openat)                                                                                  \

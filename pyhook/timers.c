@@ -8,6 +8,7 @@
  */
 #include "agent_internal.h"
 #include "allocator/syscall.h"
+#include "calls.h"
 #include "files.h"
 
 #include <signal.h>
@@ -151,10 +152,16 @@ static bool has_expired(const struct ph_timer_pm *t)
 
 void ph_timers_note(void)
 {
+    static struct ph_asked none; /* there was none then */
     struct ph_area *text = &ph_agent.areas.text, *area = &ph_agent.areas.timers;
-    text->used = 0;
-    if (ph_read_file("/proc/self/timers", text) <= 0)
+    if (ph_asked_holds(&none, PH_CALLS_TIMERS))
         return;
+    text->used = 0;
+    if (ph_read_file("/proc/self/timers", text) <= 0) {
+        none = ph_asked_now(PH_CALLS_TIMERS);
+        return;
+    }
+    none.ns = 0;
     for (const char *p = (const char *)text->base; (p = strstr(p, "ID: "));) {
         struct ph_timer_pm t = {0};
         p += strlen("ID: ");

@@ -15,8 +15,8 @@
  * and step back, and libc itself, when a stream steps back whose descriptor is written to by
  * write(2).
  */
+#include "calls.h"
 #include "libc_next.h"
-#include "locks.h"
 #include "undo.h"
 
 #include <stdarg.h>
@@ -119,10 +119,10 @@ EXPORT int fcntl(int fd, int command, ...)
     bool locks = command == F_SETLK || command == F_SETLKW || command == F_OFD_SETLK ||
                  command == F_OFD_SETLKW || command == F_SETLEASE;
     if (locks)
-        ph_locks_begin();
+        ph_calls_begin(PH_CALLS_LOCKS);
     int result = ph_libc_next()->fcntl(fd, command, argument);
     if (locks)
-        ph_locks_end();
+        ph_calls_end(PH_CALLS_LOCKS);
     if (command == F_SETFL || command == F_DUPFD || command == F_DUPFD_CLOEXEC)
         ph_undo_new_turn();
     return result;

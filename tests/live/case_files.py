@@ -87,6 +87,27 @@ class Files(Waiting):
         self.assert_refused(self.recover(), "PH_EFILES", "gone", "removed since", "--epoch")
 
 
+class Calls(Waiting):
+    """pyhook/calls.h: what the kernel is not asked for in every one of many epochs a second"""
+
+    def test_limits_and_timers_that_are_set_between_epochs(self):
+        self.stopped("""
+    import ctypes, resource
+    libc = ctypes.CDLL(None)
+    def timers():
+        with open("/proc/self/timers") as file:
+            return sum(line.startswith("ID: ") for line in file)
+    for _ in range(3):
+        pyheap.epoch(wait=True)
+    timer = ctypes.c_void_p()
+    assert libc.timer_create(time.CLOCK_MONOTONIC, None, ctypes.byref(timer)) == 0
+    resource.setrlimit(resource.RLIMIT_CPU, (100000, 200000))
+    pyheap.epoch(wait=True)
+    resource.prlimit(0, resource.RLIMIT_FSIZE, (1 << 40, 1 << 41))""", """
+    print(timers(), resource.getrlimit(resource.RLIMIT_CPU), resource.getrlimit(resource.RLIMIT_FSIZE))""")
+        self.assertIn(f"1 {(100000, 200000)} {(1 << 40, 1 << 41)}\n", self.assert_recovers().stdout)
+
+
 class Locks(Waiting):
     def test_a_lock_that_the_caller_holds_is_not_in_the_way(self):
         """As of `flock file pyheap-run ...`: the program has the caller's descriptor."""
@@ -111,14 +132,14 @@ class Locks(Waiting):
 
     def test_a_lock_on_a_file_that_was_known_without(self):
         """By each of libc's calls, by a child that shares the description, and in the end by a
-        system call that nobody sees: that one may take some epochs."""
+        system call that nobody sees: that one may take a second."""
         known = "f = open('locked', 'w'); [pyheap.epoch(wait=True) for _ in range(3)];"
         unseen = "libc.syscall(73, f.fileno(), fcntl.LOCK_EX)"  # flock
         for taken in ("fcntl.flock(f, fcntl.LOCK_EX)", "fcntl.lockf(f, fcntl.LOCK_EX)",
                       "libc.lockf(f.fileno(), 1, 0)",
                       "fcntl.fcntl(f, 37, struct.pack('hhlli', fcntl.F_WRLCK, 0, 0, 0, 0))",
                       "subprocess.run(['flock', str(f.fileno())], pass_fds=[f.fileno()], check=True)",
-                      unseen + "; [pyheap.epoch(wait=True) for _ in range(16)]"):
+                      unseen + "; pyheap.epoch(); time.sleep(1.1)"):
             with self.subTest(taken):
                 for path in (self.directory / "test.pm", self.out):
                     path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 ph_unit_test(test_hook_python_abi)
 target_sources(test_hook_python_abi PRIVATE ${CMAKE_SOURCE_DIR}/pyhook/python_abi.c)
 ph_unit_test(test_hook_identity Threads::Threads)
-foreach(part identity identity_threads identity_calls identity_files identity_paths identity_syscall clock libc_next reseed rings)
+foreach(part identity identity_threads identity_calls identity_files identity_paths identity_syscall calls clock libc_next reseed rings)
   target_sources(test_hook_identity PRIVATE ${CMAKE_SOURCE_DIR}/pyhook/${part}.c)
 endforeach()
 ph_unit_test(test_clock)
