@@ -2,10 +2,9 @@
 /*
  * calls.h - whether the program may have changed something since an epoch asked the kernel
  *
- * What locks a description has is told by a file of /proc that takes 11 us to read, as long as
- * thirty system calls; which timers there are by another one. Most programs never change
- * either. Where epochs follow each other closely, an answer of less than a second ago still
- * holds:
+ * What locks a description has is told by a file of /proc that takes 11 us to read; signal
+ * actions and limits are 80 system calls. Most programs never change any. Where epochs follow
+ * each other closely, an answer of less than a second ago still holds:
  *
  *   K1  What the program changes by a call of libc's it changes between `begun` and `ended` of
  *       that call. If both are what they were when the kernel was asked, and equal, it has
@@ -19,7 +18,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum ph_calls { PH_CALLS_LOCKS, PH_CALLS_TIMERS, PH_CALLS_LIMITS, PH_CALLS };
+enum ph_calls { PH_CALLS_LOCKS, PH_CALLS_TIMERS, PH_CALLS_LIMITS, PH_CALLS_SIGNALS, PH_CALLS };
 
 /** Around a call that may change something of that kind. A thread may be parked, or end, in
  * between. */

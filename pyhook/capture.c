@@ -179,28 +179,53 @@ static void fill_header(struct ph_record_pm *r)
 
 static struct ph_record_pm record;
 
+/* What is asked for again only if it may have changed (calls.h). */
+static struct {
+    struct ph_asked signals, limits;
+    bool ask_limits; /* in this epoch */
+    struct ph_sigaction_pm action[64];
+    struct ph_limit_pm limit[PH_LIMITS];
+} asked;
+
 #define SIGNALS 8 /* of 64, in a piece */
 
-/** A part of the header that any thread may ask for: signal actions, then the limits. */
-static void fill_piece(uint32_t number)
+static uint64_t bit(unsigned sig)
 {
-    if (number < 64 / SIGNALS) {
-        for (uint32_t i = number * SIGNALS; i < (number + 1) * SIGNALS; i++)
-            if (i + 1 != SIGKILL && i + 1 != SIGSTOP) /* have none */
-                ph_syscall(SYS_rt_sigaction, i + 1, NULL, &record.sigaction[i], 8);
+    return UINT64_C(1) << (sig - 1);
+}
+
+/** Signals whose handler the kernel itself takes away as it calls it, or libc sets, unseen. */
+static uint64_t asked_always(void)
+{
+    uint64_t signals = bit(32);
+    for (unsigned i = 0; i < 64; i++)
+        if (asked.action[i].flags & SA_RESETHAND)
+            signals |= bit(i + 1);
+    return signals;
+}
+
+static void ask_actions(uint64_t signals)
+{
+    signals &= ~(bit(SIGKILL) | bit(SIGSTOP)); /* have none */
+    for (; signals; signals &= signals - 1) {
+        unsigned i = (unsigned)__builtin_ctzll(signals);
+        ph_syscall(SYS_rt_sigaction, i + 1, NULL, &asked.action[i], 8);
+    }
+}
+
+/** What any thread may ask for: limits, signal actions. */
+static void ask_piece(uint32_t number)
+{
+    if (number > 0) {
+        ask_actions((bit(SIGNALS + 1) - 1) << (number - 1) * SIGNALS);
         return;
     }
-    static struct ph_asked asked;
-    static struct ph_limit_pm limits[PH_LIMITS];
-    if (!ph_asked_holds(&asked, PH_CALLS_LIMITS)) {
-        asked = ph_asked_now(PH_CALLS_LIMITS);
-        for (unsigned i = 0; i < PH_LIMITS; i++) {
-            uint64_t limit[2];
-            if (ph_syscall(SYS_prlimit64, 0, i, NULL, limit) == 0)
-                limits[i] = (struct ph_limit_pm){limit[0], limit[1]};
-        }
+    ask_actions(asked_always());
+    for (unsigned i = 0; i < PH_LIMITS && asked.ask_limits; i++) {
+        uint64_t limit[2];
+        if (ph_syscall(SYS_prlimit64, 0, i, NULL, limit) == 0)
+            asked.limit[i] = (struct ph_limit_pm){limit[0], limit[1]};
     }
-    memcpy(record.limit, limits, sizeof limits);
 }
 
 static int fill_images(void)
@@ -295,11 +320,23 @@ static int no_memory(void)
     return PH_ENOMEM;
 }
 
+static bool ask_again(struct ph_asked *then, enum ph_calls kind)
+{
+    bool again = !ph_asked_holds(then, kind);
+    if (again)
+        *then = ph_asked_now(kind);
+    return again;
+}
+
 static int map_and_ask(void)
 {
-    ph_pieces_add(64 / SIGNALS + 1, fill_piece);
+    asked.ask_limits = ask_again(&asked.limits, PH_CALLS_LIMITS);
+    bool signals = ask_again(&asked.signals, PH_CALLS_SIGNALS);
+    ph_pieces_add(signals ? 1 + 64 / SIGNALS : 1, ask_piece);
     int rc = ph_memory_map(&record);
     ph_pieces_finish();
+    memcpy(record.sigaction, asked.action, sizeof record.sigaction);
+    memcpy(record.limit, asked.limit, sizeof record.limit);
     return rc;
 }
 

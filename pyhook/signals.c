@@ -36,6 +36,7 @@
 
 #include "agent_internal.h"
 #include "allocator/syscall.h"
+#include "calls.h"
 #include "libc_next.h"
 
 #include <errno.h>
@@ -505,11 +506,21 @@ static bool is_keepers(int sig, const siginfo_t *info)
     }
 }
 
+static int set_action(int sig, const struct sigaction *act, struct sigaction *old)
+{
+    if (act)
+        ph_calls_begin(PH_CALLS_SIGNALS);
+    int rc = ph_libc_next()->sigaction(sig, act, old);
+    if (act)
+        ph_calls_end(PH_CALLS_SIGNALS);
+    return rc;
+}
+
 /** When the handler has returned, the kernel does what it does without one. */
 static void act_by_default(int sig)
 {
     struct sigaction none = {.sa_handler = SIG_DFL};
-    ph_libc_next()->sigaction(sig, &none, NULL);
+    set_action(sig, &none, NULL);
     ph_syscall(SYS_tgkill, ph_syscall(SYS_getpid), ph_syscall(SYS_gettid), sig);
 }
 
@@ -562,9 +573,8 @@ void ph_signals_withhold(void)
 /* Two threads that set one signal's action at once get either's, as ever. */
 EXPORT int sigaction(int sig, const struct sigaction *act, struct sigaction *old)
 {
-    const struct ph_libc *libc = ph_libc_next();
     if (!stands_before(sig))
-        return libc->sigaction(sig, act, old);
+        return set_action(sig, act, old);
     uint64_t before = atomic_load(&handlers[sig]);
     struct sigaction ours, was;
     bool by_default = act && act->sa_handler == SIG_DFL && is_withheld(sig);
@@ -582,7 +592,7 @@ EXPORT int sigaction(int sig, const struct sigaction *act, struct sigaction *old
         ours.sa_sigaction = deliver;
         ours.sa_flags |= SA_SIGINFO;
     }
-    int r = libc->sigaction(sig, set ? &ours : act, &was);
+    int r = set_action(sig, set ? &ours : act, &was);
     if (r != 0) {
         atomic_store(&handlers[sig], before);
         return r;

@@ -107,6 +107,28 @@ class Calls(Waiting):
     print(timers(), resource.getrlimit(resource.RLIMIT_CPU), resource.getrlimit(resource.RLIMIT_FSIZE))""")
         self.assertIn(f"1 {(100000, 200000)} {(1 << 40, 1 << 41)}\n", self.assert_recovers().stdout)
 
+    def test_signal_actions_that_change_between_epochs(self):
+        """SIGUSR1 is caught once, then the kernel itself sets the default."""
+        self.stopped("""
+    import ctypes, signal
+    libc = ctypes.CDLL(None)
+    def told(mask):
+        with open("/proc/self/status") as file:
+            bits = int(next(line for line in file if line.startswith(mask)).split()[1], 16)
+        return [n for n in range(1, 32) if bits >> (n - 1) & 1]
+    once = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: None)
+    libc.sysv_signal(signal.SIGUSR1, once)
+    for _ in range(3):
+        pyheap.epoch(wait=True)
+    assert signal.SIGUSR1 in told("SigCgt")
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    pyheap.epoch(wait=True)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    ignored, caught = told("SigIgn"), told("SigCgt")
+    assert signal.SIGUSR1 not in caught and signal.SIGUSR2 in ignored""", """
+    assert told("SigIgn") == ignored and told("SigCgt") == caught""")
+        self.assert_recovers()
+
 
 class Locks(Waiting):
     def test_a_lock_that_the_caller_holds_is_not_in_the_way(self):
