@@ -271,6 +271,64 @@ static int settle_stretches(struct ph_pool *p, struct migration *m)
     return err;
 }
 
+/* Blocks of extents that nobody uses: a new home takes one of these, and gives back what it
+ * has. In pages. */
+static uint64_t spare_pages(const struct ph_pool *p)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < p->extents; i++) {
+        const struct ph_extent *e = &p->extent[p->by_offset[i]];
+        if (e->role == PH_EXTENT_FREE)
+            n += (uint64_t)__builtin_popcount(~e->holes & PH_ALL_SEGMENTS) *
+                 ph_segment_pages(&p->super);
+    }
+    return n;
+}
+
+/* Whether the disk has the blocks that going home takes. Where it has them for all of the log
+ * (S5) nobody looks closer. Else a migration that cannot end would take what the epochs need
+ * that make it superfluous. */
+static int check_room(struct ph_pool *p, struct migration *m)
+{
+    uint64_t pages = 0, fresh = 0, spare;
+    size_t step;
+    bool any;
+    int err;
+
+    pthread_mutex_lock(&p->lock);
+    err = ph_room_allows(p, 0);
+    spare = spare_pages(p);
+    pthread_mutex_unlock(&p->lock);
+    if (err != PH_EFULL)
+        return err;
+    err = 0;
+    for (size_t i = 0; i < m->merged.n && !err; i += step) {
+        const struct ph_entry_pm *e = &m->merged.entry[i];
+        uint64_t stretch = ph_stretch_of(p, e->addr);
+        step = group(p, &m->merged, i, &any);
+        pthread_mutex_lock(&p->lock);
+        uint32_t heir = heir_of(p, m, stretch), home = home_of(p, stretch);
+        pthread_mutex_unlock(&p->lock);
+        if (heir == PH_NO_SLOT && home != PH_NO_SLOT)
+            err = ph_home_table(p, home, m->table);
+        for (size_t k = 0; k < step && !err; k++) {
+            if (!e[k].offset)
+                continue;
+            if (heir != PH_NO_SLOT)
+                pages += !ph_is_at_home(p, heir, &e[k]);
+            else if (home == PH_NO_SLOT)
+                fresh++;
+            else
+                pages += ph_sum_is_zero(m->table[(e[k].addr - stretch) / PH_PAGE]);
+        }
+        if (any && heir == PH_NO_SLOT && home == PH_NO_SLOT)
+            fresh += ph_table_pages(&p->super);
+    }
+    pages += fresh > spare ? fresh - spare : 0;
+    return err ? err : ph_io_space(&p->io, pages * PH_PAGE);
+}
+
 static int check_stop(const struct ph_pool *p)
 {
     return p->stop ? PH_EINTR : 0;
@@ -540,6 +598,8 @@ int ph_home_migrate(struct ph_pool *p)
         err = load_all(p, &m);
     if (!err)
         err = choose_heirs(p, &m);
+    if (!err)
+        err = check_room(p, &m);
     if (!err)
         err = settle_stretches(p, &m);
     if (!err && ph_tuning.wrong == PH_WRONG_EARLY_HEIR)

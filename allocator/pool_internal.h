@@ -338,7 +338,15 @@ struct ph_writing {
     size_t heirs, heir_capacity;
     uint64_t heir_pages; /* placed there */
     bool no_heirs;       /* there was no room for one more */
+    bool tight;          /* what it has of the log is more than the rest of that leaves (S5) */
 };
+
+/* ---- pool_view.c ---------------------------------------------------------------------- */
+
+/** Count the pages of the log that are the newest of their addresses, and of none of the @p n
+ * entries, ascending. @pre lock held. @return 0, PH_ECORRUPT, PH_EIO, PH_ENOMEM. */
+int ph_view_count_newest(struct ph_pool *p, const struct ph_entry_pm *e, size_t n,
+                         uint64_t *pages);
 
 /* ---- pool_heir.c: what will be home, filled by an epoch ----------------------------- */
 

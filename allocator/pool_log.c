@@ -511,6 +511,29 @@ static int make_durable(struct ph_pool *p)
     return err || !late ? err : ph_queue_flush(p);
 }
 
+/* Whether the epoch, which has its index, leaves room for the log to go home (S5). */
+static int check_room(struct ph_pool *p)
+{
+    struct ph_writing *w = &p->writing;
+    uint64_t pages, meta = w->entries * sizeof(*w->entry) + w->record_size + PH_PAGE;
+    int err = ph_queue_flush(p); /* what is on its way does not count as free */
+
+    if (err)
+        return err;
+    pthread_mutex_lock(&p->lock);
+    err = ph_view_count_newest(p, w->entry, w->entries, &pages);
+    if (!err)
+        do
+            err = ph_io_space(&p->io, (pages + w->log_pages) * PH_PAGE + meta);
+        while (err == PH_EFULL && ph_files_give_up(p) == 0);
+    if (err == PH_EFULL) {
+        p->disk_full = true;
+        ph_pool_fail(p, err, "asking for free space");
+    }
+    pthread_mutex_unlock(&p->lock);
+    return err;
+}
+
 int ph_pool_commit(struct ph_pool *p, const char *label, uint64_t time)
 {
     struct ph_header_pm *h;
@@ -520,6 +543,8 @@ int ph_pool_commit(struct ph_pool *p, const char *label, uint64_t time)
     if (err)
         return err;
     err = complete_index(p);
+    if (!err && p->writing.tight)
+        err = check_room(p);
     if (!err)
         err = queue_meta(p, label, time, &h, &header);
     if (!err)

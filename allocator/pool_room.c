@@ -24,7 +24,10 @@
  *  S5  Room in the log is given only if the disk has room for all of the log, with it, to go
  *      home: else a disk could fill with log that nothing takes away any more. Only for what is
  *      to be written now: a small epoch must find room where a whole segment has none, since
- *      it may be the one that gives up what fills the disk.
+ *      it may be the one that gives up what fills the disk. For that reason an epoch may have
+ *      more, as long as the disk has room for the epoch itself to go home (`tight`); but then
+ * it becomes one only if, with what it replaces and forgets, the rest of the log has room, too
+ *      (pool_log.c). That rest alone goes home, once it is kept as the oldest.
  */
 #include "allocator/pool_internal.h"
 
@@ -150,8 +153,17 @@ int ph_room_allows(struct ph_pool *p, uint64_t bytes)
     return ph_io_space(&p->io, log + bytes);
 }
 
-/* Make room on a full disk, or in a full pool. @return 0 to look again. */
-static int make_room(struct ph_pool *p)
+/* Whether there is room for @p n pages of the epoch in progress, were it the only one (S5). */
+static bool fits_alone(struct ph_pool *p, uint64_t n)
+{
+    uint64_t pages = p->writing.log_pages + (p->end.hole ? 2 : 1) * n;
+
+    return p->end.slot != PH_NO_SLOT && p->end.page + n <= p->end.limit &&
+           ph_io_space(&p->io, pages * PH_PAGE) == 0;
+}
+
+/* Let the log give room on a full disk, or in a full pool. @return 0 to look again. */
+static int make_log_room(struct ph_pool *p)
 {
     if (p->punching) {
         p->room_wanted = true;
@@ -159,9 +171,13 @@ static int make_room(struct ph_pool *p)
         p->room_wanted = false;
         return 0;
     }
-    if (ph_home_force(p, true) == 0)
-        return 0;
-    return ph_files_give_up(p); /* P10 */
+    return ph_home_force(p, true);
+}
+
+/* The same, and files, too (P10). */
+static int make_room(struct ph_pool *p)
+{
+    return make_log_room(p) ? ph_files_give_up(p) : 0;
 }
 
 /* Go on in a new segment. */
@@ -208,10 +224,16 @@ int ph_room_take(struct ph_pool *p, uint64_t want, uint64_t *offset, uint64_t *g
     int err;
 
     pthread_mutex_lock(&p->lock);
+    bool again;
     do {
         *got = want;
         err = go_on(p, got);
-    } while (err == PH_EFULL && make_room(p) == 0);
+        again = err == PH_EFULL && make_log_room(p) == 0;
+        if (err == PH_EFULL && !again && fits_alone(p, *got)) {
+            p->writing.tight = true;
+            err = 0;
+        }
+    } while (again || (err == PH_EFULL && ph_files_give_up(p) == 0));
     if (!err) {
         *offset = p->extent[p->end.slot].offset + p->end.page * PH_PAGE;
         p->end.page += (uint32_t)*got;

@@ -132,42 +132,70 @@ static int add_pages(struct ph_view *v, const struct ph_index *log)
     return err;
 }
 
+/* The indexes of the log's first @p n epochs, merged; @p h: the header of the last. @pre lock
+ * held */
+static int merge_log(struct ph_pool *p, size_t n, struct ph_header_pm *h,
+                     struct ph_index *merged)
+{
+    struct ph_index *index = calloc(n + 1, sizeof(*index));
+    int err = index ? 0 : PH_ENOMEM;
+
+    for (size_t i = 0; i < n && !err; i++) {
+        err = ph_header_load(p, p->epoch[i].header, p->epoch[i].info.number, h);
+        if (!err && !ph_root_kept_index(p, h->number, &index[i]))
+            err = ph_index_load(p, h, &index[i]);
+    }
+    ph_root_forget_indexes(p);
+    if (!err) {
+        err = ph_index_merge(index, n, merged);
+    } else if (index) {
+        for (size_t i = 0; i < n; i++)
+            ph_index_free(&index[i]);
+    }
+    free(index);
+    return err;
+}
+
 /* @pre lock held */
 static int build(struct ph_view *v)
 {
     struct ph_pool *p = v->pool;
-    struct ph_index *index, merged = {0};
+    struct ph_index merged = {0};
     struct ph_header_pm h = {0};
     size_t at = 0;
-    int err = 0;
+    int err;
 
     while (at < p->epochs && p->epoch[at].info.number != v->number)
         at++;
     if (at == p->epochs || v->number < p->root.oldest)
         return PH_ENOEPOCH;
     v->home_epoch = p->root.home_epoch;
-    index = calloc(at + 1, sizeof(*index));
-    if (!index)
-        return PH_ENOMEM;
-    for (size_t i = 0; i <= at && !err; i++) {
-        err = ph_header_load(p, p->epoch[i].header, p->epoch[i].info.number, &h);
-        if (!err && !ph_root_kept_index(p, h.number, &index[i]))
-            err = ph_index_load(p, &h, &index[i]);
-    }
-    ph_root_forget_indexes(p);
+    err = merge_log(p, at + 1, &h, &merged);
     if (!err)
         err = ph_record_load(p, &h, &v->record);
     if (!err) {
         v->record_size = h.record_size;
-        err = ph_index_merge(index, at + 1, &merged);
-    } else {
-        for (size_t i = 0; i <= at; i++)
-            ph_index_free(&index[i]);
-    }
-    free(index);
-    if (!err)
         err = add_pages(v, &merged);
+    }
     ph_index_free(&merged);
+    return err;
+}
+
+int ph_view_count_newest(struct ph_pool *p, const struct ph_entry_pm *e, size_t n,
+                         uint64_t *pages)
+{
+    struct ph_index log = {0};
+    struct ph_header_pm h;
+    size_t k = 0;
+    int err = merge_log(p, p->epochs, &h, &log);
+
+    *pages = 0;
+    for (size_t i = 0; i < log.n; i++) {
+        while (k < n && e[k].addr < log.entry[i].addr)
+            k++;
+        *pages += log.entry[i].offset && !(k < n && e[k].addr == log.entry[i].addr);
+    }
+    ph_index_free(&log);
     return err;
 }
 

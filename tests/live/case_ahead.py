@@ -72,8 +72,8 @@ UNREADABLE = """
     print("end", pyheap.status()["epoch"] > 3)
 """
 
-# More than the disk takes, for a while: the epoch fails as it is copied ahead. At once, since
-# of an epoch with a part of it the pool would have to keep that, and have no room for the next.
+# More than the disk takes, for a while, at once or piece by piece: the epoch fails as it is copied
+# ahead. Of an epoch with a part of it the pool has to keep that until two more are durable.
 TOO_MUCH = """
     import os, sys, time, zlib
     import pyheap
@@ -85,7 +85,7 @@ TOO_MUCH = """
     kept = os.urandom(16 << 20)
     sum = zlib.crc32(kept)
     until(lambda: pyheap.status()["durable"] >= 2)
-    much = kept * 20
+    much = kept * 20 if sys.argv[1] == "at once" else [os.urandom(16 << 20) for _ in range(20)]
     until(lambda: errors)
     print(sorted(set(errors)), flush=True)
     del much
@@ -135,9 +135,15 @@ class Ahead(Case):
         self.assertEqual(self.chain(UNREADABLE, 500, "10ms", kills=3), "end True\n")
 
     def test_a_full_disk(self):
+        self.fills_the_disk("at once")
+
+    def test_a_full_disk_with_an_epoch_of_a_part(self):
+        self.fills_the_disk("piece by piece")
+
+    def fills_the_disk(self, how):
         small = self.small_file_system("200m")
         pool = str(small / "test.pm")
-        keeper, target = self.start(self.argv(TOO_MUCH, options=["--every", "20ms"], pool=pool))
+        keeper, target = self.start(self.argv(TOO_MUCH, how, options=["--every", "20ms"], pool=pool))
         self.wait_printed("goes on True")
         self.assertEqual(self.out.read_text().splitlines(), ["['PoolFullError']", "goes on True"])
         target.signal(signal.SIGKILL)

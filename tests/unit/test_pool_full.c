@@ -160,6 +160,47 @@ Test(pool_full, a_small_epoch_needs_no_room_for_a_segment)
     ph_pool_close(p);
 }
 
+/* S5: a disk that is full of a log that the program needs no more. Nothing of it goes home
+ * before an epoch without it is the oldest that is kept. */
+Test(pool_full, an_epoch_that_forgets_what_fills_the_disk_is_let_in)
+{
+    static const struct ph_io_hooks counting = {.before = little_room};
+    static const size_t pages = 3000;
+    const uint64_t last = PH_HEAP_BASE + (pages - 1) * PH_PAGE;
+    struct ph_pool *p = fixture_create_sized(64 << 20, 2);
+    struct ph_page_span all = {PH_HEAP_BASE, last + PH_PAGE};
+    uint64_t n = 1;
+
+    OK(fixture_big_append(p, n, pages, 1));
+    OK(ph_pool_set_present(p, &all, 1));
+    OK(ph_pool_commit(p, NULL, 0));
+    fixture_one_page(p, n = 2, PH_HEAP_BASE, 2, false);
+    ph_io_hooks = &counting;
+    disk_room = 1500 * PH_PAGE; /* less than the first epoch took, and enough for an extent */
+    while (++n < 6) {           /* these need all that there is */
+        RETURNS(PH_EFULL, fixture_big_epoch(p, n, 3, n));
+        ph_pool_abort(p);
+        cr_assert(fixture_holds(p, 2, last, pages));
+    }
+    for (; n < 30; n++) { /* and these forget all but a page */
+        fixture_one_page(p, n, PH_HEAP_BASE, n, true);
+        cr_assert(fixture_holds(p, n, PH_HEAP_BASE, n));
+        cr_assert(fixture_holds(p, n, last, 0));
+        if (n > 6)
+            continue;
+        cr_assert_eq(p->root.oldest, 2);
+        cr_assert(fixture_holds(p, 2, last, pages));
+        RETURNS(PH_EFULL, ph_home_migrate(p));
+        cr_assert_eq(ph_extent_count(p, PH_EXTENT_HOME), 0);
+    }
+    cr_assert_gt(p->root.home_epoch, 6, "the log went home");
+    ph_io_hooks = NULL;
+    ph_pool_close(p);
+    p = fixture_open(PH_POOL_WRITE);
+    cr_assert(fixture_holds(p, n - 1, PH_HEAP_BASE, n - 1));
+    ph_pool_close(p);
+}
+
 Test(pool_full, failing_sync_stops_epochs_until_reopened)
 {
     for (long at = 0; at < 12; at++) {
