@@ -91,6 +91,11 @@ bool ph_recovery_undo_place(const struct ph_recovery *r, const struct ph_file_pm
 bool ph_recovery_undo_left_at(const struct ph_recovery *r, const char *path,
                               char buf[PATH_MAX]);
 
+/** Whether the file of that inode, which had @p path, was removed and is kept with the pool, at
+ * @p buf: itself, or a copy of it with a copy of the pool. */
+bool ph_recovery_undo_keeps(const struct ph_recovery *r, const char *path, uint64_t dev,
+                            uint64_t ino, char buf[PATH_MAX]);
+
 /** Whether the program has removed the directory @p path: there will be another one. */
 bool ph_recovery_undo_remakes(const struct ph_recovery *r, const char *path);
 

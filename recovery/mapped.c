@@ -80,8 +80,11 @@ static int look_for(struct ph_recovery *r, size_t i)
     const char *path = ph_record_text(r->record, v->path);
     char buf[PATH_MAX];
     struct stat st;
-    if (new_name(r, v) || (stat(path, &st) == 0 && st.st_ino == v->ino) ||
-        !ph_recovery_undo_left_at(r, path, buf) || stat(buf, &st) != 0 || st.st_ino != v->ino)
+    if (new_name(r, v) || (stat(path, &st) == 0 && st.st_ino == v->ino))
+        return 0;
+    if ((!ph_recovery_undo_left_at(r, path, buf) || stat(buf, &st) != 0 ||
+         st.st_ino != v->ino) &&
+        !ph_recovery_undo_keeps(r, path, v->dev, v->ino, buf))
         return 0;
     r->moved[i] = strdup(buf);
     r->nmoved++;
@@ -126,7 +129,12 @@ static const char *objection(struct ph_recovery *r, const struct ph_vma_pm *v,
         uint64_t mtime =
             (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
         bool size = (uint64_t)st.st_size == v->size, time = mtime == v->mtime_ns;
-        if (its_own(r->record, v, &st))
+        char kept[PATH_MAX];
+        if (its_own(r->record, v, &st) ||
+            (size && renamed &&
+             ph_recovery_undo_keeps(r, ph_record_text(r->record, v->path), v->dev, v->ino,
+                                    kept) &&
+             strcmp(kept, renamed) == 0))
             why = "";
         else if (!size || (!time && !copy) ||
                  (copy && !ph_stored_equals(r->pool, copy, fd, !time)))

@@ -112,6 +112,15 @@ bool ph_recovery_undo_left_at(const struct ph_recovery *r, const char *path, cha
            access(buf, F_OK) == 0;
 }
 
+bool ph_recovery_undo_keeps(const struct ph_recovery *r, const char *path, uint64_t dev,
+                            uint64_t ino, char buf[PATH_MAX])
+{
+    const struct ph_undo *last;
+    return follow(r, path, NULL, buf, &last) == MOVED && last->kind == PH_UNDO_REMOVED &&
+           last->ino == ino && last->dev == dev && below(buf, r->undo_directory) &&
+           access(buf, F_OK) == 0;
+}
+
 bool ph_recovery_undo_remakes(const struct ph_recovery *r, const char *path)
 {
     char buf[PATH_MAX];

@@ -168,9 +168,14 @@ class Cuts(Waiting):
     os.write(ends[1], b'abc')
     import socket, stat
     socket.socket(socket.AF_UNIX).bind('socket')
+    import mmap
+    with open('mapped', 'w+b') as data:
+        data.write(bytes(range(256)) * 64)
+        data.flush()
+        mapped = mmap.mmap(data.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
     def after():
         os.rename('moved', 'other')
-        for name in 'named', 'linked', 'open', 'other', 'p', 'socket':
+        for name in 'named', 'linked', 'open', 'other', 'p', 'socket', 'mapped':
             os.remove(name)
 """, """
     assert [open(name).read() for name in ('named', 'open', 'moved')] == ['named', 'open', 'moved']
@@ -178,7 +183,8 @@ class Cuts(Waiting):
     assert os.path.samefile('named', 'linked')
     assert os.stat('named').st_mode & 0o777 == 0o640 and not os.path.exists('other')
     assert os.read(ends[0], 9) == b'abc' and os.stat('p').st_ino == os.fstat(ends[0]).st_ino
-    assert stat.S_ISSOCK(os.stat('socket').st_mode)""")
+    assert stat.S_ISSOCK(os.stat('socket').st_mode)
+    assert mapped[:] == bytes(range(256)) * 64 == open('mapped', 'rb').read()""")
         packed = self.directory / "packed.pm"
         self.assert_ended(self.finish([self.commands.recover, "--pack", packed, self.pool]))
         shutil.rmtree(self.UNDO)
