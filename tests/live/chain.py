@@ -75,7 +75,7 @@ def first_difference(wanted, found):
 
 
 class PythonDied(ChainError):
-    """The interpreter crashed by itself, without pyheap."""
+    """The interpreter crashed or hung by itself, without pyheap."""
 
 
 def run_plain(program, python, rounds, directory):
@@ -85,9 +85,12 @@ def run_plain(program, python, rounds, directory):
     out = pathlib.Path(directory, "stdout")
     started = time.monotonic()
     with open(out, "wb") as stdout, open_stdin(program) as stdin:
-        done = subprocess.run([python, program.path, *program.arguments(rounds)], cwd=work,
-                              stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, text=True,
-                              env={**os.environ, **ENVIRONMENT}, timeout=20 * PATIENCE)
+        try:
+            done = subprocess.run([python, program.path, *program.arguments(rounds)], cwd=work,
+                                  stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, text=True,
+                                  env={**os.environ, **ENVIRONMENT}, timeout=5 * PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise PythonDied(f"{program.name}: plain Python has not ended after {5 * PATIENCE} s") from None
     seconds = time.monotonic() - started
     if done.returncode < 0:
         raise PythonDied(f"{program.name}: plain Python died of signal {-done.returncode}")
