@@ -111,29 +111,21 @@ static int retire(struct ph_pool *p, struct migration *m)
     return err;
 }
 
-/* The merged indexes of epochs [first, end). */
+/* The merged indexes of epochs [first, end). Only migration takes any off the start. */
 static int load(struct ph_pool *p, size_t first, size_t end, struct ph_index *merged)
 {
     size_t n = end - first;
-    struct ph_index *index = calloc(n + 1, sizeof(*index));
+    struct ph_epoch *epoch = malloc((n + 1) * sizeof(*epoch));
     struct ph_header_pm *h = malloc(sizeof(*h));
-    int err = index && h ? 0 : PH_ENOMEM;
+    int err = epoch && h ? 0 : PH_ENOMEM;
 
-    for (size_t i = 0; i < n && !err; i++) {
-        pthread_mutex_lock(&p->lock);
-        struct ph_epoch e = p->epoch[first + i]; /* only migration takes any off the start */
-        pthread_mutex_unlock(&p->lock);
-        err = ph_header_load(p, e.header, e.info.number, h);
-        if (!err)
-            err = ph_index_load(p, h, &index[i]);
-    }
     if (!err) {
-        err = ph_index_merge(index, n, merged);
-    } else if (index) {
-        for (size_t i = 0; i < n; i++)
-            ph_index_free(&index[i]);
+        pthread_mutex_lock(&p->lock);
+        memcpy(epoch, p->epoch + first, n * sizeof(*epoch));
+        pthread_mutex_unlock(&p->lock);
+        err = ph_index_load_epochs(p, epoch, n, false, h, merged);
     }
-    free(index);
+    free(epoch);
     free(h);
     return err;
 }

@@ -232,6 +232,26 @@ int ph_index_load(struct ph_pool *p, const struct ph_header_pm *h, struct ph_ind
     return err;
 }
 
+int ph_index_load_epochs(struct ph_pool *p, const struct ph_epoch *e, size_t n, bool kept,
+                         struct ph_header_pm *h, struct ph_index *out)
+{
+    struct ph_index *index = calloc(n + 1, sizeof(*index));
+    int err = index ? 0 : PH_ENOMEM;
+
+    *out = (struct ph_index){0};
+    for (size_t i = 0; i < n && !err; i++) {
+        err = ph_header_load(p, e[i].header, e[i].info.number, h);
+        if (!err && !(kept && ph_root_kept_index(p, h->number, &index[i])))
+            err = ph_index_load(p, h, &index[i]);
+    }
+    if (!err)
+        err = ph_index_merge(index, n, out);
+    for (size_t i = 0; i < n && index; i++)
+        ph_index_free(&index[i]);
+    free(index);
+    return err;
+}
+
 int ph_record_load(struct ph_pool *p, const struct ph_header_pm *h, void **out)
 {
     void *record = malloc(h->record_size ? h->record_size : 1);

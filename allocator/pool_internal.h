@@ -108,6 +108,12 @@ int ph_header_load(struct ph_pool *p, uint64_t offset, uint64_t number,
                    struct ph_header_pm *out);
 /** Read and check the index of an epoch. @return 0, PH_ECORRUPT, PH_EIO, PH_ENOMEM. */
 int ph_index_load(struct ph_pool *p, const struct ph_header_pm *h, struct ph_index *out);
+struct ph_epoch;
+/** The same of the @p n epochs at @p e, oldest first, merged. @param kept use up those that
+ * opening the pool has left (pool_root.c), @pre lock held. @param h receives the last one's
+ * header. */
+int ph_index_load_epochs(struct ph_pool *p, const struct ph_epoch *e, size_t n, bool kept,
+                         struct ph_header_pm *h, struct ph_index *out);
 /** Read and check the record of an epoch; @p out is to be freed. @return as above. */
 int ph_record_load(struct ph_pool *p, const struct ph_header_pm *h, void **out);
 

@@ -25,9 +25,9 @@
  *      home: else a disk could fill with log that nothing takes away any more. Only for what is
  *      to be written now: a small epoch must find room where a whole segment has none, since
  *      it may be the one that gives up what fills the disk. For that reason an epoch may have
- *      more, as long as the disk has room for the epoch itself to go home (`tight`); but then
- * it becomes one only if, with what it replaces and forgets, the rest of the log has room, too
- *      (pool_log.c). That rest alone goes home, once it is kept as the oldest.
+ *      more, as long as the disk has room for the epoch itself to go home (`tight`). But then
+ *      it is committed only if the log has room without what it replaces and forgets
+ *      (pool_log.c), which never goes home once the epoch is the oldest that is kept.
  */
 #include "allocator/pool_internal.h"
 
@@ -221,10 +221,10 @@ static int go_on(struct ph_pool *p, uint64_t *n)
 
 int ph_room_take(struct ph_pool *p, uint64_t want, uint64_t *offset, uint64_t *got)
 {
+    bool again;
     int err;
 
     pthread_mutex_lock(&p->lock);
-    bool again;
     do {
         *got = want;
         err = go_on(p, got);

@@ -137,22 +137,9 @@ static int add_pages(struct ph_view *v, const struct ph_index *log)
 static int merge_log(struct ph_pool *p, size_t n, struct ph_header_pm *h,
                      struct ph_index *merged)
 {
-    struct ph_index *index = calloc(n + 1, sizeof(*index));
-    int err = index ? 0 : PH_ENOMEM;
+    int err = ph_index_load_epochs(p, p->epoch, n, true, h, merged);
 
-    for (size_t i = 0; i < n && !err; i++) {
-        err = ph_header_load(p, p->epoch[i].header, p->epoch[i].info.number, h);
-        if (!err && !ph_root_kept_index(p, h->number, &index[i]))
-            err = ph_index_load(p, h, &index[i]);
-    }
     ph_root_forget_indexes(p);
-    if (!err) {
-        err = ph_index_merge(index, n, merged);
-    } else if (index) {
-        for (size_t i = 0; i < n; i++)
-            ph_index_free(&index[i]);
-    }
-    free(index);
     return err;
 }
 

@@ -102,7 +102,7 @@ static int64_t us_of(struct timeval tv)
     return tv.tv_sec * INT64_C(1000000) + tv.tv_usec;
 }
 
-static uint64_t ended;
+static uint64_t ended; /* of ph_clock_children_ended: none ends without a page fault */
 
 void ph_clock_note_usage(void)
 {

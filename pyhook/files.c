@@ -343,7 +343,7 @@ static void capture_one(int fd)
         f->flags |= ph_files_is_kept(f->dev, f->ino, name) ? PH_FILE_WRITABLE | PH_FILE_KEPT
                                                            : PH_FILE_WRITABLE;
 
-    if (S_ISCHR(st.st_mode) && major(st.st_rdev) != PH_MEMORY_DEVICES && isatty(fd))
+    if (ph_files_may_be_terminal(&st) && isatty(fd))
         f->flags |= PH_FILE_TTY;
     const struct ph_file_pm *same = known_description(f);
     /* stdout and stderr are often one description, and need not be the next time. */

@@ -10,8 +10,15 @@
 #include "agent_internal.h"
 
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
-#define PH_MEMORY_DEVICES 1 /* major number of null, zero, random: none is a terminal */
+#define PH_MEMORY_DEVICES 1 /* major number of null, zero, random */
+
+/** Whether it is worth a system call to ask. */
+static inline bool ph_files_may_be_terminal(const struct stat *st)
+{
+    return S_ISCHR(st->st_mode) && major(st->st_rdev) != PH_MEMORY_DEVICES;
+}
 
 /** The descriptors found so far. */
 struct ph_file_pm *ph_files_all(size_t *n);

@@ -19,7 +19,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 static struct origin {
@@ -73,8 +72,7 @@ void ph_files_find_inherited(void)
     for (struct origin *o = origin; o < origin + norigins; o++) {
         struct stat st;
         bool open = fstat(o->fd, &st) == 0;
-        terminal |=
-            open && o->fd < 3 && S_ISCHR(st.st_mode) && major(st.st_rdev) != PH_MEMORY_DEVICES;
+        terminal |= open && o->fd < 3 && ph_files_may_be_terminal(&st);
         o->at = open && is(&st, o) ? o->fd : -1;
         for (int fd = 0; o->at < 0 && o->ino && fd < 1024; fd++)
             if (fstat(fd, &st) == 0 && is(&st, o))

@@ -4,9 +4,9 @@
  */
 #include "files.h"
 
+#include "calls.h"
 #include "children.h"
 #include "clock.h"
-#include "calls.h"
 
 #include <fcntl.h>
 #include <stdlib.h>

@@ -78,9 +78,10 @@ struct block {
     uint8_t skip;  /* epochs in which it is not copied ahead */
     uint8_t split; /* 0: not since it was whole; else how often to try to make it so */
 };
-static bool any_split; /* of those that are hot */
 _Static_assert((PH_HEAP_END - PH_HEAP_EXTENTS) / BLOCK * sizeof(struct block) <= 160u << 20,
                "the table fits in its area");
+
+static bool any_split; /* a hot block may be */
 
 static bool tracked(uint64_t addr)
 {
@@ -327,15 +328,15 @@ void ph_hot_settle(uint64_t start, uint64_t end)
 /** Whether the machine's owner wants no huge pages: the call does not ask. */
 static bool unwanted(void)
 {
-    static int known; /* 0: not yet */
+    static bool known, never;
     struct ph_area *text = &ph_agent.areas.text;
-    text->used = 0;
-    if (!known)
-        known = ph_read_file("/sys/kernel/mm/transparent_hugepage/enabled", text) > 0 &&
-                        !strstr((const char *)text->base, "[never]")
-                    ? 1
-                    : -1;
-    return known < 0;
+    if (!known) {
+        text->used = 0;
+        never = ph_read_file("/sys/kernel/mm/transparent_hugepage/enabled", text) <= 0 ||
+                strstr((const char *)text->base, "[never]");
+        known = true;
+    }
+    return never;
 }
 
 static void mend(uint64_t start, uint64_t end, uint64_t until_ns)

@@ -265,17 +265,18 @@ static bool are_all(uint32_t running)
  */
 static bool park_known(void)
 {
-    uint32_t known = parking.nsignalled, main_too = parking.caller == parking.main ? 0 : 1;
+    uint32_t known = parking.nsignalled;
     parking.nsignalled = 0;
     for (uint32_t i = 0; i < known; i++) {
         uint32_t tid = signalled()[i]; /* what is written there now lies below */
         if ((int)tid != parking.caller && (int)tid != parking.main)
             signal_one(tid);
     }
-    if (parking.nsignalled)
-        await_parked(parking.nsignalled);
-    if (!main_too || !are_all(1))
-        return !main_too && are_all(0);
+    await_parked(parking.nsignalled);
+    if (parking.caller == parking.main)
+        return are_all(0);
+    if (!are_all(1)) /* the main thread is the last (P4) */
+        return false;
     signal_one((uint32_t)parking.main);
     await_parked(parking.nsignalled);
     return are_all(0);

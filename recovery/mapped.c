@@ -109,6 +109,16 @@ void ph_recovery_mapped_free(struct ph_recovery *r)
     r->copy = NULL;
 }
 
+/** Whether the file of @p v was removed, and @p name is where the pool keeps it, or a copy. */
+static bool is_kept(const struct ph_recovery *r, const struct ph_vma_pm *v, const char *name)
+{
+    char kept[PATH_MAX];
+    return name &&
+           ph_recovery_undo_keeps(r, ph_record_text(r->record, v->path), v->dev, v->ino,
+                                  kept) &&
+           strcmp(kept, name) == 0;
+}
+
 /** What keeps the file on disk from being mapped, "": nothing. */
 static const char *objection(struct ph_recovery *r, const struct ph_vma_pm *v,
                              const struct ph_stored *copy)
@@ -129,12 +139,7 @@ static const char *objection(struct ph_recovery *r, const struct ph_vma_pm *v,
         uint64_t mtime =
             (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
         bool size = (uint64_t)st.st_size == v->size, time = mtime == v->mtime_ns;
-        char kept[PATH_MAX];
-        if (its_own(r->record, v, &st) ||
-            (size && renamed &&
-             ph_recovery_undo_keeps(r, ph_record_text(r->record, v->path), v->dev, v->ino,
-                                    kept) &&
-             strcmp(kept, renamed) == 0))
+        if (its_own(r->record, v, &st) || (size && is_kept(r, v, renamed)))
             why = "";
         else if (!size || (!time && !copy) ||
                  (copy && !ph_stored_equals(r->pool, copy, fd, !time)))
