@@ -199,12 +199,18 @@ bool ph_memory_moved(void);
 /** Room for what a scan reports, *max regions; another for one within that scan (@p inner). */
 struct ph_track_region *ph_memory_regions(bool inner, size_t *max);
 
+/** The end of the stretch of private mappings that begins with @p v, all of which are registered
+ * with the tracker; @p v: there is none. Between them lies nothing of ours. */
+const struct ph_vma_pm *ph_pages_stretch(const struct ph_vma_pm *v,
+                                         const struct ph_vma_pm *end);
+
 /**
  * Scans that ph_memory_stage will need if the mappings are those of the epoch before: how many
- * there are; one of them, by any thread (pieces.c); and none is to be used.
+ * there are, and whether they tell of *every stretch if there is something new in it; one of
+ * them, by any thread (pieces.c), which returns whether there is; and none is to be used.
  */
-uint32_t ph_pages_early_prepare(void);
-void ph_pages_early_scan(uint32_t number);
+uint32_t ph_pages_early_prepare(bool *every);
+bool ph_pages_early_scan(uint32_t number);
 void ph_pages_early_forget(void);
 
 /** Stage the changed pages, or all with @p full; fill areas.present. Counts into status. */

@@ -2,7 +2,7 @@
 /*
  * calls.c - calls of libc's that change what an epoch asks for are counted; see calls.h
  *
- * Others are in undo_sure.c (fcntl), clock.c (timer_create) and signals.c (sigaction).
+ * Others are in undo_sure.c (fcntl), clock.c (timer_create), signals.c (sigaction) and moved.c.
  */
 #include "calls.h"
 

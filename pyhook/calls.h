@@ -3,8 +3,9 @@
  * calls.h - whether the program may have changed something since an epoch asked the kernel
  *
  * What locks a description has is told by a file of /proc that takes 11 us to read; signal
- * actions and limits are 80 system calls. Most programs never change any. Where epochs follow
- * each other closely, an answer of less than a second ago still holds:
+ * actions and limits are 80 system calls, and a library is four mappings. Most programs never
+ * change any. Where epochs follow each other closely, an answer of less than a second ago still
+ * holds:
  *
  *   K1  What the program changes by a call of libc's it changes between `begun` and `ended` of
  *       that call. If both are what they were when the kernel was asked, and equal, it has
@@ -18,7 +19,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum ph_calls { PH_CALLS_LOCKS, PH_CALLS_TIMERS, PH_CALLS_LIMITS, PH_CALLS_SIGNALS, PH_CALLS };
+enum ph_calls {
+    PH_CALLS_LOCKS,
+    PH_CALLS_TIMERS,
+    PH_CALLS_LIMITS,
+    PH_CALLS_SIGNALS,
+    PH_CALLS_MAPPINGS, /* memory.c: those that may end or change one */
+    PH_CALLS
+};
 
 /** Around a call that may change something of that kind. A thread may be parked, or end, in
  * between. */

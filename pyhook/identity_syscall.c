@@ -64,7 +64,10 @@ __attribute__((used, visibility("hidden"))) const unsigned char ph_identity_tran
     [SYS_process_vm_readv] = 1,
     [SYS_process_vm_writev] = 1,
     [SYS_kcmp] = 1,
-    [SYS_mremap] = 1, /* see pages.c */
+    [SYS_mremap] = 1, /* this and what follows: see moved.c */
+    [SYS_munmap] = 1,
+    [SYS_mprotect] = 1,
+    [SYS_pkey_mprotect] = 1,
     [SYS_perf_event_open] = 1,
     [SYS_move_pages] = 1,
     [SYS_migrate_pages] = 1,
@@ -146,6 +149,12 @@ long ph_identity_syscall(long nr, long a, long b, long c, long d, long e, long f
         break;
     case SYS_mremap:
         return (long)mremap((void *)a, (size_t)b, (size_t)c, (int)d, (void *)e);
+    case SYS_munmap:
+        return munmap((void *)a, (size_t)b);
+    case SYS_mprotect:
+        return mprotect((void *)a, (size_t)b, (int)c);
+    case SYS_pkey_mprotect:
+        return pkey_mprotect((void *)a, (size_t)b, (int)c, (int)d);
     case SYS_getpid:
         return getpid();
     case SYS_gettid:

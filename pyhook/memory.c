@@ -5,8 +5,15 @@
  * Reading and classifying takes a third of a short epoch, and they seldom change. So the kernel
  * is asked for the bounds and flags of each (PROCMAP_QUERY, Linux 6.11), and for their files.
  * If all is as the table of the epoch before has it, that table is this epoch's.
+ *
+ *   A1  Two of three mappings may not be written to, and lie in a stretch whose scan shows that
+ *       nothing new is in it (track.h, T1). Such a one can only have ended, or be protected
+ *       otherwise now: that is a matter of calls.h (K1, K2). Those are passed over, all others
+ *       are asked about in every epoch. What libc does by itself to one that was passed over is
+ *       to end it, a locale's; a recovered program then has it once more, and never looks.
  */
 #include "agent_internal.h"
+#include "calls.h"
 #include "files.h"
 #include "proc_stat.h"
 
@@ -128,6 +135,7 @@ struct bounds {
     uint64_t start, end, offset, ino;
     uint32_t major, minor;
     uint64_t prot;
+    bool inside; /* of a stretch, neither its first nor its last, and not to be written to */
 };
 
 static void note_bounds(uint64_t start, uint64_t end, uint64_t offset, uint64_t major_,
@@ -142,7 +150,23 @@ static void note_bounds(uint64_t start, uint64_t end, uint64_t offset, uint64_t 
                          ino,
                          (uint32_t)major_,
                          (uint32_t)minor_,
-                         prot_of(mode) | (mode[3] == 's' ? QUERY_SHARED : 0)};
+                         prot_of(mode) | (mode[3] == 's' ? QUERY_SHARED : 0),
+                         false};
+}
+
+/** Find those that A1 is about. After ph_memory_flags. */
+static void note_inside(void)
+{
+    struct ph_areas *a = &ph_agent.areas;
+    const struct ph_vma_pm *v = (const struct ph_vma_pm *)a->vmas.base,
+                           *end = v + a->vmas.used / sizeof *v;
+    struct bounds *b = (struct bounds *)a->bounds.base, *last = b + a->bounds.used / sizeof *b;
+    for (const struct ph_vma_pm *from; (from = v) < end;) {
+        v = ph_pages_stretch(from, end);
+        for (; v > from && b < last && b->start < v[-1].end; b++)
+            b->inside = b->start > from->start && b->end < v[-1].end && !(b->prot & PROT_WRITE);
+        v += v == from;
+    }
 }
 
 /** What of the heap is to be memory in a recovered program. */
@@ -261,6 +285,7 @@ static struct {
     uint32_t scans;     /* the first pieces: scans for changes (pages.c) */
     uint32_t bounds;    /* so many look at areas.bounds; the others at the files */
     bool held;          /* the keeper looks at the files of libraries */
+    bool outside;       /* those inside of stretches are passed over (A1) */
     _Atomic bool other; /* something is not as it was */
 } look;
 
@@ -271,9 +296,12 @@ static bool bounds_same(size_t from, size_t to)
     const struct bounds *b = (const struct bounds *)ph_agent.areas.bounds.base;
     size_t n = ph_agent.areas.bounds.used / sizeof *b;
     for (size_t i = from; i < to && i <= n; i++) {
+        bool passed = look.outside && i > 0 && b[i - 1].inside; /* nothing new is behind it */
+        if (look.outside && i < n && b[i].inside)
+            continue;
         struct query q = {.size = sizeof q,
                           .query_flags = QUERY_COVERING_OR_NEXT,
-                          .query_addr = i ? b[i - 1].end : 0};
+                          .query_addr = passed ? b[i].start : i ? b[i - 1].end : 0};
         long rc = ph_syscall(SYS_ioctl, look.maps, QUERY, &q); /* ENOTTY on an older kernel */
         if (i == n)
             return rc == -ENOENT;
@@ -335,7 +363,8 @@ static void look_at_piece(uint32_t number)
     if (atomic_load(&look.other))
         return;
     if (number < look.scans) {
-        ph_pages_early_scan(number);
+        if (ph_pages_early_scan(number) && look.outside)
+            atomic_store(&look.other, true);
         return;
     }
     number -= look.scans;
@@ -352,6 +381,8 @@ static uint32_t pieces_of(size_t n)
 /** Whether all mappings and their files are as the table has them. */
 static bool all_same(void)
 {
+    static struct ph_asked asked; /* about all */
+    bool every;
     struct ph_vma_pm *v = (struct ph_vma_pm *)ph_agent.areas.vmas.base;
     size_t n = ph_agent.areas.vmas.used / sizeof *v;
     for (size_t i = 0; i < n; i++)
@@ -362,10 +393,16 @@ static bool all_same(void)
     look.bounds = pieces_of(ph_agent.areas.bounds.used / sizeof(struct bounds) + 1);
     atomic_store(&look.other, false);
     look.held = ph_mapped_hold();
-    look.scans = ph_pages_early_prepare();
+    look.scans = ph_pages_early_prepare(&every);
+    look.outside = every && ph_asked_holds(&asked, PH_CALLS_MAPPINGS);
+    if (!look.outside)
+        asked = ph_asked_now(PH_CALLS_MAPPINGS);
     ph_pieces_do(look.scans + look.bounds + pieces_of(n), look_at_piece);
     close(look.maps);
-    return !atomic_load(&look.other);
+    bool same = !atomic_load(&look.other);
+    if (!same)
+        asked = (struct ph_asked){0};
+    return same;
 }
 
 /** Whether the heap is within what the table has of it. */
@@ -415,6 +452,7 @@ int ph_memory_map(struct ph_record_pm *record)
         rc = read_mappings();
         if (rc == 0)
             ph_memory_flags(ph_capture.full);
+        note_inside();
         if (rc == 0)
             rc = read_mm(&table.mm);
         table.exe = rc == 0 ? mapped_executable() : 0;

@@ -3,8 +3,9 @@
  * moved.c - calls that change memory in ways that the tracker does not see
  *
  * Each sets a word before the call and after it, so that no epoch comes between the call and
- * the word.
+ * the word. Those that may end or change a mapping are counted as well (calls.h).
  */
+#include "calls.h"
 #include "pages.h"
 
 #include "allocator/syscall.h"
@@ -41,7 +42,9 @@ EXPORT void *mremap(void *old, size_t old_size, size_t size, int flags, ...)
     bool may = flags & MREMAP_MAYMOVE;
     if (may)
         moved = true;
+    ph_calls_begin(PH_CALLS_MAPPINGS);
     long at = result(ph_syscall(SYS_mremap, old, old_size, size, flags, to));
+    ph_calls_end(PH_CALLS_MAPPINGS);
     if (may)
         moved = true;
     return (void *)at;
@@ -62,6 +65,14 @@ EXPORT int madvise(void *start, size_t size, int advice)
     return (int)r;
 }
 
+EXPORT int munmap(void *start, size_t size)
+{
+    ph_calls_begin(PH_CALLS_MAPPINGS);
+    long r = result(ph_syscall(SYS_munmap, start, size));
+    ph_calls_end(PH_CALLS_MAPPINGS);
+    return (int)r;
+}
+
 static void note_prot(int prot)
 {
     if (prot & PROT_WRITE)
@@ -69,21 +80,20 @@ static void note_prot(int prot)
 }
 
 /** Who may write to a file's mapping for a while leaves no trace in its protection. */
-EXPORT int mprotect(void *start, size_t size, int prot)
+EXPORT int pkey_mprotect(void *start, size_t size, int prot, int key)
 {
     note_prot(prot);
-    long r = result(ph_syscall(SYS_mprotect, start, size, prot));
+    ph_calls_begin(PH_CALLS_MAPPINGS);
+    long r = result(key == -1 ? ph_syscall(SYS_mprotect, start, size, prot)
+                              : ph_syscall(SYS_pkey_mprotect, start, size, prot, key));
+    ph_calls_end(PH_CALLS_MAPPINGS);
     note_prot(prot);
     return (int)r;
 }
 
-EXPORT int pkey_mprotect(void *start, size_t size, int prot, int key)
+EXPORT int mprotect(void *start, size_t size, int prot)
 {
-    note_prot(prot);
-    long r = result(key == -1 ? ph_syscall(SYS_mprotect, start, size, prot)
-                              : ph_syscall(SYS_pkey_mprotect, start, size, prot, key));
-    note_prot(prot);
-    return (int)r;
+    return pkey_mprotect(start, size, prot, -1);
 }
 
 bool ph_memory_made_writable(void)

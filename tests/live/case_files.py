@@ -130,6 +130,47 @@ class Calls(Waiting):
         self.assert_recovers()
 
 
+    def test_mappings_that_change_between_epochs(self):
+        """The kernel is not asked in every epoch about those that may not be written to."""
+        changed, gone = "r--p", None
+        for call, page, there in (
+                ("call('mprotect', at(20), PAGE, READ)", 20, changed),
+                ("call('pkey_mprotect', at(20), PAGE, READ, -1)", 20, changed),
+                ("call('syscall', SYS_mprotect, at(20), PAGE, READ)", 20, changed),
+                ("call('munmap', at(20), PAGE)", 20, gone),
+                ("call('syscall', SYS_munmap, at(20), PAGE, 0)", 20, gone),
+                ("call('mremap', at(20), 44 * PAGE, 43 * PAGE, 0) - at(20)", 63, gone),
+                ("call('mmap', at(20), PAGE, READ, FIXED, -1, 0) - at(20)", 20, changed)):
+            with self.subTest(call):
+                for path in (self.directory / "test.pm", self.out):
+                    path.unlink(missing_ok=True)
+                self.stopped(f"""
+    import ctypes, mmap
+    READ, PAGE = mmap.PROT_READ, mmap.PAGESIZE
+    FIXED = 0x10 | mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    SYS_mprotect, SYS_munmap = 10, 11
+    def call(name, *a):
+        function = ctypes.CDLL(None)[name]
+        function.restype = ctypes.c_void_p
+        return function(*map(ctypes.c_void_p, a)) or 0
+    start = call("mmap", None, 64 * PAGE, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+    def at(page):
+        return start + page * PAGE
+    def protection(page):
+        with open("/proc/self/maps") as file:
+            for line in file:
+                bounds, protection = line.split()[:2]
+                first, last = (int(x, 16) for x in bounds.split("-"))
+                if first <= at(page) < last:
+                    return protection
+    assert call("mprotect", at(0), PAGE, READ) == 0 and protection({page}) == "---p"
+    for _ in range(30):
+        pyheap.epoch(wait=True)
+    assert {call} == 0""", f"""
+    assert protection({page}) == {there!r}, protection({page})""")
+                self.assert_recovers()
+
+
 class Locks(Waiting):
     def test_a_lock_that_the_caller_holds_is_not_in_the_way(self):
         """As of `flock file pyheap-run ...`: the program has the caller's descriptor."""
