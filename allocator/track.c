@@ -93,12 +93,15 @@ static bool keeps_soft_dirty(const struct ph_track *track)
 
 int ph_track_open(struct ph_track *track, int lowest_fd)
 {
-    *track = (struct ph_track){.uffd = -1};
+    *track = (struct ph_track){.uffd = -1, .maps = -1};
     ph_track_begin(track);
     track->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     if (track->pagemap < 0)
         return PH_EKERNEL;
     track->pagemap = move_high(track->pagemap, lowest_fd);
+    track->maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    if (track->maps >= 0)
+        track->maps = move_high(track->maps, lowest_fd);
     /* Ask the scan for nothing, to see whether it is there. Tracking is of no use without. */
     struct ph_track_region region;
     uint64_t at = PH_CONTROL_BASE;
@@ -122,7 +125,9 @@ void ph_track_close(struct ph_track *track)
         close(track->uffd);
     if (track->pagemap >= 0)
         close(track->pagemap);
-    track->uffd = track->pagemap = -1;
+    if (track->maps >= 0)
+        close(track->maps);
+    track->uffd = track->pagemap = track->maps = -1;
 }
 
 /** Pages with content of their own, as PH_TRACK_PRESENT, by reading the page map; of them those

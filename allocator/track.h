@@ -38,6 +38,7 @@ struct ph_track_region {
 
 struct ph_track {
     int uffd, pagemap; /* -1: not open; uffd: also where write-protection is not to be had */
+    int maps;          /* /proc/self/maps, to ask about mappings (PROCMAP_QUERY); or -1 */
     bool scan;         /* PAGEMAP_SCAN is there; otherwise entries are read one by one */
     bool swap;         /* the machine has swap space: absent pages may have content there */
     bool soft_dirty;   /* changes are told by soft-dirty bits */

@@ -273,7 +273,7 @@ int ph_agent_init(void)
     ph_agent.socket_fd = ph_files_hide((int)sock);
     ph_agent.generation = PH_CONTROL->generation;
     ph_agent.pid = (pid_t)pid;
-    ph_agent.track = (struct ph_track){.uffd = -1, .pagemap = -1};
+    ph_agent.track = (struct ph_track){.uffd = -1, .pagemap = -1, .maps = -1};
     ph_agent.full = true;
     ph_agent.status.tracker = "none yet";
     ph_files_inherit();
@@ -306,7 +306,7 @@ static void recovered(void)
     ph_agent.failed_seen = 0;
     ph_agent.tracking = false;
     ph_agent.restorer_mapped = true;
-    ph_agent.track = (struct ph_track){.uffd = -1, .pagemap = -1};
+    ph_agent.track = (struct ph_track){.uffd = -1, .pagemap = -1, .maps = -1};
     ph_agent.full = true;
     ph_files_inherit_again();
     ph_terminal_again();
@@ -360,8 +360,9 @@ static int usable(void)
 static int open_track(void)
 {
     struct ph_track *t = &ph_agent.track;
-    bool closed =
-        (t->uffd >= 0 && fcntl(t->uffd, F_GETFD) < 0) || fcntl(t->pagemap, F_GETFD) < 0;
+    bool closed = (t->uffd >= 0 && fcntl(t->uffd, F_GETFD) < 0) ||
+                  (t->maps >= 0 && fcntl(t->maps, F_GETFD) < 0) ||
+                  fcntl(t->pagemap, F_GETFD) < 0;
     if (ph_agent.tracking && !closed)
         return 0;
     ph_agent.tracking = false;
@@ -420,11 +421,10 @@ static int take(const char *label, uint64_t *number, bool *was_recovered)
     check_ahead();
     ph_capture = (struct ph_capture){ph_agent.epoch + 1, label, ph_agent.full, 0};
     ph_capture.full |= !ph_track_tells_changes(&ph_agent.track);
-    ph_files_find_inherited();
     while (atomic_load(&ph_agent.settling))
         ph_settle_pause();
     ph_agent.stage.quiet = true;
-    rc = ph_park_and_run(ph_capture_run);
+    rc = ph_park_and_run(ph_files_find_inherited, ph_capture_run);
     bool second = PH_CONTROL->generation != ph_agent.generation;
     if (second)
         recovered();

@@ -148,11 +148,12 @@ uint32_t ph_record_link(const char *path);
 
 /**
  * Stop all other threads, run @p body on this one with its registers saved, let them go on.
- * @p body is called inside the signal handler. Returns a second time after recovery, without
- * having called @p body.
+ * @p meanwhile, or NULL, is run as well, while some of them may still be on their way. Both are
+ * called inside the signal handler. Returns a second time after recovery, without having called
+ * them.
  * @return 0, PH_ETHREAD.
  */
-int ph_park_and_run(void (*body)(void));
+int ph_park_and_run(void (*meanwhile)(void), void (*body)(void));
 
 /**
  * Note the signals that came since the threads were parked. Blocked in all of them, they are
@@ -199,8 +200,8 @@ bool ph_memory_moved(void);
 /** Room for what a scan reports, *max regions; another for one within that scan (@p inner). */
 struct ph_track_region *ph_memory_regions(bool inner, size_t *max);
 
-/** The end of the stretch of private mappings that begins with @p v, all of which are registered
- * with the tracker; @p v: there is none. Between them lies nothing of ours. */
+/** The end of the stretch of private mappings that begins with @p v, all of which are
+ * registered with the tracker; @p v: there is none. Between them lies nothing of ours. */
 const struct ph_vma_pm *ph_pages_stretch(const struct ph_vma_pm *v,
                                          const struct ph_vma_pm *end);
 
@@ -236,7 +237,7 @@ int ph_files_spare(void);
 /** Remember which descriptors there are, as inherited. When the program starts. */
 void ph_files_inherit(void);
 
-/** Before an epoch, while all runs: note where these are now. */
+/** Before an epoch's pages are copied: note where these are now. */
 void ph_files_find_inherited(void);
 
 /** In a recovered program: they are others now. */

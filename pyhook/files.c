@@ -89,21 +89,27 @@ const char *ph_files_info(int fd)
  */
 
 /**
- * The descriptions found so far, as indices in `compare`'s order: looking at all of them for
- * each takes minutes when there are ten thousands.
+ * The descriptions found so far, as indices in compare_description's order: looking at all of
+ * them for each takes minutes when there are ten thousands.
  */
 static struct {
     uint32_t *at;
     size_t n, max;
 } sorted;
 
-/** By file and flags, and then in the kernel's own order of descriptions (kcmp(2)). */
-static int compare(const struct ph_file_pm *a, const struct ph_file_pm *b)
+static int compare_inode(const struct ph_file_pm *a, const struct ph_file_pm *b)
 {
     if (a->dev != b->dev)
         return a->dev < b->dev ? -1 : 1;
-    if (a->ino != b->ino)
-        return a->ino < b->ino ? -1 : 1;
+    return a->ino == b->ino ? 0 : a->ino < b->ino ? -1 : 1;
+}
+
+/** By file and flags, and then in the kernel's own order of descriptions (kcmp(2)). */
+static int compare_description(const struct ph_file_pm *a, const struct ph_file_pm *b)
+{
+    int of_inode = compare_inode(a, b);
+    if (of_inode)
+        return of_inode;
     if (a->open_flags != b->open_flags)
         return a->open_flags < b->open_flags ? -1 : 1;
     long pid = syscall(SYS_getpid);
@@ -113,18 +119,20 @@ static int compare(const struct ph_file_pm *a, const struct ph_file_pm *b)
     return a->position == b->position ? 0 : a->position < b->position ? -1 : 1;
 }
 
-/** The place of the first description that is not below @p f. */
-static size_t place_of(const struct ph_file_pm *f, bool inode_alone)
+/** The place of the first description that is not below @p f in the order of @p compare;
+ * *equal: whether it is not above either. */
+static size_t place_of(const struct ph_file_pm *f,
+                       int (*compare)(const struct ph_file_pm *, const struct ph_file_pm *),
+                       bool *equal)
 {
     size_t count, low = 0, high = sorted.n;
     const struct ph_file_pm *all = ph_files_all(&count);
+    *equal = false;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        const struct ph_file_pm *g = &all[sorted.at[middle]];
-        bool below = !inode_alone       ? compare(g, f) < 0
-                     : g->dev != f->dev ? g->dev < f->dev
-                                        : g->ino < f->ino;
-        if (below)
+        int order = compare(&all[sorted.at[middle]], f);
+        *equal |= order == 0;
+        if (order < 0)
             low = middle + 1;
         else
             high = middle;
@@ -134,10 +142,11 @@ static size_t place_of(const struct ph_file_pm *f, bool inode_alone)
 
 struct ph_file_pm *ph_files_next_of(uint64_t dev, uint64_t ino, size_t *place)
 {
+    bool equal;
     size_t count;
     struct ph_file_pm *all = ph_files_all(&count);
     if (*place == PH_FILES_FIRST)
-        *place = place_of(&(struct ph_file_pm){.dev = dev, .ino = ino}, true);
+        *place = place_of(&(struct ph_file_pm){.dev = dev, .ino = ino}, compare_inode, &equal);
     if (*place == sorted.n)
         return NULL;
     struct ph_file_pm *f = &all[sorted.at[(*place)++]];
@@ -147,9 +156,10 @@ struct ph_file_pm *ph_files_next_of(uint64_t dev, uint64_t ino, size_t *place)
 /** @return the lower descriptor of the description of @p f, the last one; NULL: it is new. */
 static const struct ph_file_pm *known_description(const struct ph_file_pm *f)
 {
-    size_t count, place = place_of(f, false);
+    bool known;
+    size_t count, place = place_of(f, compare_description, &known);
     const struct ph_file_pm *all = ph_files_all(&count);
-    if (place < sorted.n && compare(&all[sorted.at[place]], f) == 0)
+    if (known)
         return &all[sorted.at[place]];
     if (sorted.n < sorted.max) {
         memmove(sorted.at + place + 1, sorted.at + place,

@@ -33,10 +33,17 @@ static size_t nknown;  /* 0: not known */
 static size_t counted; /* all there are, ours among them; 0: the kernel does not tell */
 static int dir = -1;   /* /proc/self/fd, when it is needed */
 
+/** Our own; -1: not open. */
+static const int *const own[] = {&ph_agent.socket_fd, &ph_agent.track.uffd,
+                                 &ph_agent.track.pagemap, &ph_agent.track.maps};
+#define OWN (sizeof own / sizeof own[0])
+
 static bool ours(int fd)
 {
-    return fd == ph_agent.socket_fd || fd == ph_agent.track.uffd ||
-           fd == ph_agent.track.pagemap;
+    bool is = false;
+    for (size_t i = 0; i < OWN; i++)
+        is |= fd == *own[i];
+    return is;
 }
 
 static bool open_dir(void)
@@ -74,9 +81,10 @@ int ph_files_spare(void)
 /** Whether the numbers are those that are known (D1). */
 static bool same_numbers(void)
 {
-    size_t own =
-        (ph_agent.socket_fd >= 0) + (ph_agent.track.uffd >= 0) + (ph_agent.track.pagemap >= 0);
-    if (!nknown || counted != nknown + own)
+    size_t open = 0;
+    for (size_t i = 0; i < OWN; i++)
+        open += *own[i] >= 0;
+    if (!nknown || counted != nknown + open)
         return false;
     for (size_t i = 0; i < nknown; i++)
         if (ours(known[i].fd) || (known[i].flags = fcntl(known[i].fd, F_GETFD)) < 0)

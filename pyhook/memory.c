@@ -281,7 +281,6 @@ static struct {
  * all threads stand still, so the pieces together are as good as one look at everything. */
 #define PIECE 16 /* mappings */
 static struct {
-    int maps;           /* /proc/self/maps */
     uint32_t scans;     /* the first pieces: scans for changes (pages.c) */
     uint32_t bounds;    /* so many look at areas.bounds; the others at the files */
     bool held;          /* the keeper looks at the files of libraries */
@@ -301,8 +300,11 @@ static bool bounds_same(size_t from, size_t to)
             continue;
         struct query q = {.size = sizeof q,
                           .query_flags = QUERY_COVERING_OR_NEXT,
-                          .query_addr = passed ? b[i].start : i ? b[i - 1].end : 0};
-        long rc = ph_syscall(SYS_ioctl, look.maps, QUERY, &q); /* ENOTTY on an older kernel */
+                          .query_addr = passed ? b[i].start
+                                        : i    ? b[i - 1].end
+                                               : 0};
+        /* ENOTTY on an older kernel */
+        long rc = ph_syscall(SYS_ioctl, ph_agent.track.maps, QUERY, &q);
         if (i == n)
             return rc == -ENOENT;
         if (rc != 0 || q.start != b[i].start || q.end != b[i].end || q.offset != b[i].offset ||
@@ -387,9 +389,6 @@ static bool all_same(void)
     size_t n = ph_agent.areas.vmas.used / sizeof *v;
     for (size_t i = 0; i < n; i++)
         v[i].flags &= ~(uint32_t)PH_VMA_EMBEDDED; /* files.c finds out */
-    look.maps = (int)ph_syscall(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC);
-    if (look.maps < 0)
-        return false;
     look.bounds = pieces_of(ph_agent.areas.bounds.used / sizeof(struct bounds) + 1);
     atomic_store(&look.other, false);
     look.held = ph_mapped_hold();
@@ -398,7 +397,6 @@ static bool all_same(void)
     if (!look.outside)
         asked = ph_asked_now(PH_CALLS_MAPPINGS);
     ph_pieces_do(look.scans + look.bounds + pieces_of(n), look_at_piece);
-    close(look.maps);
     bool same = !atomic_load(&look.other);
     if (!same)
         asked = (struct ph_asked){0};

@@ -56,7 +56,7 @@ static struct {
     int caller, main;
     unsigned processor; /* of the caller, when it began */
     int result;
-    void (*body)(void);
+    void (*meanwhile)(void), (*body)(void);
     _Atomic uint32_t turn;   /* counts the calls of ph_park_and_run */
     _Atomic uint64_t inside; /* the turn, and in the lower half how many are in parked_here */
     _Atomic uint32_t main_released, rest_released; /* futexes: the turn that is over */
@@ -66,6 +66,7 @@ static struct {
     _Atomic uint32_t main_left, others_left;
     uint32_t number;     /* how many were parked the last time: as many are expected at first */
     uint32_t nsignalled; /* whose numbers are in `signalled`, in this turn or the last one */
+    bool known;          /* those of the last one have been signalled */
     bool ran;
 } parking;
 
@@ -105,6 +106,7 @@ static void announce(void *context, int tid)
     __atomic_store_n(&t->tid, (uint32_t)tid, __ATOMIC_SEQ_CST);
 }
 
+static void signal_known(void);
 static void with_others_parked(void);
 
 /** Add @p n to those that are inside. @return false: @p turn is over. */
@@ -145,9 +147,13 @@ static void parked_here(int sig, siginfo_t *info, void *context)
     ph_signals_set_back(context, info);
     if (!in_time)
         return;
+    if (tid == parking.caller)
+        signal_known(); /* they take their time */
     announce(context, tid);
     if (tid == parking.caller) {
         parking.ran = true;
+        if (parking.meanwhile)
+            parking.meanwhile();
         with_others_parked();
         count_inside(turn, -1);
         return;
@@ -259,23 +265,29 @@ static bool are_all(uint32_t running)
            st.st_nlink == announced + running + 2; /* each thread is a directory in it */
 }
 
-/**
- * Signal the threads that were there the last time, and wait for them a moment: to list all
- * takes longer than to count them. @return whether there are no others, and all are parked.
- */
-static bool park_known(void)
+/** Signal the threads that were there the last time, but the main one (P4). */
+static void signal_known(void)
 {
     uint32_t known = parking.nsignalled;
+    parking.known = known > 0;
     parking.nsignalled = 0;
     for (uint32_t i = 0; i < known; i++) {
         uint32_t tid = signalled()[i]; /* what is written there now lies below */
         if ((int)tid != parking.caller && (int)tid != parking.main)
             signal_one(tid);
     }
+}
+
+/**
+ * Wait a moment for those that were there the last time: to list all takes longer than to count
+ * them. @return whether there are no others, and all are parked.
+ */
+static bool park_known(void)
+{
     await_parked(parking.nsignalled);
     if (parking.caller == parking.main)
         return are_all(0);
-    if (!are_all(1)) /* the main thread is the last (P4) */
+    if (!are_all(1))
         return false;
     signal_one((uint32_t)parking.main);
     await_parked(parking.nsignalled);
@@ -311,7 +323,7 @@ static int park_listed(int task)
 
 static int park_others(void)
 {
-    if (parking.nsignalled && park_known())
+    if (parking.known && park_known())
         return 0;
     /* Without effect, and allowed, where there is no other thread (unshare(2)). */
     if (parking.caller == parking.main && ph_syscall(SYS_unshare, CLONE_THREAD) == 0)
@@ -424,7 +436,7 @@ static bool await_left(void)
     return !(uint32_t)atomic_load(&parking.inside);
 }
 
-int ph_park_and_run(void (*body)(void))
+int ph_park_and_run(void (*meanwhile)(void), void (*body)(void))
 {
     if (parking.result != 0 && !await_left()) {
         ph_agent_detail("a thread has not left the epoch that failed", NULL, 0);
@@ -442,6 +454,7 @@ int ph_park_and_run(void (*body)(void))
     parking.caller = (int)syscall(SYS_gettid);
     parking.main = (int)syscall(SYS_getpid);
     ph_syscall(SYS_getcpu, &parking.processor, NULL, NULL);
+    parking.meanwhile = meanwhile;
     parking.body = body;
     atomic_store(&parking.announced, 0);
     ph_timers_before();

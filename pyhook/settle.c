@@ -95,7 +95,7 @@ static bool park_alone(int *rc)
 {
     atomic_store(&ph_agent.settling, 1);
     bool alone = !atomic_load(&ph_agent.in_epoch);
-    if (alone && (*rc = ph_park_and_run(settle_parked)) == 0)
+    if (alone && (*rc = ph_park_and_run(NULL, settle_parked)) == 0)
         *rc = fork_result;
     atomic_store(&ph_agent.settling, 0);
     return alone;
