@@ -128,6 +128,24 @@ class Window:
             self.case.assertLess(time.monotonic(), deadline, "it does not wait for anything")
             time.sleep(0.001)
 
+    @staticmethod
+    def executable(pid):
+        return os.readlink(f"/proc/{pid}/exe")
+
+    def stop_restorer(self):
+        """As soon as it is there, which is before it has read anything."""
+        deadline, before = time.monotonic() + PATIENCE, self.executable(self.pid)
+        while True:
+            for child in children_of(self.pid):
+                if self.executable(child) not in (before, self.executable(self.pid)):
+                    os.kill(child, signal.SIGSTOP)
+                    self.stopped = child
+                    return
+            self.case.assertLess(time.monotonic(), deadline, "there is no restorer")
+
+    def let_go_on(self):
+        os.kill(self.stopped, signal.SIGCONT)
+
     def modes(self):
         return termios.tcgetattr(self.fd)
 
@@ -186,6 +204,26 @@ class Terminals(Case):
         window = self.again(columns=60)
         window.show(b"\r60:####")
         (self.directory / "enough").touch()
+        self.assertEqual(window.wait(), 0)
+
+    def test_reading_that_takes_longer_shows_how_far_it_is(self):
+        """The restorer is stopped while it reads: a second later its parent says so."""
+        window = self.window("""
+            import pyheap
+            data = bytearray(b"content!" * (12 << 20))
+            pyheap.epoch(wait=True)
+            print("as it was" if data == b"content!" * (12 << 20) else "damaged", flush=True)
+            input()""")
+        window.show(b"as it was")
+        window.kill_program()
+        window = self.again()
+        window.stop_restorer()
+        shown = window.show(b"reading epoch 1: ", b" of 0.1 GiB, ")
+        window.let_go_on()
+        shown += window.show(b"as it was")
+        self.assertLess(shown.rindex(b"reading"), shown.rindex(b"\r\033[K"), shown)
+        self.assertLess(shown.rindex(b"\r\033[K"), shown.rindex(b"as it was"), shown)
+        window.type(b"\n")
         self.assertEqual(window.wait(), 0)
 
     def test_modes_that_the_program_has_set_and_no_others(self):
