@@ -289,9 +289,16 @@ class Terminals(Case):
         self.assertEqual(window.wait(), 0)
 
     def test_readline_shows_its_prompt_again(self):
+        with mock.patch.dict(os.environ, PYTHON_BASIC_REPL="1"):
+            self.edit_lines()
+
+    def test_the_editor_of_newer_pythons_shows_its_prompt_again(self):
+        """Since 3.13; before, this is readline, too."""
+        self.edit_lines()
+
+    def edit_lines(self):
         options = ["--every", "50ms"]
-        with mock.patch.dict(os.environ, PYTHON_BASIC_REPL="1"):  # from 3.13 on
-            window = self.interactive(*options)
+        window = self.interactive(*options)
         window.show(b">>> ")
         window.type(b"x = [1]\nprint(x * 3)\n")
         window.show(b"[1, 1, 1]")
