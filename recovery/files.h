@@ -59,6 +59,7 @@ struct ph_undo {
     uint64_t life; /* of a note */
     bool undone;   /* by an earlier recovery, and not done again */
     uint64_t dev, ino, birth_ns, value;
+    uint64_t first_ino, first_birth_ns; /* as noted, if a copy has taken its place */
     uint32_t sum;
     const char *path, *to;
     uint64_t written_ns;

@@ -127,7 +127,9 @@ bool ph_undo_is_left(const struct ph_recovery *r, const struct ph_undo *u)
 bool ph_undo_is_very_thing(const struct ph_undo *u, int dir, const char *path)
 {
     struct statx sx;
-    return ph_recovery_is_inode(u->ino, u->birth_ns, dir, path, &sx);
+    return ph_recovery_is_inode(u->ino, u->birth_ns, dir, path, &sx) ||
+           (u->first_ino &&
+            ph_recovery_is_inode(u->first_ino, u->first_birth_ns, dir, path, &sx));
 }
 
 /* ---- bytes ------------------------------------------------------------------------------ */

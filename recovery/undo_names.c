@@ -161,13 +161,16 @@ void ph_undo_sync_directory(struct ph_recovery *r, const char *path)
     memcpy(r->undo_synced, directory, sizeof directory);
 }
 
-/** It is another inode by now: what was done to it before is about that one. */
+/** It is another inode by now: what was done to it before is about that one, or, by another
+ * name that it had, about the first one still. */
 static void is_now(struct ph_recovery *r, size_t i, const struct statx *sx)
 {
     const struct ph_undo was = *r->undo[i];
     for (; i < r->nundo; i++)
         if (r->undo[i]->ino == was.ino && r->undo[i]->dev == was.dev &&
             r->undo[i]->birth_ns == was.birth_ns) {
+            r->undo[i]->first_ino = was.first_ino ? was.first_ino : was.ino;
+            r->undo[i]->first_birth_ns = was.first_ino ? was.first_birth_ns : was.birth_ns;
             r->undo[i]->ino = sx->stx_ino;
             r->undo[i]->birth_ns = ph_birth_ns(sx);
         }

@@ -192,6 +192,23 @@ class Cuts(Waiting):
         self.pool = str(packed)
         self.assert_recovers()
 
+    def test_a_packed_pool_undoes_another_name_of_what_was_removed(self):
+        """What a lock file is made of: the removed name is a copy, the other one is not."""
+        self.stopped("""
+    open('made', 'w').close()
+    def after():
+        os.link('made', 'lock')
+        os.remove('made')
+""", """
+    assert os.path.exists('made') and not os.path.exists('lock')
+    after()""")
+        packed = self.directory / "packed.pm"
+        self.assert_ended(self.finish([self.commands.recover, "--pack", packed, self.pool]))
+        shutil.rmtree(self.UNDO)
+        os.remove(self.pool)
+        self.pool = str(packed)
+        self.assert_recovers()
+
     def test_a_copy_that_was_taken_is_known_again(self):
         """By a recovery after another death, before there was an epoch."""
         self.stopped("""
