@@ -34,14 +34,23 @@ static const char *below(const char *path, const char *directory)
     return strncmp(path, directory, n) == 0 && (path[n] == '/' || !path[n]) ? path + n : NULL;
 }
 
-/** Whether what @p u has removed is @p f, perhaps a copy that an earlier recovery has taken. */
+/** Whether the program was recovered between the epoch and @p u: what it found by its name then
+ * it had been given. */
+static bool was_given(const struct ph_recovery *r, const struct ph_undo *u)
+{
+    return r->undo[r->nundo - 1]->number <= u->life;
+}
+
+/** Whether what @p u has removed is @p f, perhaps a copy that an earlier recovery has taken. Of
+ * one that was empty then nothing tells by its bytes. */
 static bool removed(const struct ph_recovery *r, const struct ph_undo *u,
                     const struct ph_file_pm *f)
 {
     char at[PATH_MAX];
     return !f || (u->ino == f->ino && u->dev == f->dev) || f->kind == PH_FILE_PIPE ||
            f->kind == PH_FILE_PATH ||
-           (f->kind == PH_FILE_REGULAR && ph_recovery_is_copy_at(r, f, left_at(r, u, at)));
+           (f->kind == PH_FILE_REGULAR &&
+            ((!f->size && was_given(r, u)) || ph_recovery_is_copy_at(r, f, left_at(r, u, at))));
 }
 
 enum followed { STAYED, MOVED, REMADE };

@@ -215,9 +215,13 @@ class Cuts(Waiting):
     for name in 'open', 'moved':
         open(name, 'w').write(name)
     files = [open(name, 'r+') for name in ('open', 'moved')]
+    empty = open('empty', 'w+')
     os.mkfifo('p')
     ends = os.open('p', os.O_RDONLY | os.O_NONBLOCK), os.open('p', os.O_WRONLY)
     def after():
+        empty.write('not any more')
+        empty.flush()
+        os.remove('empty')
         os.remove('open')
         os.remove('p')
 """, """
@@ -227,6 +231,7 @@ class Cuts(Waiting):
         print('again', flush=True)
         time.sleep(600)
     assert [file.read() for file in files] == ['open', 'moved'] and not os.path.exists('other')
+    assert empty.read() == '' and os.path.samestat(os.stat('empty'), os.fstat(empty.fileno()))
     assert os.stat('p').st_ino == os.fstat(ends[0]).st_ino""")
         packed = self.directory / "packed.pm"
         self.assert_ended(self.finish([self.commands.recover, "--pack", packed, self.pool]))

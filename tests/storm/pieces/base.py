@@ -3,6 +3,7 @@
 import ctypes
 import importlib
 import os
+import shutil
 import threading
 
 ALL, ANYWHERE, MAIN = {}, {}, {}
@@ -29,6 +30,18 @@ def start(function, *args, daemon=True):
 def anew(path, flags):
     """An opener. What an earlier life has left in a file that was not open then is cut off."""
     return os.open(path, flags | os.O_CREAT | os.O_TRUNC, 0o644)
+
+
+def remove_tree(path, remove=shutil.rmtree):
+    """rmtree holds the inodes of two looks at a directory against each other, and one that was
+    removed since the epoch is another one when it is back: docs/architecture.md."""
+    while True:
+        try:
+            remove(path)
+            return
+        except OSError as error:
+            if "symbolic link" not in str(error.args):
+                raise
 
 
 def end(thread):

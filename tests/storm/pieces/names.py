@@ -19,7 +19,7 @@ import tempfile
 import zipfile
 import zipimport
 
-from .base import piece
+from .base import piece, remove_tree
 
 
 @piece
@@ -135,10 +135,10 @@ def temporary_directories(me):
             file.seek(0)
             me.say(r, n, len(file.readlines()))
             file.close()
-            directory.cleanup()
+            remove_tree(directory.name, lambda _: directory.cleanup())
     for _, directory, file in held:
         file.close()
-        directory.cleanup()
+        remove_tree(directory.name, lambda _: directory.cleanup())
 
 
 @piece
@@ -210,7 +210,7 @@ def put_in_place(me):
         os.symlink(f"{me.name}.v{r}", f"{current}.new")
         os.replace(f"{current}.new", current)
         if r > 1:
-            shutil.rmtree(f"{me.name}.v{r - 2}")
+            remove_tree(f"{me.name}.v{r - 2}")
         yield
         with open(f"{current}/number") as file:
             assert file.read() == f"{r}"
