@@ -125,8 +125,8 @@ static bool is_copy(const struct ph_recovery *r, const struct ph_file_pm *f, int
         return copied; /* of what it was little may be left */
     if (fstat(fd, &st) != 0 || (uint64_t)st.st_size < f->size)
         return false;
-    if (!f->size)
-        return st.st_size == 0;
+    if (!f->size) /* its bytes tell nothing */
+        return st.st_size == 0 || ph_recovery_undo_gave_back(r, f);
     return !f->detail || ph_tail_sum(fd, f->size) == f->detail;
 }
 

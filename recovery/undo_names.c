@@ -9,6 +9,7 @@
  */
 #include "files.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -34,23 +35,26 @@ static const char *below(const char *path, const char *directory)
     return strncmp(path, directory, n) == 0 && (path[n] == '/' || !path[n]) ? path + n : NULL;
 }
 
-/** Whether the program was recovered between the epoch and @p u: what it found by its name then
- * it had been given. */
-static bool was_given(const struct ph_recovery *r, const struct ph_undo *u)
+bool ph_recovery_undo_gave_back(const struct ph_recovery *r, const struct ph_file_pm *f)
 {
-    return r->undo[r->nundo - 1]->number <= u->life;
+    const char *path = ph_record_text(r->record, f->path);
+    for (size_t i = 0; i < r->nundo; i++) {
+        const struct ph_undo *u = r->undo[i];
+        if (u->undone && u->kind == PH_UNDO_REMOVED && u->ino == f->ino && u->dev == f->dev &&
+            strcmp(u->path, path) == 0)
+            return true;
+    }
+    return false;
 }
 
-/** Whether what @p u has removed is @p f, perhaps a copy that an earlier recovery has taken. Of
- * one that was empty then nothing tells by its bytes. */
+/** Whether what @p u has removed is @p f, perhaps a copy that an earlier recovery has taken. */
 static bool removed(const struct ph_recovery *r, const struct ph_undo *u,
                     const struct ph_file_pm *f)
 {
     char at[PATH_MAX];
     return !f || (u->ino == f->ino && u->dev == f->dev) || f->kind == PH_FILE_PIPE ||
            f->kind == PH_FILE_PATH ||
-           (f->kind == PH_FILE_REGULAR &&
-            ((!f->size && was_given(r, u)) || ph_recovery_is_copy_at(r, f, left_at(r, u, at))));
+           (f->kind == PH_FILE_REGULAR && ph_recovery_is_copy_at(r, f, left_at(r, u, at)));
 }
 
 enum followed { STAYED, MOVED, REMADE };
@@ -170,19 +174,64 @@ void ph_undo_sync_directory(struct ph_recovery *r, const char *path)
     memcpy(r->undo_synced, directory, sizeof directory);
 }
 
-/** It is another inode by now: what was done to it before is about that one, or, by another
- * name that it had, about the first one still. */
-static void is_now(struct ph_recovery *r, size_t i, const struct statx *sx)
+/** From note @p i on what is about this inode is about that of @p sx or, by another name that
+ * it had, about the first one still. */
+static void is_now(struct ph_recovery *r, size_t i, uint64_t ino, uint64_t birth_ns,
+                   const struct statx *sx)
 {
-    const struct ph_undo was = *r->undo[i];
-    for (; i < r->nundo; i++)
-        if (r->undo[i]->ino == was.ino && r->undo[i]->dev == was.dev &&
-            r->undo[i]->birth_ns == was.birth_ns) {
-            r->undo[i]->first_ino = was.first_ino ? was.first_ino : was.ino;
-            r->undo[i]->first_birth_ns = was.first_ino ? was.first_birth_ns : was.birth_ns;
-            r->undo[i]->ino = sx->stx_ino;
-            r->undo[i]->birth_ns = ph_birth_ns(sx);
+    for (uint64_t dev = r->undo[i]->dev; i < r->nundo; i++) {
+        struct ph_undo *u = r->undo[i];
+        if (u->ino != ino || u->dev != dev || u->birth_ns != birth_ns)
+            continue;
+        if (!u->first_ino) {
+            u->first_ino = ino;
+            u->first_birth_ns = birth_ns;
         }
+        u->ino = sx->stx_ino;
+        u->birth_ns = ph_birth_ns(sx);
+    }
+}
+
+static bool join(char buf[PATH_MAX], const char *directory, const char *name)
+{
+    return (size_t)snprintf(buf, PATH_MAX, "%s/%s", directory, name) < PATH_MAX;
+}
+
+/** Whether in the directory @p path there is nothing but directories like it. */
+static bool is_bare(const char *path)
+{
+    char in_it[PATH_MAX];
+    DIR *d = opendir(path);
+    bool bare = d != NULL;
+    for (const struct dirent *e; bare && (e = readdir(d));)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            bare = e->d_type == DT_DIR && join(in_it, path, e->d_name) && is_bare(in_it);
+    if (d)
+        closedir(d);
+    return bare;
+}
+
+/**
+ * Directories that were made anew at @p at, with nothing in them, have been so before, and put
+ * at
+ * @p path, by a recovery that did not come to its end: these go, and notes are about those.
+ */
+static void give_way(struct ph_recovery *r, size_t i, const char *at, const char *path)
+{
+    const unsigned what = STATX_BASIC_STATS | STATX_BTIME;
+    char in_it[PATH_MAX], there[PATH_MAX];
+    struct statx was, now;
+    DIR *d = opendir(at);
+    for (const struct dirent *e; d && (e = readdir(d));)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
+            join(in_it, at, e->d_name) && join(there, path, e->d_name))
+            give_way(r, i, in_it, there);
+    if (d)
+        closedir(d);
+    if (statx(AT_FDCWD, at, AT_SYMLINK_NOFOLLOW, what, &was) == 0 &&
+        statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, what, &now) == 0 && S_ISDIR(now.stx_mode))
+        is_now(r, i, was.stx_ino, ph_birth_ns(&was), &now);
+    rmdir(at);
 }
 
 static int undo_rename(struct ph_recovery *r, size_t i)
@@ -196,14 +245,14 @@ static int undo_rename(struct ph_recovery *r, size_t i)
         if (u->kind != PH_UNDO_REMOVED || statx(AT_FDCWD, at, AT_SYMLINK_NOFOLLOW,
                                                 STATX_BASIC_STATS | STATX_BTIME, &here) != 0)
             return 0;
-        is_now(r, i, &here);
+        is_now(r, i, u->ino, u->birth_ns, &here);
     }
     bool taken = statx(AT_FDCWD, u->path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME,
                        &here) == 0;
     if (taken && here.stx_ino == u->ino)
         return 0;
-    if (taken && S_ISDIR(here.stx_mode))
-        rmdir(at); /* made anew, by a recovery that did not come to its end */
+    if (taken && S_ISDIR(here.stx_mode) && is_bare(at))
+        give_way(r, i, at, u->path);
     if (taken && (!S_ISREG(here.stx_mode) || ph_birth_ns(&here) < u->written_ns))
         return 0;
     if (rename(at, u->path) != 0 && errno != ENOENT) {
@@ -285,7 +334,7 @@ static int undo_rmdir(struct ph_recovery *r, size_t i)
     if (made || ph_birth_ns(&sx) >= u->written_ns) {
         if (chmod(u->path, (mode_t)u->value) != 0)
             return ph_undo_fail(r, u->path, "making");
-        is_now(r, i, &sx);
+        is_now(r, i, u->ino, u->birth_ns, &sx);
     }
     ph_undo_sync_directory(r, u->path);
     return 0;

@@ -209,29 +209,73 @@ class Cuts(Waiting):
         self.pool = str(packed)
         self.assert_recovers()
 
+    def test_directories_that_are_made_anew_twice(self):
+        """By a recovery that is killed before it has undone all, and by the next one."""
+        self.stopped("""
+    os.makedirs('old/a/b')
+    open('old/a/file', 'w').close()
+    def after():
+        os.makedirs('new/a/b')
+        open('new/a/file', 'w').close()
+        for name in 'old', 'new':
+            os.rename(f'{name}/a', f'{name}/c')
+            os.remove(f'{name}/c/file')
+            os.rmdir(f'{name}/c/b')
+            os.rmdir(f'{name}/c')
+""", """
+    print('again', flush=True)
+    if not os.path.exists('go'):
+        time.sleep(600)
+    assert sorted(os.listdir('old/a')) == ['b', 'file'] and os.listdir('old') == ['a']
+    assert not os.path.exists('new')""")
+        aside = self.directory / "aside"
+        aside.mkdir()
+        made = [path for path in self.UNDO.iterdir() if ":M:" in path.name]
+        self.assertEqual(len(made), 3)
+        for path in made:
+            path.rename(aside / path.name)
+        keeper, target = self.start([self.commands.recover, self.pool])
+        self.wait_printed("again")
+        target.signal(signal.SIGKILL)
+        keeper.wait(PATIENCE)
+        self.assertTrue((self.directory / "new/a/b").exists())
+        (life,) = [path for path in self.UNDO.iterdir() if path.name[0].isdigit() and
+                   path.is_symlink() and os.readlink(path).startswith("l:")]
+        life.unlink()
+        for path in made:
+            (aside / path.name).rename(path)
+        (self.directory / "go").touch()
+        self.assert_recovers()
+
     def test_a_copy_that_was_taken_is_known_again(self):
         """By a recovery after another death, before there was an epoch."""
         self.stopped("""
     for name in 'open', 'moved':
         open(name, 'w').write(name)
     files = [open(name, 'r+') for name in ('open', 'moved')]
-    empty = open('empty', 'w+')
+    empty = [open(name, 'w+') for name in ('empty', 'empty too')]
     os.mkfifo('p')
     ends = os.open('p', os.O_RDONLY | os.O_NONBLOCK), os.open('p', os.O_WRONLY)
     def after():
-        empty.write('not any more')
-        empty.flush()
+        for file in empty:
+            file.write('not any more')
+            file.flush()
         os.remove('empty')
         os.remove('open')
         os.remove('p')
+        removed and os.remove('empty too')
+    removed = True
 """, """
     if not os.path.exists('go'):
         os.rename('moved', 'other')
+        removed = False
         after()
         print('again', flush=True)
         time.sleep(600)
     assert [file.read() for file in files] == ['open', 'moved'] and not os.path.exists('other')
-    assert empty.read() == '' and os.path.samestat(os.stat('empty'), os.fstat(empty.fileno()))
+    for file in empty:
+        assert file.read() == ''
+        assert os.path.samestat(os.stat(file.name), os.fstat(file.fileno()))
     assert os.stat('p').st_ino == os.fstat(ends[0]).st_ino""")
         packed = self.directory / "packed.pm"
         self.assert_ended(self.finish([self.commands.recover, "--pack", packed, self.pool]))
