@@ -83,8 +83,8 @@ bool ph_undo_is_left(const struct ph_recovery *r, const struct ph_undo *u);
 /** Whether what has its @p path, or is open, is the very thing that @p u is about. */
 bool ph_undo_is_very_thing(const struct ph_undo *u, int dir, const char *path);
 
-/** Whether the program had removed @p f, and a recovery since the epoch has given it back, perhaps
- * as a copy. */
+/** Whether the program had removed @p f, and a recovery since the epoch has given it back,
+ * perhaps as a copy. */
 bool ph_recovery_undo_gave_back(const struct ph_recovery *r, const struct ph_file_pm *f);
 
 /** Where the file of @p f is by now because the program has renamed or removed it. @return
