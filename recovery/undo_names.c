@@ -37,11 +37,10 @@ static const char *below(const char *path, const char *directory)
 
 bool ph_recovery_undo_gave_back(const struct ph_recovery *r, const struct ph_file_pm *f)
 {
-    const char *path = ph_record_text(r->record, f->path);
     for (size_t i = 0; i < r->nundo; i++) {
         const struct ph_undo *u = r->undo[i];
         if (u->undone && u->kind == PH_UNDO_REMOVED && u->ino == f->ino && u->dev == f->dev &&
-            strcmp(u->path, path) == 0)
+            u->birth_ns == f->birth_ns)
             return true;
     }
     return false;

@@ -263,7 +263,8 @@ class Cuts(Waiting):
         os.remove('empty')
         os.remove('open')
         os.remove('p')
-        removed and os.remove('empty too')
+        os.rename('empty too', 'not empty')
+        removed and os.remove('not empty')
     removed = True
 """, """
     if not os.path.exists('go'):
