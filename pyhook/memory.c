@@ -448,9 +448,10 @@ int ph_memory_map(struct ph_record_pm *record)
     table.valid = false;
     if (!same) {
         rc = read_mappings();
-        if (rc == 0)
+        if (rc == 0) {
             ph_memory_flags(ph_capture.full);
-        note_inside();
+            note_inside();
+        }
         if (rc == 0)
             rc = read_mm(&table.mm);
         table.exe = rc == 0 ? mapped_executable() : 0;

@@ -18,6 +18,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/** What @p path is, itself if it is a link. @return whether there is something. */
+static bool look(const char *path, struct statx *sx)
+{
+    return statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, sx) == 0;
+}
+
 /** Where the file of @p u was left. */
 static const char *left_at(const struct ph_recovery *r, const struct ph_undo *u,
                            char buf[PATH_MAX])
@@ -211,13 +217,11 @@ static bool is_bare(const char *path)
 }
 
 /**
- * Directories that were made anew at @p at, with nothing in them, have been so before, and put
- * at
- * @p path, by a recovery that did not come to its end: these go, and notes are about those.
+ * Bare directories, made anew at @p at, had been so before, and put at @p path, by a recovery
+ * that did not come to its end: these go, and the notes from @p i on are about those.
  */
 static void give_way(struct ph_recovery *r, size_t i, const char *at, const char *path)
 {
-    const unsigned what = STATX_BASIC_STATS | STATX_BTIME;
     char in_it[PATH_MAX], there[PATH_MAX];
     struct statx was, now;
     DIR *d = opendir(at);
@@ -227,8 +231,7 @@ static void give_way(struct ph_recovery *r, size_t i, const char *at, const char
             give_way(r, i, in_it, there);
     if (d)
         closedir(d);
-    if (statx(AT_FDCWD, at, AT_SYMLINK_NOFOLLOW, what, &was) == 0 &&
-        statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, what, &now) == 0 && S_ISDIR(now.stx_mode))
+    if (look(at, &was) && look(path, &now) && S_ISDIR(now.stx_mode))
         is_now(r, i, was.stx_ino, ph_birth_ns(&was), &now);
     rmdir(at);
 }
@@ -241,13 +244,11 @@ static int undo_rename(struct ph_recovery *r, size_t i)
     const char *at = left_at(r, u, buf);
     if (!ph_undo_is_very_thing(u, AT_FDCWD, at)) {
         /* What is kept here is what was removed, though the directory may be a copy. */
-        if (u->kind != PH_UNDO_REMOVED || statx(AT_FDCWD, at, AT_SYMLINK_NOFOLLOW,
-                                                STATX_BASIC_STATS | STATX_BTIME, &here) != 0)
+        if (u->kind != PH_UNDO_REMOVED || !look(at, &here))
             return 0;
         is_now(r, i, u->ino, u->birth_ns, &here);
     }
-    bool taken = statx(AT_FDCWD, u->path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME,
-                       &here) == 0;
+    bool taken = look(u->path, &here);
     if (taken && here.stx_ino == u->ino)
         return 0;
     if (taken && S_ISDIR(here.stx_mode) && is_bare(at))
@@ -283,10 +284,8 @@ static bool base_stays(const struct ph_recovery *r, const struct ph_undo *u)
 static int undo_begun_making(struct ph_recovery *r, const struct ph_undo *u)
 {
     struct statx sx;
-    if (statx(AT_FDCWD, u->path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &sx) !=
-            0 ||
-        (sx.stx_mode & S_IFMT) != u->value || ph_birth_ns(&sx) < u->written_ns ||
-        (S_ISREG(sx.stx_mode) && sx.stx_size))
+    if (!look(u->path, &sx) || (sx.stx_mode & S_IFMT) != u->value ||
+        ph_birth_ns(&sx) < u->written_ns || (S_ISREG(sx.stx_mode) && sx.stx_size))
         return 0;
     int rc = S_ISDIR(sx.stx_mode) ? rmdir(u->path) : unlink(u->path);
     if (rc != 0 && errno != ENOTEMPTY && errno != EEXIST && errno != ENOENT)
@@ -326,9 +325,7 @@ static int undo_rmdir(struct ph_recovery *r, size_t i)
     bool made = mkdir(u->path, 0700) == 0;
     if (!made && errno != EEXIST)
         return errno == ENOENT ? 0 : ph_undo_fail(r, u->path, "making");
-    if (statx(AT_FDCWD, u->path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &sx) !=
-            0 ||
-        !S_ISDIR(sx.stx_mode))
+    if (!look(u->path, &sx) || !S_ISDIR(sx.stx_mode))
         return 0;
     if (made || ph_birth_ns(&sx) >= u->written_ns) {
         if (chmod(u->path, (mode_t)u->value) != 0)

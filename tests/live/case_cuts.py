@@ -156,6 +156,21 @@ class Cuts(Waiting):
         self.assertEqual((self.directory / "cut").read_text(), "0123456789!")
         self.assertFalse(kept.exists())
 
+    def pack(self):
+        """From now on there is a packed copy alone."""
+        packed = self.directory / "packed.pm"
+        self.assert_ended(self.finish([self.commands.recover, "--pack", packed, self.pool]))
+        shutil.rmtree(self.UNDO)
+        os.remove(self.pool)
+        self.pool = str(packed)
+
+    def die_again(self):
+        """Killed when it has been recovered and has printed so."""
+        keeper, target = self.start([self.commands.recover, self.pool])
+        self.wait_printed("again")
+        target.signal(signal.SIGKILL)
+        keeper.wait(PATIENCE)
+
     def test_a_packed_pool_takes_along_what_was_removed(self):
         self.stopped("""
     for name in 'named', 'open', 'moved':
@@ -185,11 +200,7 @@ class Cuts(Waiting):
     assert os.read(ends[0], 9) == b'abc' and os.stat('p').st_ino == os.fstat(ends[0]).st_ino
     assert stat.S_ISSOCK(os.stat('socket').st_mode)
     assert mapped[:] == bytes(range(256)) * 64 == open('mapped', 'rb').read()""")
-        packed = self.directory / "packed.pm"
-        self.assert_ended(self.finish([self.commands.recover, "--pack", packed, self.pool]))
-        shutil.rmtree(self.UNDO)
-        os.remove(self.pool)
-        self.pool = str(packed)
+        self.pack()
         self.assert_recovers()
 
     def test_a_packed_pool_undoes_another_name_of_what_was_removed(self):
@@ -202,11 +213,7 @@ class Cuts(Waiting):
 """, """
     assert os.path.exists('made') and not os.path.exists('lock')
     after()""")
-        packed = self.directory / "packed.pm"
-        self.assert_ended(self.finish([self.commands.recover, "--pack", packed, self.pool]))
-        shutil.rmtree(self.UNDO)
-        os.remove(self.pool)
-        self.pool = str(packed)
+        self.pack()
         self.assert_recovers()
 
     def test_directories_that_are_made_anew_twice(self):
@@ -234,10 +241,7 @@ class Cuts(Waiting):
         self.assertEqual(len(made), 3)
         for path in made:
             path.rename(aside / path.name)
-        keeper, target = self.start([self.commands.recover, self.pool])
-        self.wait_printed("again")
-        target.signal(signal.SIGKILL)
-        keeper.wait(PATIENCE)
+        self.die_again()
         self.assertTrue((self.directory / "new/a/b").exists())
         (life,) = [path for path in self.UNDO.iterdir() if path.name[0].isdigit() and
                    path.is_symlink() and os.readlink(path).startswith("l:")]
@@ -278,17 +282,10 @@ class Cuts(Waiting):
         assert file.read() == ''
         assert os.path.samestat(os.stat(file.name), os.fstat(file.fileno()))
     assert os.stat('p').st_ino == os.fstat(ends[0]).st_ino""")
-        packed = self.directory / "packed.pm"
-        self.assert_ended(self.finish([self.commands.recover, "--pack", packed, self.pool]))
-        shutil.rmtree(self.UNDO)
-        os.remove(self.pool)
+        self.pack()
         shutil.copy(self.directory / "moved", self.directory / "copy")
         os.replace(self.directory / "copy", self.directory / "moved")
-        self.pool = str(packed)
-        keeper, target = self.start([self.commands.recover, self.pool])
-        self.wait_printed("again")
-        target.signal(signal.SIGKILL)
-        keeper.wait(PATIENCE)
+        self.die_again()
         (self.directory / "go").touch()
         self.assert_recovers()
 
